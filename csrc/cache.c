@@ -33,7 +33,7 @@ static inline uint64_t mix(uint64_t tag, uint64_t page)
     return h ^ h >> 32;
 }
 
-static inline int64_t heads_offset(const dbz_reader *r, uint64_t set) { return (int64_t)(r->header->heads_off + set * DBZ_WAYS * sizeof(dbz_frame)); }
+static inline uint64_t heads_offset(const dbz_reader *r, uint64_t set) { return r->seg->at.heads_off + set * DBZ_WAYS * sizeof(dbz_frame); }
 
 static inline const _Atomic uint64_t *frame_words(const dbz_reader *r, uint64_t index)
 {
@@ -61,11 +61,15 @@ int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out)
     r->seg = seg;
     r->prefix = prefix;
     r->slot = dbz_seg_prefix(seg, prefix);
+    if (!r->slot) {
+        free(r);
+        return DBZ_E_ARG;
+    }
     r->fd = fd;
     r->header = dbz_seg_header(seg);
-    r->heads = (dbz_frame *)(void *)(seg->base + r->header->heads_off);
-    r->frames = seg->base + r->header->frames_off;
-    r->sets = r->header->sets;
+    r->heads = (dbz_frame *)(void *)(seg->base + seg->at.heads_off);
+    r->frames = seg->base + seg->at.frames_off;
+    r->sets = seg->at.sets;
     r->cache_key = atomic_load_explicit(&r->slot->cache_key, memory_order_acquire);
     r->uuid = r->slot->prefix_uuid;
     r->hand = (uint32_t)(uintptr_t)r >> 6;
@@ -240,11 +244,11 @@ static void fill(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t *byte
     if (!r->sets || (r->seg->slot < 0 && r->seg->lock_fd >= 0))
         return;
     uint64_t h = mix(tag, page), set = ((h >> 32) * r->sets) >> 32, odd;
-    uint64_t heads = (uint64_t)heads_offset(r, set);
+    uint64_t heads = heads_offset(r, set);
     if (!dbz_seg_reserved(r->seg, heads) && dbz_seg_reserve(r->seg, heads, DBZ_WAYS * sizeof(dbz_frame)))
         return;
     /* All ways of a set stand next to each other, so that one reservation covers whichever is claimed. */
-    uint64_t bytes_off = r->header->frames_off + set * DBZ_WAYS * DBZ_PAGE;
+    uint64_t bytes_off = r->seg->at.frames_off + set * DBZ_WAYS * DBZ_PAGE;
     if (!dbz_seg_reserved(r->seg, bytes_off) && dbz_seg_reserve(r->seg, bytes_off, DBZ_WAYS * DBZ_PAGE))
         return;
     int64_t i = claim(r, set, tag, page, &odd);
@@ -305,7 +309,7 @@ int dbz_page_find(dbz_reader *r, uint64_t tag, uint64_t page, uint32_t end, dbz_
     if (r->sets) {
         uint64_t set = ((h >> 32) * r->sets) >> 32, first = set * DBZ_WAYS;
         uint32_t *hint = &r->hints[h & (DBZ_HINTS - 1)];
-        if (dbz_seg_reserved(r->seg, (uint64_t)heads_offset(r, set))) {
+        if (dbz_seg_reserved(r->seg, heads_offset(r, set))) {
             uint64_t start = *hint - first < DBZ_WAYS ? *hint - first : 0;
             for (uint32_t w = 0; w < DBZ_WAYS; w++) {
                 uint64_t i = first + ((start + w) & (DBZ_WAYS - 1));

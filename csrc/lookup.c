@@ -21,12 +21,13 @@ static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *ou
         }
         if (rc != DBZ_E_NOTFOUND)
             return rc;
-        dbz_root root = r->slot->root[root_no & 1];
-        atomic_thread_fence(memory_order_acquire);
-        if (atomic_load_explicit(&r->slot->root_no, memory_order_relaxed) != root_no)
+        dbz_root *root = &r->slot->root[root_no & 1];
+        uint64_t pointer = atomic_load_explicit(&root->pointer, memory_order_acquire);
+        uint32_t depth = atomic_load_explicit(&root->depth, memory_order_acquire);
+        dbz_entry e = {.oid = oid, .state = atomic_load_explicit(&root->state, memory_order_acquire)};
+        if (atomic_load_explicit(&r->slot->root_no, memory_order_acquire) != root_no)
             continue;
-        dbz_entry e = {.oid = oid, .state = root.state};
-        rc = dbz_table_find(r, root.pointer, root.depth, oid, &e.addr, &e.refcount);
+        rc = dbz_table_find(r, pointer, depth, oid, &e.addr, &e.refcount);
         if (rc == DBZ_E_MISS || rc == DBZ_E_NOMEM || rc == DBZ_E_IO)
             return rc;
         atomic_thread_fence(memory_order_acquire);
@@ -36,7 +37,7 @@ static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *ou
             return rc;
         if (atomic_load_explicit(&r->slot->cache_key, memory_order_relaxed) != r->cache_key)
             return DBZ_E_RETRY;
-        *exact = root.state <= state;
+        *exact = e.state <= state;
         *out = e;
         return 0;
     }

@@ -31,7 +31,7 @@ uint64_t dbz_record_size(const uint8_t *bytes, uint64_t have)
 int dbz_record_parse(const uint8_t *bytes, uint64_t len, uint64_t addr, uint64_t uuid, dbz_raw *out, int *what)
 {
     *what = 2;
-    if (dbz_record_size(bytes, len) != len)
+    if (!len || dbz_record_size(bytes, len) != len)
         return DBZ_E_CORRUPT;
     if ((uint32_t)dbz_xxh3(bytes + 4, len - 4, uuid ^ addr) != dbz_load32(bytes)) {
         *what = 1;
