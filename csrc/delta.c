@@ -115,8 +115,9 @@ static void empty(dbz_seg *seg, uint32_t prefix, dbz_delta *d)
 
 static int make_buckets(dbz_seg *seg, uint32_t prefix, dbz_delta *d, uint64_t expected)
 {
+    /* At a head per entry, heads take an eighth of what entries do; never more than a sixteenth of the arena. */
     uint32_t want = 1;
-    while (want < DBZ_DELTA_CHUNKS / 8 && (uint64_t)want * HEADS < expected)
+    while (want < DBZ_DELTA_CHUNKS / 8 && want < seg->at.arena_chunks / 32 && (uint64_t)want * HEADS < expected)
         want *= 2;
     for (;; want /= 2) {
         while (LOAD(d->chunks) < want && add_chunk(seg, prefix, d, 1) == DBZ_OK) {
@@ -143,6 +144,8 @@ int dbz_delta_reserve(dbz_seg *seg, uint32_t prefix, uint32_t n)
     if (x == NULL)
         return DBZ_E_ARG;
     dbz_delta *d = active(x, LOAD(x->gens));
+    if ((uint64_t)n / ENTRIES >= seg->at.arena_chunks)
+        return DBZ_E_NOSPACE;
     if (LOAD(d->bucket_chunks) == 0) {
         empty(seg, prefix, d);
         int rc = make_buckets(seg, prefix, d, n);
