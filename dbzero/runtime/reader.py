@@ -150,7 +150,11 @@ class Reader:
 
         Raises CorruptError, StaleViewError, StorageError."""
         record = self._record
-        rc = lib.dbz_get(self._handle, oid, state, record)
+        try:
+            rc = lib.dbz_get(self._handle, oid, state, record)
+        except TypeError:
+            self.handle  # closed: says so  # noqa: B018
+            raise
         if rc:
             if rc == E_NOTFOUND:
                 return None
