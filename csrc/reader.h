@@ -78,6 +78,9 @@ int dbz_reader_errno(const dbz_reader *r);
 
 /* Newest version of `oid` at or below `state`. A tombstone is returned as a record with the TOMBSTONE flag. */
 int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
+/* The way objects are loaded, in one cheap call: refcount (at most 2^31 - 1) << 32 | payload length, the payload copied to `out` if it is not longer than `cap`
+ * (else: dbz_get), or a negative code, DBZ_E_NOTFOUND for a tombstone too. */
+int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap);
 /* Newest table/delta entry at or below `state`. out->state is the record's or that of a later change of its count, both <= `state`; the refcount is the
  * newest known one (from the table: current), DBZ_REF_TOMBSTONE when the version is a tombstone. */
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
@@ -90,6 +93,11 @@ int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, 
 /* Table entries in OID order from `from_oid` on (checkpointed table only, no delta; state is 0). only_zero: refcount 0 and live only.
  * Returns count, *next = where to go on (0: end). */
 int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);
+
+/* Free list pages (kind 3), for the storage layer. Write: n <= DBZ_INNER items, `next`: page pointer of the next page (0: none). Read: verifies, returns the
+ * number of items (room for DBZ_INNER) or DBZ_E_CORRUPT. */
+void dbz_free_page_write(uint8_t *page, uint64_t address, uint32_t generation, const uint64_t *items, uint32_t n, uint64_t next, uint64_t uuid);
+int dbz_free_page_read(const uint8_t *page, uint64_t address, uint32_t generation, uint64_t uuid, uint64_t *items, uint64_t *next);
 
 /* --- checksum.c -------------------------------------------------------------------------------------------------------------------------- */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);

@@ -17,7 +17,7 @@
 #include "../reader_impl.h"
 
 #define CHECK(x) ((x) ? (void)0 : fail(__FILE__, __LINE__, #x))
-#define OK(call) do { int rc_ = (call); if (rc_ < 0) { fprintf(stderr, "returned %d\n", rc_); fail(__FILE__, __LINE__, #call); } } while (0)
+#define OK(call) do { int rc_ = (call); if (rc_ < 0) { fprintf(stderr, "returned %d\n", rc_);  fail(__FILE__, __LINE__, #call); } } while (0)
 
 static _Noreturn void fail(const char *file, int line, const char *what)
 {
@@ -101,7 +101,11 @@ static void commit(store *s, dbz_batch *b)
     uint64_t len, body_len;
     uint32_t n;
     int in_place = s->state % 3 == 0;
-    OK(dbz_batch_seal(b, s->state * 1000, in_place));
+    int sealed = dbz_batch_seal(b, s->state * 1000, in_place);
+    if (sealed == DBZ_E_CORRUPT)
+        fprintf(stderr, "fault %d, OID %lu, state %lu\n", dbz_reader_fault(s->reader)->what, (unsigned long)dbz_reader_fault(s->reader)->oid,
+                (unsigned long)s->state);
+    OK(sealed);
     const uint8_t *data = dbz_batch_data(b, &len), *body = dbz_batch_body(b, &body_len);
     const dbz_entry *entries = dbz_batch_entries(b, &n);
     dbz_body head;
@@ -661,7 +665,8 @@ static void test_flips(uint64_t seed, int rounds)
     for (int k = 0; k < rounds; k++) {
         uint64_t at = DBZ_DATA_MIN + next_random(&seed) % (w->s.data_end - DBZ_DATA_MIN);
         uint8_t old, bad;
-        CHECK(pread(w->s.fd, &old, 1, (off_t)at) == 1);
+        if (pread(w->s.fd, &old, 1, (off_t)at) != 1)      /* data_end was rounded up, the file ends before it */
+            continue;
         bad = old ^ (uint8_t)(1u << next_random(&seed) % 8);
         write_all(w->s.fd, &bad, 1, at);
         atomic_fetch_add(&slot->cache_key, 1);       /* nothing cached is valid any more */
