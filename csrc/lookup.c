@@ -8,7 +8,8 @@
 
 #define TRIES 1000
 
-/* Where the newest entry at or below `state` is. *exact: 1 when entry->state is known not to be above `state` for the record too. */
+/* Where the newest entry at or below `state` is. *exact: 1 when entry->state is known not to be above `state` for the record too.
+ * A table entry may lead to a record that was committed since the call began, so data_end is loaded again behind it. */
 static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out, int *exact)
 {
     for (int i = 0; i < TRIES; i++) {
@@ -17,6 +18,7 @@ static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *ou
         int rc = dbz_delta_find(r->seg, r->prefix, oid, state, out);
         if (rc == 0) {
             *exact = 1;
+            r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);
             return 0;
         }
         if (rc != DBZ_E_NOTFOUND)
@@ -37,6 +39,7 @@ static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *ou
             return rc;
         if (atomic_load_explicit(&r->slot->cache_key, memory_order_relaxed) != r->cache_key)
             return DBZ_E_RETRY;
+        r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);
         *exact = e.state <= state;
         *out = e;
         return 0;

@@ -2,6 +2,8 @@
 #include "reader_impl.h"
 
 #define FIRST_BYTES 192u      /* copied before the length is known; most records end within it */
+#define SHORTEST 8u           /* bytes of the shortest record */
+#define LENGTH_END 9u         /* where the length field ends at the latest, given DBZ_RECORD_MAX */
 #define HEAD_ROOM 96u         /* checksum, length and fixed fields never take more */
 
 uint64_t dbz_skip_ordinal(uint64_t ordinal)
@@ -84,27 +86,58 @@ int dbz_record_parse(const uint8_t *bytes, uint64_t len, uint64_t addr, uint64_t
     return 0;
 }
 
+/* Copy the record's beginning, with its length: as much as is at hand, but demanding no byte that the shortest record would not have. The file may end right
+ * behind the last record although data_end has been rounded up. */
+static int first_bytes(dbz_reader *r, dbz_buf *buf, uint64_t addr, uint64_t left, uint64_t *have)
+{
+    if (dbz_buf_need(buf, FIRST_BYTES + 16))
+        return DBZ_E_NOMEM;
+    uint64_t in_page = addr % DBZ_PAGE, room = DBZ_PAGE - in_page;
+    if (left < SHORTEST)
+        return dbz_damage(r, 5, addr, 0, 0);
+    if (room < LENGTH_END) {
+        int rc = dbz_data_copy(r, addr, SHORTEST, buf->bytes);
+        *have = SHORTEST;
+        if (!rc && left >= LENGTH_END && !dbz_record_size(buf->bytes + (addr & 7), SHORTEST)) {
+            rc = dbz_data_copy(r, addr, LENGTH_END, buf->bytes);
+            *have = LENGTH_END;
+        }
+        return rc;
+    }
+    dbz_page_view v;
+    uint64_t n;
+    do {
+        int rc = dbz_page_find(r, dbz_tag_data(r), addr / DBZ_PAGE, (uint32_t)(in_page + SHORTEST), &v);
+        if (rc)
+            return rc;
+        n = v.valid - in_page;
+        if (n > FIRST_BYTES)
+            n = FIRST_BYTES;
+        if (n > left)
+            n = left;
+        uint8_t *to = buf->bytes;
+        for (uint64_t k = in_page / 8; k * 8 < in_page + n; k++, to += 8)
+            dbz_store64(to, atomic_load_explicit(&v.words[k], memory_order_relaxed));
+    } while (!dbz_page_still(&v));
+    *have = n;
+    return 0;
+}
+
 int dbz_record_load(dbz_reader *r, unsigned b, uint64_t addr, uint64_t oid, dbz_raw *out)
 {
     if (addr < DBZ_DATA_MIN || addr >= r->data_end)
         return dbz_damage(r, 5, addr, oid, 0);
     dbz_buf *buf = &r->raw[b];
-    uint64_t left = r->data_end - addr, to_page_end = DBZ_PAGE - addr % DBZ_PAGE;
-    /* One page at first, unless so little of it is left that the length may not be there. */
-    uint64_t first = to_page_end < 16 ? 16 : to_page_end < FIRST_BYTES ? to_page_end : FIRST_BYTES;
-    if (first > left)
-        first = left;
-    if (dbz_buf_need(buf, first + 16))
-        return DBZ_E_NOMEM;
-    int rc = dbz_data_copy(r, addr, first, buf->bytes);
+    uint64_t left = r->data_end - addr, have;
+    int rc = first_bytes(r, buf, addr, left, &have);
     if (rc)
         return rc;
-    uint64_t size = dbz_record_size(buf->bytes + (addr & 7), first);
+    uint64_t size = dbz_record_size(buf->bytes + (addr & 7), have);
     if (!size)
         return dbz_damage(r, 2, addr, oid, 0);
     if (size > left)
         return dbz_damage(r, 5, addr, oid, 0);
-    if (size > first) {
+    if (size > have) {
         if (dbz_buf_need(buf, size + 16))
             return DBZ_E_NOMEM;
         rc = dbz_data_copy(r, addr, size, buf->bytes);

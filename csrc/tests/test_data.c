@@ -17,7 +17,7 @@
 #include "../reader_impl.h"
 
 #define CHECK(x) ((x) ? (void)0 : fail(__FILE__, __LINE__, #x))
-#define OK(call) do { int rc_ = (call); if (rc_ < 0) { fprintf(stderr, "returned %d\n", rc_); fail(__FILE__, __LINE__, #call); } } while (0)
+#define OK(call) do { int rc_ = (call); if (rc_ < 0) { fprintf(stderr, "returned %d\n", rc_);  fail(__FILE__, __LINE__, #call); } } while (0)
 
 static _Noreturn void fail(const char *file, int line, const char *what)
 {
@@ -101,7 +101,11 @@ static void commit(store *s, dbz_batch *b)
     uint64_t len, body_len;
     uint32_t n;
     int in_place = s->state % 3 == 0;
-    OK(dbz_batch_seal(b, s->state * 1000, in_place));
+    int sealed = dbz_batch_seal(b, s->state * 1000, in_place);
+    if (sealed == DBZ_E_CORRUPT)
+        fprintf(stderr, "fault %d, OID %lu, state %lu\n", dbz_reader_fault(s->reader)->what, (unsigned long)dbz_reader_fault(s->reader)->oid,
+                (unsigned long)s->state);
+    OK(sealed);
     const uint8_t *data = dbz_batch_data(b, &len), *body = dbz_batch_body(b, &body_len);
     const dbz_entry *entries = dbz_batch_entries(b, &n);
     dbz_body head;
