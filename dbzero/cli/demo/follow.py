@@ -36,7 +36,7 @@ def follow(prefix: str, console: Console, idle: float) -> bool:
             live.update(answers.summary(library), refresh=True)
         live.update(answers.summary(library), refresh=True)
     if library.finished:
-        console.print(f"The other process is done, after {state:,} commits.")
+        console.print(f"The other process is done, at state {state:,}.")
         return True
     console.print(f"No commit for {idle:g} s: the other process has stopped. What it committed stays; start the demo again to go on.")
     return False
