@@ -12,14 +12,21 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def environment() -> dict[str, str]:
     """The tests' own environment, with the dbzero under test found first and plain, unbuffered output."""
-    changed = {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path)]), "PYTHONUNBUFFERED": "1", "COLUMNS": "160", "NO_COLOR": "1"}
+    changed = {
+        "PYTHONPATH": os.pathsep.join([*filter(None, sys.path)]),
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "160",
+        "NO_COLOR": "1",
+    }
     return {**os.environ, **changed}
 
 
 def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     """Start `python ARGUMENTS` with its output piped."""
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def run(*arguments: str | Path, cwd: Path, timeout: float = 60) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .scripts import run
 
-HELLO = '''
+HELLO = """
 from dataclasses import dataclass
 import dbzero as db0
 
@@ -28,9 +28,9 @@ if __name__ == "__main__":
         root = Root("Hello, World!")
 
     root.greet()  # Output: Hello, World!
-'''
+"""
 
-PERSON = '''
+PERSON = """
 import dbzero as db0
 
 @db0.memo
@@ -61,9 +61,9 @@ if __name__ == "__main__":
 
     assert type(person) is Person
     print(person.name, person.age, person.address)
-'''
+"""
 
-PERSON_ALONE = '''
+PERSON_ALONE = """
 import dbzero as db0
 
 @db0.memo
@@ -81,9 +81,9 @@ person = Person("Alice", 30)
 person.age += 1
 person.address = "123 Main St"  # Add new attributes on the fly
 print(person.name, person.age, person.address)
-'''
+"""
 
-SINGLETON = '''
+SINGLETON = """
 import dbzero as db0
 
 @db0.memo(singleton=True)
@@ -96,9 +96,9 @@ config = AppConfig("1.0.0")
 config_ref = db0.fetch(AppConfig)  # Same instance
 assert config is config_ref
 print(config.version)
-'''
+"""
 
-COLLECTIONS = '''
+COLLECTIONS = """
 import dbzero as db0
 
 @db0.memo
@@ -121,7 +121,7 @@ for i in range(100):
 
 db0.commit()  # Persist all 100 tasks at once
 print(dict(my_dict), my_tuple[1], tasks[99].description)
-'''
+"""
 
 
 def twice(tmp_path: Path, source: str) -> tuple[list[str], list[str]]:

@@ -12,19 +12,29 @@ from dbzero import errors
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="python -m dbzero", description="Durable, shared, transactional memory for Python.")
+    top = argparse.ArgumentParser(
+        prog="python -m dbzero", description="Durable, shared, transactional memory for Python."
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="keep Python's standard library as one object graph, and ask it questions")
-    demo.add_argument("--root", type=Path, metavar="DIR", help="store directory (default: in the user's data directory)")
+    demo.add_argument(
+        "--root", type=Path, metavar="DIR", help="store directory (default: in the user's data directory)"
+    )
     demo.add_argument("--follow", action="store_true", help="watch another process that builds the graph")
     demo.add_argument(
-        "--idle", type=float, default=10.0, metavar="SECONDS", help="with --follow: give up after this long without a commit"
+        "--idle",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="with --follow: give up after this long without a commit",
     )
 
     check = commands.add_parser("check", help="verify every byte of a store, offline")
     check.add_argument("--root", type=Path, metavar="DIR", help="store directory (default: the demo's)")
-    check.add_argument("prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)")
+    check.add_argument(
+        "prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)"
+    )
     return top
 
 

@@ -100,7 +100,7 @@ def test_command_interrupted_killed_followed_and_continued(tmp_path: Path) -> No
 
         interrupted = start(*demo, cwd=tmp_path)
         wait_for_file(store)
-        time.sleep(1.5)
+        time.sleep(0.6)
         interrupted.send_signal(signal.SIGINT)
         output, _ = interrupted.communicate(timeout=60)
         stopped = re.search(r"Stopped after ([\d,]+) of ([\d,]+) modules", output)
@@ -109,7 +109,7 @@ def test_command_interrupted_killed_followed_and_continued(tmp_path: Path) -> No
         assert int(stopped[2].replace(",", "")) == modules
 
         killed = start(*demo, cwd=tmp_path)
-        time.sleep(1.0)
+        time.sleep(0.7)
         killed.kill()
         output, _ = killed.communicate(timeout=60)
         # The shell around may have been too slow for it to have printed its first line; then there is nothing to compare.
@@ -133,7 +133,10 @@ def test_command_interrupted_killed_followed_and_continued(tmp_path: Path) -> No
     again = run(*demo, cwd=tmp_path)
     assert re.search(rf"Process started with data: {modules:,} of {modules:,} modules", again)
     assert "Reading modules" not in again
-    assert output[output.index("Deepest") : output.index("Answered")] == again[again.index("Deepest") : again.index("Answered")]
+    assert (
+        output[output.index("Deepest") : output.index("Answered")]
+        == again[again.index("Deepest") : again.index("Answered")]
+    )
 
 
 def wait_for_file(directory: Path) -> None:

@@ -66,14 +66,25 @@ def test_declarations(tmp_path: Path) -> None:
     assert facts.classes["Outer.Inner"].bases == ["Outer"]
     assert [m.qualname for m in facts.classes["Outer.Inner"].methods] == ["pack.main.Outer.Inner.deep"]
     (function,) = facts.functions
-    assert (function.qualname, function.lines, function.arguments, function.doc) == ("pack.main.function", 3, 1, "Doc of function.")
+    assert (function.qualname, function.lines, function.arguments, function.doc) == (
+        "pack.main.function",
+        3,
+        1,
+        "Doc of function.",
+    )
 
 
 def test_imports(tmp_path: Path) -> None:
     facts = scan.read_module("pack.main", tree(tmp_path))
     assert facts.imports == ["os.path", "json", "pack", "pack.sibling", "elsewhere", "re"]
     assert facts.stars == ["elsewhere"]
-    expected = {"os": "os", "j": "json", "sibling": "pack.sibling", "B": "pack.sibling.Base", "helper": "pack.sibling.helper"}
+    expected = {
+        "os": "os",
+        "j": "json",
+        "sibling": "pack.sibling",
+        "B": "pack.sibling.Base",
+        "helper": "pack.sibling.helper",
+    }
     assert expected.items() <= facts.bindings.items()
 
 

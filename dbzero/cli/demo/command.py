@@ -44,7 +44,9 @@ def _build_and_answer(root: Path, prefix: str, console: Console) -> int:
     if db0.exists(Library):
         library: Library = db0.fetch(Library)
         read = f"{len(library.modules):,} of {library.total:,} modules"
-        console.print(f"Process started with data: {read}, {library.classes:,} classes, {library.functions:,} functions, in {root}.")
+        console.print(
+            f"Process started with data: {read}, {library.classes:,} classes, {library.functions:,} functions, in {root}."
+        )
     else:
         modules = scan.find_modules(scan.library_path())
         library = Library(platform.python_version(), str(scan.library_path()), len(modules))
@@ -52,10 +54,14 @@ def _build_and_answer(root: Path, prefix: str, console: Console) -> int:
         console.print(f"Process started without data; reading {len(modules):,} modules of {library.path} into {root}.")
     if not library.finished:
         if not build(library, scan.find_modules(Path(library.path)), console):
-            console.print(f"Stopped after {len(library.modules):,} of {library.total:,} modules. The next run goes on from there.")
+            console.print(
+                f"Stopped after {len(library.modules):,} of {library.total:,} modules. The next run goes on from there."
+            )
             return 130
         started = time.perf_counter()
     answers.show(library, console)
-    console.print(f"Answered from the store in {time.perf_counter() - started:.2f} s. Run the demo again to see it start with data.")
+    console.print(
+        f"Answered from the store in {time.perf_counter() - started:.2f} s. Run the demo again to see it start with data."
+    )
     sys.stdout.flush()
     return 0

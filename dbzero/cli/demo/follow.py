@@ -20,7 +20,9 @@ def follow(prefix: str, console: Console, idle: float) -> bool:
     quiet_since = time.monotonic()
     while not _there(prefix):
         if time.monotonic() - quiet_since > idle:
-            console.print(f"No library to follow appeared within {idle:g} s. Start `python -m dbzero demo` in another terminal.")
+            console.print(
+                f"No library to follow appeared within {idle:g} s. Start `python -m dbzero demo` in another terminal."
+            )
             return False
         time.sleep(0.1)
     library: Library = db0.fetch(Library)
@@ -38,7 +40,9 @@ def follow(prefix: str, console: Console, idle: float) -> bool:
     if library.finished:
         console.print(f"The other process is done, at state {state:,}.")
         return True
-    console.print(f"No commit for {idle:g} s: the other process has stopped. What it committed stays; start the demo again to go on.")
+    console.print(
+        f"No commit for {idle:g} s: the other process has stopped. What it committed stays; start the demo again to go on."
+    )
     return False
 
 
