@@ -15,7 +15,93 @@ typedef struct dbz_reader dbz_reader;
 typedef struct dbz_batch dbz_batch;
 typedef struct dbz_merge dbz_merge;
 
+/* --- shared engine: segment.h --- */
+typedef struct {
+    uint32_t ready, assigned, cache_key, incarnation, poisoned, waiters;
+    uint64_t file_id, prefix_uuid, floor, lease, published, durable, data_end, next_oid, gens, root_no;
+    uint64_t root_pointer, root_state;
+    uint32_t root_depth, active_entries, frozen_entries, chunks;
+    char name[256];
+} dbz_prefix_info;
+typedef struct {
+    uint64_t generation, started_ns;
+    uint32_t pid, pin_all, pins, live;
+    uint64_t pin[14];
+} dbz_proc_info;
+typedef struct {
+    uint64_t size, reserved, cache_bytes;
+    uint64_t hits, misses, evictions;
+    uint32_t arena_chunks, arena_used, processes, prefixes;
+} dbz_seg_info;
+
+uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
+
 uint64_t dbz_seg_size(uint64_t cache_bytes, uint64_t arena_bytes);
 int dbz_seg_format(int fd, uint64_t cache_bytes, uint64_t arena_bytes, const uint8_t *root_id, uint64_t device, uint64_t inode, const uint8_t *boot_id);
 int dbz_seg_map(int fd, int lock_fd, const uint8_t *root_id, uint64_t device, uint64_t inode, const uint8_t *boot_id, dbz_seg **out);
 void dbz_seg_unmap(dbz_seg *seg);
+int dbz_seg_reserve(dbz_seg *seg, uint64_t off, uint64_t len);
+int dbz_seg_reserved(const dbz_seg *seg, uint64_t off);
+int dbz_seg_rejoin(dbz_seg *seg, int lock_fd);
+
+int dbz_seg_status(dbz_seg *seg, dbz_seg_info *out);
+int dbz_prefix_status(dbz_seg *seg, uint32_t prefix, dbz_prefix_info *out);
+int dbz_proc_status(dbz_seg *seg, uint32_t index, dbz_proc_info *out);
+
+void dbz_fork_child(void);
+int dbz_fork_guard(int fd);
+void dbz_fork_unguard(int fd);
+uint32_t dbz_fork_depth(void);
+
+int dbz_lock_try(int fd, uint64_t start, uint64_t len, int exclusive);
+int dbz_lock_wait(int fd, uint64_t start, uint64_t len, int exclusive, int64_t timeout_ns);
+int dbz_lock_drop(int fd, uint64_t start, uint64_t len);
+int dbz_lock_taken(int fd, uint64_t start, uint64_t len);
+
+int dbz_proc_register(dbz_seg *seg);
+void dbz_proc_release(dbz_seg *seg);
+int dbz_proc_alive(dbz_seg *seg, uint32_t index);
+int dbz_proc_reclaim(dbz_seg *seg);
+int dbz_proc_count(dbz_seg *seg);
+int dbz_proc_alone(dbz_seg *seg);
+
+int dbz_pin(dbz_seg *seg, uint32_t prefix, uint64_t state);
+void dbz_unpin(dbz_seg *seg, int pin);
+int dbz_repin(dbz_seg *seg, int pin, uint32_t prefix, uint64_t state);
+uint64_t dbz_floor_raise(dbz_seg *seg, uint32_t prefix, uint64_t wanted);
+uint64_t dbz_oldest_pin(dbz_seg *seg, uint32_t prefix);
+
+int dbz_prefix_find(dbz_seg *seg, const uint8_t *name_hash, const char *name);
+void dbz_prefix_reset(dbz_seg *seg, uint32_t prefix, uint64_t file_id, uint64_t prefix_uuid);
+int dbz_prefix_start(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t state, uint64_t data_end, uint64_t next_oid, uint64_t floor);
+int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *state);
+void dbz_advance(dbz_seg *seg, uint32_t prefix, uint64_t data_end, uint64_t next_oid);
+uint64_t dbz_oid_reserve(dbz_seg *seg, uint32_t prefix, uint64_t n);
+
+int dbz_lease_take(dbz_seg *seg, uint32_t prefix, uint64_t epoch, int force);
+int dbz_lease_drop(dbz_seg *seg, uint32_t prefix, uint64_t epoch);
+uint64_t dbz_lease_word(dbz_seg *seg, uint32_t prefix);
+int dbz_lease_wait(dbz_seg *seg, uint32_t prefix, uint64_t word, int64_t timeout_ns);
+int dbz_publish(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t state, uint64_t next);
+void dbz_durable(dbz_seg *seg, uint32_t prefix, uint64_t state);
+uint64_t dbz_state_published(dbz_seg *seg, uint32_t prefix);
+uint64_t dbz_state_durable(dbz_seg *seg, uint32_t prefix);
+uint32_t dbz_incarnation(dbz_seg *seg, uint32_t prefix);
+void dbz_poison(dbz_seg *seg, uint32_t prefix);
+int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
+int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
+uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
+void dbz_wake(dbz_seg *seg, uint32_t prefix);
+
+int dbz_watch_open(const char *directory);
+int dbz_watch_wait(int fd, int64_t timeout_ns);
+
+int dbz_delta_reserve(dbz_seg *seg, uint32_t prefix, uint32_t n);
+int dbz_delta_apply(dbz_seg *seg, uint32_t prefix, const dbz_entry *entries, uint32_t n);
+int dbz_delta_rotate(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t expected);
+uint32_t dbz_delta_count(dbz_seg *seg, uint32_t prefix, int frozen);
+int dbz_delta_copy(dbz_seg *seg, uint32_t prefix, int frozen, dbz_entry *out, uint32_t cap);
+void dbz_root_install(dbz_seg *seg, uint32_t prefix, uint64_t pointer, uint32_t depth, uint64_t state);
+void dbz_delta_retire(dbz_seg *seg, uint32_t prefix);
+int dbz_delta_sweep(dbz_seg *seg, uint32_t prefix);
+int dbz_delta_find(dbz_seg *seg, uint32_t prefix, uint64_t oid, uint64_t state, dbz_entry *out);
