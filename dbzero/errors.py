@@ -66,6 +66,10 @@ class UnsupportedFileSystemError(StorageError):
     """The directory is on a file system that cannot keep the promises (network file systems)."""
 
 
+class CheckpointMovedError(StorageError):
+    """A checkpoint was put in force while the log before it was being read: read the meta again."""
+
+
 class PoisonedError(StorageError):
     """An fsync failed: whether the last commit is durable is unknown. Close and reopen the prefix."""
 
