@@ -206,6 +206,7 @@ static test_root busy_root;
 static _Atomic int over;
 static _Atomic uint64_t tables[2][OBJECTS];
 static _Atomic uint64_t lookups, retries;
+static pthread_mutex_t checkpoint_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* State that object `oid` has at `state`, by construction: commit s changes the objects with oid % (OBJECTS / CHANGED) == s % (OBJECTS / CHANGED). */
 static uint64_t expected_state(uint64_t oid, uint64_t state)
@@ -263,8 +264,10 @@ static void *checkpointer(void *arg)
             atomic_store(&tables[(no + 1) & 1][i], atomic_load(&tables[no & 1][i]));
         for (int i = 0; i < n; i++)
             atomic_store(&tables[(no + 1) & 1][copy[i].oid], copy[i].state);
+        pthread_mutex_lock(&checkpoint_lock);
         dbz_root_install(seg, 0, no + 1, 1, copy[n - 1].state);
         dbz_delta_retire(seg, 0);
+        pthread_mutex_unlock(&checkpoint_lock);
     }
     free(copy);
     return NULL;
@@ -289,7 +292,9 @@ static void readers_beside_rotation(void)
         uint32_t n = 0;
         int rc = dbz_delta_reserve(seg, 0, CHANGED);
         if (rc == DBZ_E_NOSPACE || dbz_delta_count(seg, 0, 0) > 2000) {
+            pthread_mutex_lock(&checkpoint_lock);
             rotations += dbz_delta_rotate(seg, 0, state, (uint32_t)(rotations % 3)) == DBZ_OK;
+            pthread_mutex_unlock(&checkpoint_lock);
             continue;
         }
         EQUAL(rc, 0);
