@@ -21,11 +21,11 @@ from xxhash import xxh3_64_intdigest
 from dbzero.collections.nodes import ATOMS
 from dbzero.errors import UnsupportedTypeError
 from dbzero.model.base import Persistent
-from dbzero.model.codec import encode_values
+from dbzero.model.codec import EXTENDED, encode_values
 from dbzero.model.values import convert
 from dbzero.model.view import View
 
-PLAIN = ATOMS | {decimal.Decimal, dt.date, dt.datetime, dt.time}  # their own native form
+PLAIN = ATOMS | EXTENDED  # their own native form
 _NAN_HASH = 0x7FF8_0000
 _NONE_HASH = 0x6E6F_6E65
 _REFERENCE = 1 << 62  # keeps objects apart from small ints
@@ -83,6 +83,8 @@ def admit(view: View, key: Any) -> Any:
     if kind in PLAIN:
         if kind is decimal.Decimal:
             hash(key)  # a signalling NaN has none
+        elif (kind is dt.datetime or kind is dt.time) and key.tzinfo is not None:
+            return convert(view, key)  # a time zone that can be stored
         return key
     if kind is tuple:
         return tuple([admit(view, item) for item in key])
@@ -113,35 +115,39 @@ def reveal_all(forms: Iterable[Any]) -> list[Any]:
     return [form if type(form) in ATOMS else reveal(form) for form in forms]
 
 
+def _xxh(data: str | bytes, seed: int = 0) -> int:
+    return xxh3_64_intdigest(data, seed) >> 1  # 63 bits: what the codec stores natively
+
+
 def stable_hash(form: Any) -> int:
-    """A hash of a native form that is the same in every process: an int of at most 65 bits. Equal forms have equal hashes."""
+    """A hash of a native form that is the same in every process: an int of 64 bits with sign. Equal forms have equal hashes."""
     kind = type(form)
     if kind is str:
         try:
-            return xxh3_64_intdigest(form)
+            return xxh3_64_intdigest(form) >> 1
         except UnicodeEncodeError:
-            return xxh3_64_intdigest(form.encode("utf-8", "surrogatepass"), 1)
+            return _xxh(form.encode("utf-8", "surrogatepass"), 1)
     if kind is int or kind is bool:
         return hash(form)
     if kind is float or kind is decimal.Decimal or kind is complex:
         return hash(form) if form == form else _NAN_HASH
     if kind is bytes:
-        return xxh3_64_intdigest(form, 2)
+        return _xxh(form, 2)
     if form is None:
         return _NONE_HASH
     if kind is tuple:
-        return xxh3_64_intdigest(b"".join([struct.pack("<Q", stable_hash(item) & 0xFFFF_FFFF_FFFF_FFFF) for item in form]), 3)
+        return _xxh(b"".join([struct.pack("<Q", stable_hash(item) & 0xFFFF_FFFF_FFFF_FFFF) for item in form]), 3)
     if kind is ObjectKey:
         return _REFERENCE + int(form.value._p_oid)
     if isinstance(form, Persistent):
         return _REFERENCE + int(form._p_oid)
     if kind is dt.datetime or kind is dt.time:
-        return xxh3_64_intdigest(_instant(form), 4)
+        return _xxh(_instant(form), 4)
     try:
         body, _ = encode_values([form])
     except UnsupportedTypeError:
         return 0  # nothing like it is stored, so nothing is found
-    return xxh3_64_intdigest(body, 5)
+    return _xxh(body, 5)
 
 
 def _instant(value: Any) -> bytes:

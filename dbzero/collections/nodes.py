@@ -15,15 +15,13 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from dbzero.errors import CorruptError
 from dbzero.model.base import Persistent
-from dbzero.model.codec import decode_values, encode_values
+from dbzero.model.codec import ATOMS, decode_values, encode_values
 from dbzero.model.view import View
 
 LEAF = 128  # most values in a leaf, and in a collection that is a single record
 FANOUT = 128  # most children of an inner node
 SPARSE = 4  # a node filled to less than 1/SPARSE is merged with a neighbour if both together fill at most 3/4
 DEPTH = range(40)  # no tree is deeper: a longer walk has met a cycle
-
-ATOMS = frozenset({type(None), bool, int, float, str, bytes})  # exact types stored as they are
 
 
 class Stored(Persistent):
@@ -39,6 +37,10 @@ class Stored(Persistent):
 
 
 set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
+
+__all__ = [
+    "ATOMS", "DEPTH", "FANOUT", "LEAF", "SPARSE", "Stored", "corrupt", "create", "natural", "pack", "set_data", "touch", "unpack",
+]  # fmt: skip
 
 S = TypeVar("S", bound=Stored)
 
