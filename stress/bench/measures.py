@@ -75,7 +75,7 @@ def attributes(api: Any, scale: int) -> dict[str, float]:
 
     def read() -> None:
         for _ in each:
-            point.x  # noqa: B018
+            point.x
 
     def write() -> None:
         for value in each:
