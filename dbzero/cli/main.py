@@ -35,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)"
     )
+
+    status = commands.add_parser("status", help="show what a store holds on disk")
+    status.add_argument("--root", type=Path, metavar="DIR", help="store directory (default: the demo's)")
+    status.add_argument(
+        "prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)"
+    )
     return top
 
 
@@ -47,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .check import run as run_check
 
             return run_check(options.root or _default_root(), options.prefix)
+        if options.command == "status":
+            from .status import run as run_status
+
+            return run_status(options.root or _default_root(), options.prefix)
         from .demo.command import run as run_demo
 
         return run_demo(options.root or _default_root(), following=options.follow, idle=options.idle)

@@ -1,4 +1,4 @@
-"""The check command: silent about nothing, honest in its exit status."""
+"""The check and status commands: silent about nothing, honest in its exit status."""
 
 from __future__ import annotations
 
@@ -60,3 +60,25 @@ def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
         main(["chek"])
     assert caught.value.code == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_status_lists_prefixes_with_their_last_commit(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--root", str(store)]) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    found = {cells[1].strip(): int(cells[3]) for cells in rows}
+    db0.init(store)
+    try:
+        for name in ("one", "two/deep"):
+            db0.open(name, "r")
+        assert found == {name: db0.get_state_num(name, finalized=True) for name in ("one", "two/deep")}
+        assert min(found.values()) >= 2
+    finally:
+        db0.close()
+
+
+def test_status_of_what_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--root", str(tmp_path)]) == 1
+    assert "holds no prefix" in capsys.readouterr().err
+    (tmp_path / "text.db0").write_text("nothing of the kind\n" * 1000)
+    assert main(["status", "--root", str(tmp_path)]) == 1
+    assert "text.db0" in capsys.readouterr().err
