@@ -105,3 +105,44 @@ void dbz_root_install(dbz_seg *seg, uint32_t prefix, uint64_t pointer, uint32_t 
 void dbz_delta_retire(dbz_seg *seg, uint32_t prefix);
 int dbz_delta_sweep(dbz_seg *seg, uint32_t prefix);
 int dbz_delta_find(dbz_seg *seg, uint32_t prefix, uint64_t oid, uint64_t state, dbz_entry *out);
+
+/* --- data engine: reader.h, batch.h --- */
+int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out);
+void dbz_reader_free(dbz_reader *r);
+uint64_t dbz_reader_missing(const dbz_reader *r);
+int dbz_page_supply(dbz_reader *r, uint64_t page_address, const uint8_t *bytes, uint32_t len);
+const dbz_fault *dbz_reader_fault(const dbz_reader *r);
+int dbz_reader_errno(const dbz_reader *r);
+int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
+int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
+int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
+int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);
+int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, uint64_t *time_us);
+int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);
+
+int dbz_batch_new(dbz_reader *r, uint64_t base, uint64_t state, uint64_t data_addr, dbz_batch **out);
+void dbz_batch_free(dbz_batch *b);
+void dbz_batch_fresh(dbz_batch *b, uint64_t from_oid);
+int dbz_batch_put(dbz_batch *b, uint64_t oid, const uint8_t *payload, uint64_t len, const uint64_t *refs, uint64_t nrefs);
+int dbz_batch_put_many(dbz_batch *b, uint32_t n, const uint64_t *oids, const uint8_t *payloads, const uint64_t *lens, const uint64_t *refs,
+                       const uint64_t *ref_counts, uint32_t *done);
+int dbz_batch_delete(dbz_batch *b, uint64_t oid);
+int dbz_batch_zero(dbz_batch *b, uint64_t *out, uint32_t cap);
+int dbz_batch_refcount(dbz_batch *b, uint64_t oid, uint64_t *out);
+int dbz_batch_seal(dbz_batch *b, uint64_t time_us, int in_place);
+uint64_t dbz_batch_records(const dbz_batch *b);
+const uint8_t *dbz_batch_body(const dbz_batch *b, uint64_t *len);
+const uint8_t *dbz_batch_data(const dbz_batch *b, uint64_t *len);
+const dbz_entry *dbz_batch_entries(const dbz_batch *b, uint32_t *n);
+int dbz_body_entries(const uint8_t *body, uint64_t len, uint64_t state, dbz_entry *out, uint32_t cap, dbz_body *head);
+
+int dbz_merge_new(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint32_t generation, const dbz_entry *entries, uint32_t n,
+                  const uint64_t *pages, uint32_t *npages, dbz_merge **out);
+void dbz_merge_free(dbz_merge *m);
+void dbz_merge_root(const dbz_merge *m, uint64_t *pointer, uint32_t *depth);
+const uint8_t *dbz_merge_page(const dbz_merge *m, uint32_t i, uint64_t *address);
+const uint64_t *dbz_merge_freed(const dbz_merge *m, uint32_t *n);
+
+/* A record of the free list: kind 3 pages are written and read by the storage layer through these two. */
+void dbz_free_page_write(uint8_t *page, uint64_t address, uint32_t generation, const uint64_t *items, uint32_t n, uint64_t next, uint64_t uuid);
+int dbz_free_page_read(const uint8_t *page, uint64_t address, uint32_t generation, uint64_t uuid, uint64_t *items, uint64_t *next);

@@ -91,6 +91,11 @@ int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, 
  * Returns count, *next = where to go on (0: end). */
 int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);
 
+/* Free list pages (kind 3), for the storage layer. Write: n <= DBZ_INNER items, `next`: page pointer of the next page (0: none). Read: verifies, returns the
+ * number of items (room for DBZ_INNER) or DBZ_E_CORRUPT. */
+void dbz_free_page_write(uint8_t *page, uint64_t address, uint32_t generation, const uint64_t *items, uint32_t n, uint64_t next, uint64_t uuid);
+int dbz_free_page_read(const uint8_t *page, uint64_t address, uint32_t generation, uint64_t uuid, uint64_t *items, uint64_t *next);
+
 /* --- checksum.c -------------------------------------------------------------------------------------------------------------------------- */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
 

@@ -128,7 +128,7 @@ int dbz_record_load(dbz_reader *r, unsigned b, uint64_t addr, uint64_t oid, dbz_
     if (addr < DBZ_DATA_MIN || addr >= r->data_end)
         return dbz_damage(r, 5, addr, oid, 0);
     dbz_buf *buf = &r->raw[b];
-    uint64_t left = r->data_end - addr, have;
+    uint64_t left = r->data_end - addr, have = 0;
     int rc = first_bytes(r, buf, addr, left, &have);
     if (rc)
         return rc;

@@ -179,3 +179,25 @@ done:
     *next = resume;
     return (int)n;
 }
+
+void dbz_free_page_write(uint8_t *page, uint64_t address, uint32_t generation, const uint64_t *items, uint32_t n, uint64_t next, uint64_t uuid)
+{
+    if (n > DBZ_INNER)
+        n = DBZ_INNER;
+    memset(page, 0, DBZ_PAGE);
+    if (n)
+        memcpy(page + 32, items, 8 * (uint64_t)n);
+    dbz_table_finish(page, address, generation, KIND_FREE, 0, n, next, uuid);
+}
+
+int dbz_free_page_read(const uint8_t *page, uint64_t address, uint32_t generation, uint64_t uuid, uint64_t *items, uint64_t *next)
+{
+    int what;
+    uint32_t n = dbz_load16(page + 14);
+    if (dbz_table_check(page, address, generation, uuid, &what) || page[12] != KIND_FREE || n > DBZ_INNER)
+        return DBZ_E_CORRUPT;
+    if (n)
+        memcpy(items, page + 32, 8 * (uint64_t)n);
+    *next = dbz_load64(page + 24);
+    return (int)n;
+}

@@ -665,7 +665,8 @@ static void test_flips(uint64_t seed, int rounds)
     for (int k = 0; k < rounds; k++) {
         uint64_t at = DBZ_DATA_MIN + next_random(&seed) % (w->s.data_end - DBZ_DATA_MIN);
         uint8_t old, bad;
-        CHECK(pread(w->s.fd, &old, 1, (off_t)at) == 1);
+        if (pread(w->s.fd, &old, 1, (off_t)at) != 1)      /* data_end was rounded up, the file ends before it */
+            continue;
         bad = old ^ (uint8_t)(1u << next_random(&seed) % 8);
         write_all(w->s.fd, &bad, 1, at);
         atomic_fetch_add(&slot->cache_key, 1);       /* nothing cached is valid any more */
