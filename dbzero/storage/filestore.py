@@ -18,11 +18,11 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from dbzero import errors
-from dbzero.storage import format as fmt
-from dbzero.storage import log, names
-from dbzero.storage.store import Frame, Identity, Meta
-from dbzero.storage.syscalls import (
+from .. import errors
+from . import format as fmt
+from . import log, names
+from .store import Frame, Identity, Meta
+from .syscalls import (
     NETWORK_FILE_SYSTEMS,
     SYSTEM,
     System,
@@ -613,8 +613,8 @@ class LocalFileStore:
     def _check_fence(self, writer: log.LogWriter) -> None:
         """A writer that takes over creates the next log file before it reads this one: if it is there, this one may not acknowledge."""
         following = names.redo_path(self.base, writer.header.number + 1)
-        try:
-            fenced = self._system.exists(following)
+        try:  # in this order: log files are deleted in ascending order, so that a following one that came and went took this one along
+            fenced = self._system.exists(following) or not self._system.same_file(writer.fd, writer.path)
         except OSError as exc:
             raise self._fail(exc, "look for", following) from exc
         if fenced:

@@ -12,8 +12,8 @@ from typing import Final
 
 import xxhash
 
-from dbzero.errors import CorruptError, FormatVersionError, NotAStoreError
-from dbzero.storage.store import Identity, Meta
+from ..errors import CorruptError, FormatVersionError, NotAStoreError
+from .store import Identity, Meta
 
 FORMAT_VERSION: Final = 1
 PAGE: Final = 4096

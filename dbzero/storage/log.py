@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from dbzero import errors
-from dbzero.storage import format as fmt
-from dbzero.storage import names
-from dbzero.storage.store import Frame, Meta
-from dbzero.storage.syscalls import Buffer, System, read_exact, storage_error, write_all
+from .. import errors
+from . import format as fmt
+from . import names
+from .store import Frame, Meta
+from .syscalls import Buffer, System, read_exact, storage_error, write_all
 
 FIRST_STEP: Final = 64 << 10  # prewritten space: doubled from here
 LAST_STEP: Final = 4 << 20

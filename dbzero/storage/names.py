@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from dbzero.errors import PrefixError
-from dbzero.storage.syscalls import SYSTEM, System
+from ..errors import PrefixError
+from .syscalls import SYSTEM, System
 
 PAGE_SUFFIX: Final = ".db0"
 LOCK_SUFFIX: Final = ".db0.lock"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from dbzero.storage.format import FIRST_DATA, MASK64, PAGE, xxh3
+from .format import FIRST_DATA, MASK64, PAGE, xxh3
 
 INNER: Final = 1
 LEAF: Final = 2

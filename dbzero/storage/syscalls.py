@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from dbzero import errors
+from .. import errors
 
 Buffer = bytes | bytearray | memoryview
 

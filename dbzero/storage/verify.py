@@ -10,12 +10,12 @@ from array import array
 from collections.abc import Callable
 from typing import Final
 
-from dbzero import errors
-from dbzero.storage import format as fmt
-from dbzero.storage import records as rec
-from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.records import Damage
-from dbzero.storage.store import Meta
+from .. import errors
+from . import format as fmt
+from . import records as rec
+from .filestore import LocalFileStore
+from .records import Damage
+from .store import Meta
 
 LOG_OID: Final = 2
 _WINDOW: Final = 1 << 18

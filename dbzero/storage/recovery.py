@@ -1,0 +1,214 @@
+"""Opening a prefix whose last writer left a log: by the next writer (:func:`recover`), or in memory by a reader (:func:`replay_into`).
+
+The cases are argued in docs/design.md, "Recovery, case by case".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from .. import errors
+from .._engine import ffi, lib  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from . import format as fmt
+from . import merge as mrg
+from .filestore import DATA_REGION, LocalFileStore, now_us
+from .store import Frame, Meta
+
+MERGE_AT: Final = 1 << 20  # entries kept in memory before they are merged
+LOCK_TIMEOUT: Final = 10.0  # seconds to wait for a checkpoint that somebody else is finishing
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Where a prefix stands after its log was read."""
+
+    meta: Meta  # checkpoint in force
+    state: int
+    chain: int
+    next_oid: int
+    data_end: int  # first address that new data may use (writer), or end of the data (reader)
+    redo: int  # log file begun, 0 for a reader
+    frames: int  # replayed
+    merged: bool  # the log is merged into the page file; False: into the delta index
+
+
+@dataclass(frozen=True)
+class _Commit:
+    frame: Frame
+    entries: Any  # dbz_entry[]
+    count: int
+    address: int
+    length: int
+    checksum: int
+    data: memoryview | None  # None: in place
+
+
+def _commits(store: LocalFileStore, meta: Meta) -> Iterator[_Commit]:
+    """The commits after `meta`, bodies checked."""
+    head = ffi.new("dbz_body *")
+    for frame in store.read_log(meta):
+        if frame.kind != fmt.COMMIT:
+            raise errors.FormatVersionError(
+                f"prefix {store.prefix!r}: log file {frame.redo} holds a frame of kind {frame.kind} at state {frame.state}; open it with a newer dbzero"
+            )
+        body = frame.body
+        count = int(lib.dbz_body_entries(body, len(body), frame.state, ffi.NULL, 0, head))
+        if count < 0:
+            raise errors.CorruptError(
+                f"prefix {store.prefix!r}: the frame of state {frame.state} in log file {frame.redo} is malformed; restore the files from a copy"
+            )
+        array = ffi.new("dbz_entry[]", max(count, 1))
+        lib.dbz_body_entries(body, len(body), frame.state, array, count, head)
+        data = None if head.flags & 1 else memoryview(body)[len(body) - head.data_len :]
+        yield _Commit(frame, array, count, int(head.data_addr), int(head.data_len), int(head.data_sum), data)
+
+
+def _check_in_place(store: LocalFileStore, commit: _Commit) -> None:
+    """Data that was synced before its frame was written must be there."""
+    if fmt.xxh3(store.read_page(commit.address, commit.length)) != commit.checksum:
+        raise errors.CorruptError(
+            f"prefix {store.prefix!r}: data of state {commit.frame.state} at address {commit.address} of {store.path} is damaged; restore the files from a copy"
+        )
+
+
+def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta) -> Recovered:
+    """Fill the delta index of a prefix slot from the log, without writing to disk.
+
+    The slot is reset and has the checkpoint's root installed. Data that the page file lacks (after a power loss) is laid over it for this process, see :meth:`LocalFileStore.overlay`.
+
+    Raises:
+        SegmentError: the log is too long for the shared segment.
+    """
+    state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
+    for commit in _commits(store, meta):
+        if commit.data is None:
+            _check_in_place(store, commit)
+        elif store.read_page(commit.address, commit.length) != commit.data:
+            store.overlay(commit.address, commit.data)
+        code = lib.dbz_delta_reserve(seg, index, commit.count)
+        if code == mrg.NO_SPACE:
+            raise errors.SegmentError(
+                f"prefix {store.prefix!r}: its log is too long to be kept in shared memory; open the prefix \"rw\" once, or raise the size of the segment"
+            )
+        mrg.check_engine(code, store, "filling the delta index")
+        mrg.check_engine(lib.dbz_delta_apply(seg, index, commit.entries, commit.count), store, "filling the delta index")
+        state, chain = commit.frame.state, commit.frame.chain
+        next_oid = max(next_oid, commit.frame.next_oid)
+        end = max(end, commit.address + commit.length)
+        frames += 1
+    return Recovered(meta, state, chain, next_oid, end, 0, frames, False)
+
+
+def recover(
+    store: LocalFileStore, seg: Any, index: int, reader: Any, *, forced: bool = False, region: int = DATA_REGION
+) -> Recovered:
+    """Bring a prefix into a state from which its new lease holder may write, and begin its log file.
+
+    Every frame's data is written again at its address, so that it is dirty in the kernel's cache and really written by the next sync, whatever an earlier failed sync left
+    behind; entries are merged; then a checkpoint is put in force. When the checkpoint lock is held by a process that was replaced alive, the log goes into the delta
+    index instead and stays.
+
+    Args:
+        store: with the lease held. seg, index: segment handle and slot, which is reset (no root, no delta). reader: dbz_reader made after that reset.
+        forced: the lease was taken from a process that may still live: data space begins behind what that one may use.
+    Returns:
+        where the prefix stands; the slot's root is installed.
+    Raises:
+        CorruptError, StaleFileError: the files cannot be trusted. DiskFullError: recovery needs space; nothing is lost. PoisonedError.
+    """
+    with store.checkpoint_lock(0.0 if forced else LOCK_TIMEOUT) as mine:
+        meta = store.read_meta()
+        if not mine:
+            if not forced:
+                raise errors.LeaseError(
+                    f"prefix {store.prefix!r}: another process has been writing a checkpoint for {LOCK_TIMEOUT:g} s; try again, or open with force"
+                )
+            lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
+            found = replay_into(store, seg, index, meta)
+            base = _base(store, found.data_end, True)
+            redo = store.begin_log(
+                epoch=store.epoch, state=found.state, chain=found.chain, data_base=base, data_limit=base + region
+            )
+            return replace(found, data_end=base, redo=redo)
+        return _recover(store, seg, index, reader, meta, forced, region)
+
+
+def _base(store: LocalFileStore, end: int, forced: bool) -> int:
+    """First page address that belongs to nobody."""
+    tail = store.tail
+    if tail is not None:
+        end = max(end, tail.data_limit if forced else tail.data_base)
+    return fmt.align_page(end)
+
+
+def _recover(
+    store: LocalFileStore, seg: Any, index: int, reader: Any, meta: Meta, forced: bool, region: int
+) -> Recovered:
+    entries, work = mrg.Entries(), _Merger(store, reader, meta, forced)
+    state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
+    for commit in _commits(store, meta):
+        if commit.data is None:
+            _check_in_place(store, commit)
+        else:
+            store.rewrite_data(commit.address, commit.data)
+        entries.add(commit.entries, commit.count)
+        state, chain = commit.frame.state, commit.frame.chain
+        next_oid = max(next_oid, commit.frame.next_oid)
+        end = max(end, commit.address + commit.length)
+        frames += 1
+        if len(entries) >= MERGE_AT:
+            work.batches.append(entries)
+            entries = mrg.Entries()
+    if len(entries):
+        work.batches.append(entries)
+    base = _base(store, end, forced)
+    if frames:
+        base = work.run(base)
+    redo = store.begin_log(epoch=store.epoch, state=state, chain=chain, data_base=base, data_limit=base + region)
+    if frames:
+        head, free = work.space.write_list(store)
+        meta = replace(
+            meta,
+            checkpoint=meta.checkpoint + 1,
+            state=state,
+            root=work.root,
+            depth=work.depth,
+            next_oid=next_oid,
+            data_end=base,
+            redo=redo,
+            epoch=store.epoch,
+            chain=chain,
+            free_head=head,
+            free_count=free,
+            time_us=now_us(),
+        )
+        store.put_meta(meta)
+    store.truncate_log(redo)
+    lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
+    return Recovered(meta, state, chain, next_oid, base, redo, frames, True)
+
+
+class _Merger:
+    """Merges batches of entries into the table, taking pages behind everything in use as needed."""
+
+    def __init__(self, store: LocalFileStore, reader: Any, meta: Meta, forced: bool) -> None:
+        self.store, self.reader = store, reader
+        self.root, self.depth = meta.root, meta.depth
+        self.space = mrg.Space.read(store, meta)
+        self.batches: list[mrg.Entries] = []
+
+    def run(self, base: int) -> int:
+        """Merge everything; returns the first address behind the pages taken."""
+        for entries in self.batches:
+            needed = mrg.pages_needed(self.store, self.reader, self.root, self.depth, self.space.number, entries)
+            base = self._grant(base, needed - len(self.space.pool))
+            self.root, self.depth = mrg.merge(self.store, self.reader, self.root, self.depth, self.space, entries)
+        return self._grant(base, self.space.list_pages() - len(self.space.pool))
+
+    def _grant(self, base: int, pages: int) -> int:
+        if pages <= 0:
+            return base
+        self.space.grant(base, pages)
+        return base + pages * fmt.PAGE
