@@ -408,7 +408,7 @@ static PyMethodDef persistent_methods[] = {
 static PyMemberDef persistent_members[] = {
     {"_p_oid", T_ULONGLONG, offsetof(Persistent, oid), READONLY, "object id in its prefix"},
     {"_p_flags", T_UINT, offsetof(Persistent, flags), READONLY, "state flags, see the module's constants"},
-    {"_p_weight", T_UINT, offsetof(Persistent, weight), READONLY, "bytes counted for it in its view's weight"},
+    {"_p_bytes", T_UINT, offsetof(Persistent, weight), READONLY, "bytes counted for it in its view's weight"},
     {"_p_view", T_OBJECT, offsetof(Persistent, view), READONLY, "the view it belongs to, or None"},
     {NULL, 0, 0, 0, NULL},
 };

@@ -72,6 +72,8 @@ struct ViewCore {
     size_t dirty_count, dirty_room;
     uint64_t *orphans;
     size_t orphan_count, orphan_room;
+    uint64_t *saving;   /* OIDs taken for the commit under way */
+    size_t saving_count, saving_room;
     uint64_t next_oid, end_oid;
     uint64_t weight, limit;    /* loaded bytes; 0 limit: no eviction */
     char writable, closed, evicting;

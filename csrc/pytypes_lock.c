@@ -69,6 +69,13 @@ static PyObject *operation_release(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *operation_itself(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    Py_INCREF(self);
+    return self;
+}
+
 static PyObject *operation_held(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -91,6 +98,7 @@ static PyObject *operation_reset(PyObject *self, PyObject *unused)
 static PyMethodDef operation_methods[] = {
     {"acquire", operation_acquire, METH_NOARGS, "Take the lock; reentrant. Waits without the GIL."},
     {"release", operation_release, METH_NOARGS, "Give it back. RuntimeError when this thread does not hold it."},
+    {"exclusive", operation_itself, METH_NOARGS, "The lock itself: `with operation.exclusive():` reads as what an encoder wants of it."},
     {"held", operation_held, METH_NOARGS, "True while this thread holds it."},
     {"reset_after_fork", operation_reset, METH_NOARGS, "Only for a forked child: forget a holder that was another thread of the parent."},
     {"__enter__", operation_acquire, METH_NOARGS, NULL},

@@ -98,19 +98,24 @@ void dbz_weigh(Persistent *p, uint64_t weight)
     p->weight = counted;
 }
 
+static int push_oid(uint64_t **list, size_t *count, size_t *room, uint64_t oid)
+{
+    if (*count == *room) {
+        size_t more = *room ? *room * 2 : 64;
+        uint64_t *grown = realloc(*list, more * sizeof *grown);
+        if (grown == NULL)
+            return -1;
+        *list = grown;
+        *room = more;
+    }
+    (*list)[(*count)++] = oid;
+    return 0;
+}
+
 void dbz_orphan_died(ViewCore *v, uint64_t oid)
 {
-    if (v->closed)
-        return;
-    if (v->orphan_count == v->orphan_room) {
-        size_t room = v->orphan_room ? v->orphan_room * 2 : 64;
-        uint64_t *grown = realloc(v->orphans, room * sizeof *grown);
-        if (grown == NULL)
-            return;     /* it is found again by the next writer */
-        v->orphans = grown;
-        v->orphan_room = room;
-    }
-    v->orphans[v->orphan_count++] = oid;
+    if (!v->closed)
+        (void)push_oid(&v->orphans, &v->orphan_count, &v->orphan_room, oid);   /* out of memory: the next writer finds it again */
 }
 
 static int push_dirty(ViewCore *v, Persistent *p)
@@ -171,12 +176,13 @@ int dbz_adopt(ViewCore *v, Persistent *p)
 {
     if (v->closed || !v->writable)
         return dbz_refuse(p, 1);
-    if (dbz_map_get(v, p->oid) != NULL) {
+    Persistent *there = dbz_map_get(v, p->oid);
+    if (there != NULL && there != p) {
         PyErr_Format(PyExc_SystemError, "object id %llu is taken", (unsigned long long)p->oid);
         return -1;
     }
     p->flags = (p->flags & ~(uint32_t)(P_INIT | P_MATERIALIZED)) | P_NEW;
-    if (dbz_mark_dirty(p) < 0) {
+    if (!(p->flags & P_DIRTY) && dbz_mark_dirty(p) < 0) {
         p->flags |= P_INIT;
         return -1;
     }
@@ -327,11 +333,14 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
         return NULL;
     PyObject **taken = v->dirty;
     size_t count = v->dirty_count, i;
-    for (i = 0; i < count; i++)
-        if (!(((Persistent *)taken[i])->flags & P_EXPIRED) && PyList_Append(list, taken[i]) < 0) {
+    for (i = 0; i < count; i++) {
+        if (((Persistent *)taken[i])->flags & P_EXPIRED)
+            continue;
+        if (PyList_Append(list, taken[i]) < 0 || push_oid(&v->saving, &v->saving_count, &v->saving_room, ((Persistent *)taken[i])->oid) < 0) {
             Py_DECREF(list);    /* nothing was changed yet */
-            return NULL;
+            return PyErr_NoMemory();
         }
+    }
     v->dirty = NULL;
     v->dirty_count = v->dirty_room = 0;
     for (i = 0; i < count; i++)
@@ -357,6 +366,67 @@ static PyObject *view_put_back(PyObject *self, PyObject *list)
         if (!(p->flags & (P_DIRTY | P_EXPIRED | P_CLOSED)) && push_dirty(v, p) < 0)
             return NULL;
     }
+    size_t kept = 0;
+    for (size_t i = 0; i < v->saving_count; i++) {
+        const Persistent *p = dbz_map_get(v, v->saving[i]);
+        if (p != NULL && (p->flags & P_SAVING))
+            v->saving[kept++] = v->saving[i];
+    }
+    v->saving_count = kept;
+    Py_RETURN_NONE;
+}
+
+static void settle(Persistent *p, uint64_t weight)
+{
+    p->flags &= ~(uint32_t)(P_SAVING | P_NEW);
+    if (!(p->flags & (P_GHOST | P_EXPIRED | P_CLOSED)))
+        dbz_weigh(p, weight);
+}
+
+static PyObject *view_settle_all(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    ViewCore *v = (ViewCore *)self;
+    uint64_t *saving = v->saving;
+    size_t count = v->saving_count;
+    v->saving = NULL;
+    v->saving_count = v->saving_room = 0;
+    for (size_t i = 0; i < count; i++) {
+        Persistent *p = dbz_map_get(v, saving[i]);
+        if (p != NULL && (p->flags & P_SAVING))
+            settle(p, p->weight > OVERHEAD ? p->weight - OVERHEAD : OVERHEAD);
+    }
+    free(saving);
+    Py_RETURN_NONE;
+}
+
+static PyObject *view_weigh(PyObject *self, PyObject *args)
+{
+    PyObject *obj;
+    unsigned long long weight;
+    if (!PyArg_ParseTuple(args, "OK:weigh", &obj, &weight))
+        return NULL;
+    Persistent *p = persistent_arg(obj, (ViewCore *)self);
+    if (p == NULL)
+        return NULL;
+    if (!(p->flags & (P_GHOST | P_EXPIRED | P_CLOSED)))
+        dbz_weigh(p, weight);
+    Py_RETURN_NONE;
+}
+
+static PyObject *view_admit_unfinished(PyObject *self, PyObject *obj)
+{
+    ViewCore *v = (ViewCore *)self;
+    Persistent *p = persistent_arg(obj, v);
+    if (p == NULL)
+        return NULL;
+    if ((p->flags & P_INIT) && !(p->flags & (P_DIRTY | P_SAVING | P_EXPIRED)) && p->oid != 0) {
+        if (dbz_map_put(v, p) < 0)
+            return NULL;
+        p->flags |= P_NEW;
+        if (push_dirty(v, p) < 0)
+            return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -369,9 +439,7 @@ static PyObject *view_settle(PyObject *self, PyObject *args)
     Persistent *p = persistent_arg(obj, (ViewCore *)self);
     if (p == NULL)
         return NULL;
-    p->flags &= ~(uint32_t)(P_SAVING | P_NEW);
-    if (!(p->flags & (P_GHOST | P_EXPIRED | P_CLOSED)))
-        dbz_weigh(p, weight);
+    settle(p, weight);
     Py_RETURN_NONE;
 }
 
@@ -562,6 +630,9 @@ static PyMethodDef view_methods[] = {
     {"take_dirty", view_take_dirty, METH_NOARGS, "The dirty objects as a list; they are clean and SAVING from now on, until settle() or put_back()."},
     {"put_back", view_put_back, METH_O, "The commit failed: the objects of take_dirty()'s list are dirty again."},
     {"settle", view_settle, METH_VARARGS, "settle(obj, payload bytes): the object's commit is published."},
+    {"settle_all", view_settle_all, METH_NOARGS, "settle() for everything taken and not put back."},
+    {"weigh", view_weigh, METH_VARARGS, "weigh(obj, bytes): what a loaded object counts in the view's weight."},
+    {"admit_unfinished", view_admit_unfinished, METH_O, "A stored reference needs this object under construction: it goes into the commit as it is."},
     {"discard_dirty", view_discard_dirty, METH_NOARGS, "Forget uncommitted changes: changed objects become ghosts, new ones expire."},
     {"held", view_held, METH_VARARGS, "held(oid, extra=0): whether a wrapper exists with more than `extra` references."},
     {"mark_orphan", view_mark_orphan, METH_O, "The stored refcount of this OID is 0: report it when its wrapper dies."},
@@ -595,7 +666,14 @@ static PyObject *get_live(PyObject *self, void *unused)
     return PyLong_FromSize_t(((ViewCore *)self)->live);
 }
 
+static PyObject *get_orphan_count(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(((ViewCore *)self)->orphan_count);
+}
+
 static PyGetSetDef view_getset[] = {
+    {"orphan_count", get_orphan_count, NULL, "dead orphans that dead_orphans() would report", NULL},
     {"dirty_count", get_dirty_count, NULL, "objects on the dirty list", NULL},
     {"live_count", get_live, NULL, "objects in the identity map", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -624,6 +702,7 @@ static void view_dealloc(PyObject *self)
     drop_dirty(v);
     free(v->slots);
     free(v->orphans);
+    free(v->saving);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);

@@ -68,7 +68,7 @@ CLASS_SLOW: int = _persistent.CLASS_SLOW
 CLASS_IMMUTABLE: int = _persistent.CLASS_IMMUTABLE
 
 _persistent.reserved_names.update(
-    ("_p_oid", "_p_view", "_p_flags", "_p_weight", "_p_changed", "_p_activate", "_p_decode", "_p_encode", "_p_clear")
+    ("_p_oid", "_p_view", "_p_flags", "_p_bytes", "_p_class", "_p_changed", "_p_activate", "_p_decode", "_p_encode", "_p_clear")
 )
 
 os.register_at_fork(after_in_child=operation.reset_after_fork)
