@@ -53,7 +53,7 @@ class KeyedNode(Stored):
         if len(values) != 2 * n + 1 or not 1 <= n <= FANOUT:
             raise corrupt(self, f"{len(values)} numbers in an inner node")
         marks = values[1 : n + 1]
-        if any(type(mark) is not int for mark in marks) or any(a >= b for a, b in zip(marks, marks[1:], strict=False)):
+        if any(type(mark) is not int for mark in marks) or any(a >= b for a, b in zip(marks[1:], marks[2:], strict=False)):
             raise corrupt(self, "keys out of order")
         view, cls = self._p_view, type(self)
         children = [view.ghost(cls, natural(self, oid, 1)) for oid in values[n + 1 :]]
@@ -240,7 +240,7 @@ def check(root: KeyedNode, keys_of: Any) -> list[int]:
         assert level is None or data.level == level, "inner node on the wrong level"
         own, marks, children = data.level, list(data.marks), list(data.children)
         assert len(marks) == len(children) and (2 if top else 1) <= len(children) <= FANOUT, "inner node of a wrong size"
-        assert all(a < b for a, b in zip(marks, marks[1:], strict=False)), "keys out of order"
+        assert all(a < b for a, b in zip(marks[1:], marks[2:], strict=False)), "keys out of order"
         for k, child in enumerate(children):
             walk(child, own - 1, marks[k] if k else low, marks[k + 1] if k + 1 < len(marks) else high, False)
         return int(own)

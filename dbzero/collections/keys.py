@@ -115,7 +115,7 @@ def reveal_all(forms: Iterable[Any]) -> list[Any]:
     return [form if type(form) in ATOMS else reveal(form) for form in forms]
 
 
-def _xxh(data: str | bytes, seed: int = 0) -> int:
+def _xxh(data: bytes, seed: int = 0) -> int:
     return xxh3_64_intdigest(data, seed) >> 1  # 63 bits: what the codec stores natively
 
 
@@ -123,10 +123,7 @@ def stable_hash(form: Any) -> int:
     """A hash of a native form that is the same in every process: an int of 64 bits with sign. Equal forms have equal hashes."""
     kind = type(form)
     if kind is str:
-        try:
-            return xxh3_64_intdigest(form) >> 1
-        except UnicodeEncodeError:
-            return _xxh(form.encode("utf-8", "surrogatepass"), 1)
+        return xxh3_64_intdigest(form.encode("utf-8", "surrogatepass")) >> 1
     if kind is int or kind is bool:
         return hash(form)
     if kind is float or kind is decimal.Decimal or kind is complex:
