@@ -30,7 +30,11 @@ class Worker:
 
     def __init__(self, **variables: Any) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [sys.executable, "-X", "faulthandler", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
         for name, value in variables.items():
             self.run(f"{name} = {value!r}")
@@ -85,7 +89,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None and self.process.poll() is None:
             self.kill()
         self.stop()

@@ -59,7 +59,9 @@ def test_reader_follows_commits_in_place(root: str) -> None:
         reader.run(READER)
         reader.run("items, table, first = counter.items, counter.table, id(counter)")
         for n in range(1, 20):
-            writer.run(f"counter.value = {n}; counter.items.append(Item({n})); counter.table['k{n}'] = {n}; db0.commit()")
+            writer.run(
+                f"counter.value = {n}; counter.items.append(Item({n})); counter.table['k{n}'] = {n}; db0.commit()"
+            )
             assert reader.run(f"result = until(lambda: counter.value == {n})"), f"commit {n} did not arrive"
             assert reader.run("result = [i.n for i in items]") == list(range(1, n + 1))
             assert reader.run("result = len(table)") == n

@@ -75,7 +75,14 @@ def test_unwritable_root(tmp_path: Path) -> None:
 
 
 def test_before_init_and_after_close(root: str) -> None:
-    for call in (lambda: db0.open("x"), db0.commit, lambda: Node(1), lambda: db0.fetch(Top), db0.get_state_num, lambda: db0.list()):
+    for call in (
+        lambda: db0.open("x"),
+        db0.commit,
+        lambda: Node(1),
+        lambda: db0.fetch(Top),
+        db0.get_state_num,
+        lambda: db0.list(),
+    ):
         with pytest.raises(RuntimeError, match="not initialized"):
             call()
     db0.close()
@@ -128,7 +135,18 @@ def test_state_numbers(store: str) -> None:
 def test_values_survive_a_reopen(store: str) -> None:
     top = Top()
     shared = Node("shared")
-    top.items = [1, "two", 3.5, None, True, b"\0bytes", 2**100, [Node(1, shared), Node(2, shared)], {"k": {"deep": (1, (2,))}}, {1, 2}]
+    top.items = [
+        1,
+        "two",
+        3.5,
+        None,
+        True,
+        b"\0bytes",
+        2**100,
+        [Node(1, shared), Node(2, shared)],
+        {"k": {"deep": (1, (2,))}},
+        {1, 2},
+    ]
     top.first = shared
     top.late = "attribute added later"
     reopen(store)
