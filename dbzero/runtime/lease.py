@@ -18,6 +18,7 @@ from dbzero.runtime import codes, fork
 from dbzero.runtime.slot import PrefixSlot
 
 NO_SLOT: Final = 0xFFFF
+_SLICE: Final = 0.2  # seconds of sleep between looks at signals and a closing segment
 
 
 class SlotLease:
@@ -83,11 +84,14 @@ class SlotLease:
 
         A holder's death moves nothing: wait in slices, and try the file lock in between.
         """
-        word = self.word
-        if word & 0xFFFF == 0:
-            return True
-        lib.dbz_lease_wait(self.slot.segment.handle, self.slot.index, word, int(timeout * 1e9))
-        return self.word != word
+        word, deadline = self.word, time.monotonic() + timeout
+        while word & 0xFFFF != 0 and self.word == word:
+            left = min(deadline - time.monotonic(), _SLICE)
+            if left <= 0:
+                return False
+            with self.slot.segment.sleeping(self.slot.index) as handle:
+                lib.dbz_lease_wait(handle, self.slot.index, word, int(left * 1e9))
+        return True
 
 
 class LockFile:
@@ -130,7 +134,7 @@ class LockFile:
         False when it stays taken."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = 0.2 if deadline is None else min(0.2, max(0.0, deadline - time.monotonic()))
+            left = _SLICE if deadline is None else min(_SLICE, max(0.0, deadline - time.monotonic()))
             code = lib.dbz_lock_wait(self.fd, byte, 1, not shared, int(left * 1e9))
             if code == codes.OK:
                 return True

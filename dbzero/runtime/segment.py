@@ -16,6 +16,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -71,7 +72,6 @@ class Segment:
 
     Attributes:
         root: directory.
-        handle: the engine's `dbz_seg *` (cffi), for :mod:`dbzero.runtime`; None once closed.
         shared: False for a private fallback, which no other process sees.
         name: POSIX name, empty when private.
 
@@ -80,7 +80,9 @@ class Segment:
 
     def __init__(self, root: str, handle: Any, name: str) -> None:
         self.root: Final = root
-        self.handle: Any = handle
+        self._handle: Any = handle
+        self._sleepers: dict[int, int] = {}  # prefix slot -> threads that sleep on it
+        self._awake = threading.Condition()
         self.name: Final = name
         self.shared: Final = bool(name)
         self._depth: Final = fork.depth()
@@ -229,7 +231,45 @@ class Segment:
 
     @property
     def closed(self) -> bool:
-        return self.handle is None
+        return self._handle is None
+
+    @property
+    def handle(self) -> Any:
+        """The engine's `dbz_seg *` (cffi). ClosedError once closed: never keep it, the mapping behind it goes with
+        :meth:`close`."""
+        if self._handle is None:
+            raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
+        return self._handle
+
+    @contextlib.contextmanager
+    def sleeping(self, prefix: int) -> Iterator[Any]:
+        """Around a call that sleeps on a prefix slot; gives the handle. :meth:`close` wakes the sleeper and waits
+        for it to leave."""
+        with self._awake:
+            handle = self.handle
+            self._sleepers[prefix] = self._sleepers.get(prefix, 0) + 1
+        try:
+            yield handle
+        finally:
+            with self._awake:
+                self._sleepers[prefix] -= 1
+                if self._sleepers[prefix] == 0:
+                    del self._sleepers[prefix]
+                    self._awake.notify_all()
+
+    def _end_sleep(self) -> Any:
+        """Take the handle away and get everybody off the mapping."""
+        if self.inherited:  # the lock may be held by a thread that exists in the parent only
+            handle, self._handle = self._handle, None
+            return handle
+        with self._awake:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                while self._sleepers:
+                    for prefix in self._sleepers:
+                        lib.dbz_wake(handle, prefix)
+                    self._awake.wait(0.01)
+        return handle
 
     @property
     def slot(self) -> int:
@@ -264,8 +304,11 @@ class Segment:
         )
 
     def close(self) -> None:
-        """Leave. The last process out removes the name. In a forked child only the mapping goes. Idempotent."""
-        handle, self.handle = self.handle, None
+        """Leave. The last process out removes the name. In a forked child only the mapping goes. Idempotent.
+
+        Sleepers are woken; readers (:mod:`dbzero.runtime.reader`) must have been closed.
+        """
+        handle = self._end_sleep()
         if handle is None:
             return
         if self.inherited or not self.shared:

@@ -70,13 +70,12 @@ class PrefixSlot:
         index: number of the slot; what the engine's calls take.
     """
 
-    __slots__ = ("_handle", "index", "prefix", "segment")
+    __slots__ = ("index", "prefix", "segment")
 
     def __init__(self, segment: Segment, prefix: str, index: int) -> None:
         self.segment: Final = segment
         self.prefix: Final = prefix
         self.index: Final = index
-        self._handle: Final[Any] = segment.handle
 
     @classmethod
     def find(cls, segment: Segment, prefix: str) -> PrefixSlot:
@@ -101,11 +100,13 @@ class PrefixSlot:
 
     def reset(self, file_id: int, prefix_uuid: int) -> None:
         """Begin an incarnation: no delta, no root, not ready. No live process may be writing through this slot."""
-        lib.dbz_prefix_reset(self._handle, self.index, file_id, prefix_uuid)
+        lib.dbz_prefix_reset(self.segment.handle, self.index, file_id, prefix_uuid)
 
     def start(self, *, epoch: int, state: int, data_end: int, next_oid: int, floor: int = 0) -> None:
         """Make the slot ready at `state`, published and durable, after delta and root were filled."""
-        self._check(lib.dbz_prefix_start(self._handle, self.index, epoch, state, data_end, next_oid, floor), "start")
+        self._check(
+            lib.dbz_prefix_start(self.segment.handle, self.index, epoch, state, data_end, next_oid, floor), "start"
+        )
 
     def retire(self, epoch: int) -> int:
         """Replace a live holder by `epoch` and leave the slot to it. Caller holds the root's file lock, and finds a
@@ -114,13 +115,13 @@ class PrefixSlot:
         Returns: the last state the old holder published. FencedError: a newer epoch is there.
         """
         out = ffi.new("uint64_t *")
-        self._check(lib.dbz_prefix_retire(self._handle, self.index, epoch, out), f"retire for epoch {epoch}")
+        self._check(lib.dbz_prefix_retire(self.segment.handle, self.index, epoch, out), f"retire for epoch {epoch}")
         return int(out[0])
 
     def status(self) -> SlotStatus:
         """All words, for status output and for opening."""
         i = ffi.new("dbz_prefix_info *")
-        self._check(lib.dbz_prefix_status(self._handle, self.index, i), "status")
+        self._check(lib.dbz_prefix_status(self.segment.handle, self.index, i), "status")
         return SlotStatus(
             name=ffi.string(i.name).decode("utf-8", "replace"),
             ready=bool(i.ready),
@@ -154,56 +155,58 @@ class PrefixSlot:
     @property
     def published(self) -> int:
         """Newest published state: what only the lease holder builds on."""
-        return int(lib.dbz_state_published(self._handle, self.index))
+        return int(lib.dbz_state_published(self.segment.handle, self.index))
 
     @property
     def durable(self) -> int:
         """Newest durable state: what views follow."""
-        return int(lib.dbz_state_durable(self._handle, self.index))
+        return int(lib.dbz_state_durable(self.segment.handle, self.index))
 
     @property
     def incarnation(self) -> int:
         """Changes when a successor resets or retires the slot."""
-        return int(lib.dbz_incarnation(self._handle, self.index))
+        return int(lib.dbz_incarnation(self.segment.handle, self.index))
 
     def publish(self, epoch: int, state: int, next_state: int) -> None:
         """Move published from `state` to `next_state` iff it is still this epoch's.
 
         Raises FencedError (another epoch), PoisonedError, ValueError (another state).
         """
-        self._check(lib.dbz_publish(self._handle, self.index, epoch, state, next_state), f"publish state {next_state}")
+        self._check(
+            lib.dbz_publish(self.segment.handle, self.index, epoch, state, next_state), f"publish state {next_state}"
+        )
 
     def advance(self, data_end: int, next_oid: int) -> None:
         """Raise the end of published data and the next OID. Lease holder only."""
-        lib.dbz_advance(self._handle, self.index, data_end, next_oid)
+        lib.dbz_advance(self.segment.handle, self.index, data_end, next_oid)
 
     def set_durable(self, state: int) -> None:
         """Raise durable and wake who waits for it."""
-        lib.dbz_durable(self._handle, self.index, state)
+        lib.dbz_durable(self.segment.handle, self.index, state)
 
     def reserve_oids(self, n: int) -> int:
         """First of `n` fresh OIDs."""
-        return int(lib.dbz_oid_reserve(self._handle, self.index, n))
+        return int(lib.dbz_oid_reserve(self.segment.handle, self.index, n))
 
     def poison(self) -> None:
         """After a failed fsync: nothing can be published in this incarnation any more."""
-        lib.dbz_poison(self._handle, self.index)
+        lib.dbz_poison(self.segment.handle, self.index)
 
     def wake(self) -> None:
         """Make everybody who waits on this prefix look around."""
-        lib.dbz_wake(self._handle, self.index)
+        lib.dbz_wake(self.segment.handle, self.index)
 
     # --- delta index --------------------------------------------------------------------------------------------------
 
     def delta_reserve(self, n: int) -> bool:
         """Make room for `n` more entries. False: shared memory or the arena is full; rotate and checkpoint."""
-        code = lib.dbz_delta_reserve(self._handle, self.index, n)
+        code = lib.dbz_delta_reserve(self.segment.handle, self.index, n)
         return code != codes.NOSPACE and self._check(code, f"reserve {n} delta entries") == 0
 
     def delta_apply(self, entries: Any, n: int) -> None:
         """Append `n` entries (a cffi `dbz_entry *`), for which room was reserved. Lease holder, recovery or
         follower."""
-        self._check(lib.dbz_delta_apply(self._handle, self.index, entries, n), f"apply {n} delta entries")
+        self._check(lib.dbz_delta_apply(self.segment.handle, self.index, entries, n), f"apply {n} delta entries")
 
     def delta_append(self, entries: Sequence[DeltaEntry]) -> None:
         """:meth:`delta_apply` for Python values."""
@@ -216,23 +219,25 @@ class PrefixSlot:
 
         Under the checkpoint lock, by the lease holder.
         """
-        code = lib.dbz_delta_rotate(self._handle, self.index, state, expected)
+        code = lib.dbz_delta_rotate(self.segment.handle, self.index, state, expected)
         return code != codes.BUSY and self._check(code, "rotate the delta") == 0
 
     def delta_count(self, *, frozen: bool = False) -> int:
         """Entries in the active or the frozen generation."""
-        return int(lib.dbz_delta_count(self._handle, self.index, frozen))
+        return int(lib.dbz_delta_count(self.segment.handle, self.index, frozen))
 
     def delta_copy(self, *, frozen: bool = False) -> tuple[Any, int]:
         """All entries of a generation, oldest first: a cffi `dbz_entry[]` and how many it holds."""
         count = self.delta_count(frozen=frozen)
         array = ffi.new("dbz_entry[]", max(count, 1))
-        return array, self._check(lib.dbz_delta_copy(self._handle, self.index, frozen, array, count), "copy the delta")
+        return array, self._check(
+            lib.dbz_delta_copy(self.segment.handle, self.index, frozen, array, count), "copy the delta"
+        )
 
     def delta_find(self, oid: int, state: int) -> DeltaEntry | None:
         """Newest entry of an object at or below `state`."""
         e = ffi.new("dbz_entry *")
-        code = lib.dbz_delta_find(self._handle, self.index, oid, state, e)
+        code = lib.dbz_delta_find(self.segment.handle, self.index, oid, state, e)
         if code == codes.NOTFOUND:
             return None
         self._check(code, f"look up object {oid} at state {state}")
@@ -240,13 +245,13 @@ class PrefixSlot:
 
     def install_root(self, pointer: int, depth: int, state: int) -> None:
         """Put a checkpoint's object table in force. Then :meth:`delta_retire`. Both under the checkpoint lock."""
-        lib.dbz_root_install(self._handle, self.index, pointer, depth, state)
+        lib.dbz_root_install(self.segment.handle, self.index, pointer, depth, state)
 
     def delta_retire(self) -> None:
         """Drop the frozen generation: the object table has it now."""
-        lib.dbz_delta_retire(self._handle, self.index)
+        lib.dbz_delta_retire(self.segment.handle, self.index)
 
     def delta_sweep(self) -> int:
         """Give back memory that a process left behind that died while rotating. Lease holder, under the checkpoint
         lock."""
-        return int(lib.dbz_delta_sweep(self._handle, self.index))
+        return int(lib.dbz_delta_sweep(self.segment.handle, self.index))

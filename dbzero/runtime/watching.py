@@ -18,7 +18,8 @@ _SLICE: Final = 3600.0
 def wait_durable(slot: PrefixSlot, state: int, incarnation: int, timeout: float | None = None) -> bool:
     """Sleep until a state newer than `state` is durable or the incarnation is another one. False on timeout (seconds).
 
-    Sleeps in the kernel without the GIL; signals are handled (KeyboardInterrupt comes through).
+    Sleeps in the kernel without the GIL; signals are handled (KeyboardInterrupt comes
+    through). ClosedError when the segment is closed meanwhile.
     :meth:`PrefixSlot.wake` does not end it: use :class:`Waiter` for that.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -26,7 +27,8 @@ def wait_durable(slot: PrefixSlot, state: int, incarnation: int, timeout: float 
         left = _SLICE if deadline is None else deadline - time.monotonic()
         if left <= 0:
             return False
-        lib.dbz_wait(slot.segment.handle, slot.index, state, incarnation, int(left * 1e9))
+        with slot.segment.sleeping(slot.index) as handle:
+            lib.dbz_wait(handle, slot.index, state, incarnation, int(left * 1e9))
     return True
 
 
@@ -52,9 +54,8 @@ class Waiter:
         """Sleep until durable > `state`, another incarnation, a wake-up since :meth:`ready`, a signal, or the
         timeout. False only for the timeout."""
         nanoseconds = -1 if timeout is None else max(0, int(timeout * 1e9))
-        code = lib.dbz_wait_ticket(
-            self.slot.segment.handle, self.slot.index, self._ticket, state, incarnation, nanoseconds
-        )
+        with self.slot.segment.sleeping(self.slot.index) as handle:
+            code = lib.dbz_wait_ticket(handle, self.slot.index, self._ticket, state, incarnation, nanoseconds)
         return bool(code != codes.TIMEOUT)
 
 

@@ -228,6 +228,34 @@ def test_waiter_never_misses_the_call_to_stop(slot: PrefixSlot) -> None:
         assert not thread.is_alive()
 
 
+def test_closing_wakes_sleepers_and_voids_handles(tmp_path: Path) -> None:
+    segment = Segment.open(tmp_path, CACHE)
+    slot = PrefixSlot.find(segment, "a")
+    slot.reset(1, 2)
+    slot.start(epoch=1, state=1, data_end=4096, next_oid=16)
+    pin = Pin(slot, 1)
+    outcome: list[object] = []
+
+    def follow() -> None:
+        try:
+            outcome.append(watching.wait_durable(slot, 1, slot.incarnation))
+        except errors.ClosedError as exc:
+            outcome.append(exc)
+
+    threads = [threading.Thread(target=follow) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02)
+    segment.close()
+    for thread in threads:
+        thread.join(30)
+    assert [type(o) for o in outcome] == [errors.ClosedError] * 3
+    pin.close()
+    for use in (lambda: slot.durable, slot.status, lambda: slot.delta_find(1, 1), segment.status, lambda: Pin(slot, 1)):
+        with pytest.raises(errors.ClosedError):
+            use()
+
+
 def test_directory_watch(tmp_path: Path) -> None:
     with watching.DirectoryWatch(tmp_path) as watch:
         assert not watch.wait(0.01)
