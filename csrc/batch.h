@@ -27,16 +27,23 @@ typedef struct dbz_batch dbz_batch;
 /* Start the records of state `state`, built on the versions visible at `base` (= state - 1); data will stand at `data_addr`. */
 int dbz_batch_new(dbz_reader *r, uint64_t base, uint64_t state, uint64_t data_addr, dbz_batch **out);
 void dbz_batch_free(dbz_batch *b);
+/* Promise that no OID from `from_oid` on is stored yet: saves looking them up. Before the first put. */
+void dbz_batch_fresh(dbz_batch *b, uint64_t from_oid);
 /* Write a new version. Counts: what the previous version held is subtracted, `refs` are added. A payload equal to the previous one still writes. */
 int dbz_batch_put(dbz_batch *b, uint64_t oid, const uint8_t *payload, uint64_t len, const uint64_t *refs, uint64_t nrefs);
+/* Put `n` objects: payloads and references stand one after the other. *done in: how many to skip, out: how many were put (also on failure: repeat from there
+ * after dbz_page_supply, with payloads and refs moved on to the first one not put). */
+int dbz_batch_put_many(dbz_batch *b, uint32_t n, const uint64_t *oids, const uint8_t *payloads, const uint64_t *lens, const uint64_t *refs,
+                       const uint64_t *ref_counts, uint32_t *done);
 /* Delete: writes a tombstone for a stored object, forgets one put in this very batch; what it held is subtracted. */
 int dbz_batch_delete(dbz_batch *b, uint64_t oid);
 /* Objects whose count became or is 0 by this batch and that were not reported before (put with no referrer, or lost the last one). Never OIDs < 16.
- * Call in a loop with dbz_batch_delete until it returns 0. */
+ * Call in a loop with dbz_batch_delete until it returns 0. DBZ_E_CORRUPT, fault 7: the stored counts don't add up. */
 int dbz_batch_zero(dbz_batch *b, uint64_t *out, uint32_t cap);
 /* Count of an object as of this batch. */
 int dbz_batch_refcount(dbz_batch *b, uint64_t oid, uint64_t *out);
-/* Writes the commit log record and the entry list. After this only the getters may be called. `in_place`: leave the data out of the body. */
+/* Encodes the records, the commit log's and the entry list. DBZ_E_NOTFOUND: a reference leads to an object that is neither stored nor put (its OID is in the
+ * reader's fault). After success only the getters may be called. `in_place`: leave the data out of the body. */
 int dbz_batch_seal(dbz_batch *b, uint64_t time_us, int in_place);
 uint64_t dbz_batch_records(const dbz_batch *b);                     /* records so far, the commit log's excluded */
 const uint8_t *dbz_batch_body(const dbz_batch *b, uint64_t *len);   /* the frame body */
@@ -47,7 +54,7 @@ const dbz_entry *dbz_batch_entries(const dbz_batch *b, uint32_t *n);  /* ready f
 int dbz_body_entries(const uint8_t *body, uint64_t len, uint64_t state, dbz_entry *out, uint32_t cap, dbz_body *head);
 
 /* Merge entries (any order; the newest state per OID wins) into the table under `root`, copy-on-write.
- * pages: addresses that may be used, in order; *npages in: how many, out: how many were used (DBZ_E_NOSPACE: *npages is how many are needed).
+ * pages: addresses that may be used, in order; *npages in: how many, out: how many were used (DBZ_E_NOSPACE: *npages is how many are needed; a repeat with so many and the same entries fits).
  * The new pages are in dbz_merge_page(m, i): address and bytes; freed pages in dbz_merge_freed. */
 typedef struct dbz_merge dbz_merge;
 int dbz_merge_new(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint32_t generation, const dbz_entry *entries, uint32_t n,

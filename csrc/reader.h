@@ -30,12 +30,14 @@
  *   varint  state
  *   PREV:   varint distance to the previous version's address (always backwards), varint ordinal (number of older versions)
  *   SKIP:   varint distance to the skip target's address
- *   REFS:   varint count, then that many varint OIDs held strongly (duplicates count)
+ *   REFS:   varint count, then that many OIDs held strongly (duplicates count), each as the zigzag varint of its distance to the one before (first: to
+ *           the record's own OID). A DELTA without REFS holds what the previous version held.
  *   rest    payload; for DELTA: varint head, varint tail, middle - the previous payload's first `head` and last `tail` bytes around `middle`
  * Skip pointers are the jump pointers of Myers, "An applicative random-access stack", IPL 17 (1983): ancestor search in O(log n). */
 enum { DBZ_FULL = 1, DBZ_DELTA = 2, DBZ_TOMBSTONE = 4, DBZ_HAS_PREV = 8, DBZ_HAS_SKIP = 16, DBZ_HAS_REFS = 32 };
 #define DBZ_DELTA_MAX 8u       /* DELTA records in a row before a FULL one */
 #define DBZ_RECORD_MAX (UINT64_C(1) << 31)
+#define DBZ_REF_TOMBSTONE UINT32_MAX   /* refcount of a table or delta entry whose record is a tombstone */
 
 #define DBZ_OID_ROOT 1u        /* the prefix's catalogue */
 #define DBZ_OID_LOG 2u         /* the commit log: its version at state s lists what commit s changed */
@@ -59,7 +61,8 @@ typedef struct {
     uint64_t address;
     uint64_t oid;
     uint64_t state;
-    int what;                  /* 1 record checksum, 2 record structure, 3 page checksum, 4 page identity, 5 address out of bounds, 6 wrong OID */
+    int what;                  /* 1 record checksum, 2 record structure, 3 page checksum, 4 page identity, 5 address out of bounds, 6 wrong OID,
+                                * 7 refcount below zero, 8 reference to nothing */
 } dbz_fault;
 
 typedef struct dbz_reader dbz_reader;
@@ -75,7 +78,11 @@ int dbz_reader_errno(const dbz_reader *r);
 
 /* Newest version of `oid` at or below `state`. A tombstone is returned as a record with the TOMBSTONE flag. */
 int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
-/* Newest table/delta entry at or below `state` as far as known (a table entry may be newer): address and refcount only. */
+/* The way objects are loaded, in one cheap call: refcount (at most 2^31 - 1) << 32 | payload length, the payload copied to `out` if it is not longer than `cap`
+ * (else: dbz_get), or a negative code, DBZ_E_NOTFOUND for a tombstone too. */
+int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap);
+/* Newest table/delta entry at or below `state`. out->state is the record's or that of a later change of its count, both <= `state`; the refcount is the
+ * newest known one (from the table: current), DBZ_REF_TOMBSTONE when the version is a tombstone. */
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
 /* The record at an address, DELTA resolved. */
 int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
@@ -83,8 +90,14 @@ int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
 int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);
 /* OIDs changed by the commit that made `state`, ascending; *n in: capacity, out: number (DBZ_E_NOSPACE when more). *time_us: commit time. */
 int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, uint64_t *time_us);
-/* Table entries in OID order from `from_oid` on (checkpointed table only, no delta). only_zero: refcount 0 and live only. Returns count, *next = where to go on (0: end). */
+/* Table entries in OID order from `from_oid` on (checkpointed table only, no delta; state is 0). only_zero: refcount 0 and live only.
+ * Returns count, *next = where to go on (0: end). */
 int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);
+
+/* Free list pages (kind 3), for the storage layer. Write: n <= DBZ_INNER items, `next`: page pointer of the next page (0: none). Read: verifies, returns the
+ * number of items (room for DBZ_INNER) or DBZ_E_CORRUPT. */
+void dbz_free_page_write(uint8_t *page, uint64_t address, uint32_t generation, const uint64_t *items, uint32_t n, uint64_t next, uint64_t uuid);
+int dbz_free_page_read(const uint8_t *page, uint64_t address, uint32_t generation, uint64_t uuid, uint64_t *items, uint64_t *next);
 
 /* --- checksum.c -------------------------------------------------------------------------------------------------------------------------- */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);

@@ -58,6 +58,10 @@ class StaleFileError(StorageError):
     """A page file is older than the log that follows it: an earlier copy was put in its place."""
 
 
+class StaleViewError(StorageError):
+    """The prefix was recovered by a successor while it was being read: take a new view of it and repeat."""
+
+
 class DiskFullError(StorageError, OSError):
     """No space is left; nothing was changed and writing may go on when there is space again."""
 

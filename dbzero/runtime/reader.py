@@ -1,0 +1,258 @@
+"""Reading one prefix: the typed face of ``csrc/reader.h``.
+
+A :class:`Reader` looks objects up at any state through the shared page cache. It belongs to one thread at a time. Memory that a call returns is copied: nothing
+here hands out a pointer that a later call would change.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
+
+from dbzero import errors
+from dbzero._engine import ffi, lib
+
+PAGE = 4096
+SMALL = 1024  # payloads up to this length are copied once, through a buffer that lives as long as the reader
+FULL, DELTA, TOMBSTONE = 1, 2, 4  # record flags
+OID_ROOT, OID_LOG, OID_FIRST = 1, 2, 16
+REF_TOMBSTONE = 0xFFFFFFFF  # refcount of an entry that leads to a tombstone
+
+E_MISS, E_NOTFOUND, E_CORRUPT, E_IO, E_NOMEM, E_NOSPACE = -1, -2, -3, -4, -5, -6
+E_ARG, E_RETRY = -12, -13
+
+_read = lib.dbz_read
+_unpack = ffi.unpack
+
+_FAULTS = {
+    1: "the checksum of a record is wrong",
+    2: "a record is malformed",
+    3: "the checksum of a table page is wrong",
+    4: "a table page is not the one that should stand there",
+    5: "an address leads outside the file",
+    6: "a record belongs to another object",
+    7: "stored reference counts do not add up",
+    8: "a reference leads to an object that was never stored",
+}
+
+
+class Version(NamedTuple):
+    """One version of an object. ``refcount`` is that of the newest entry known for the asked state (current when it comes from the table)."""
+
+    oid: int
+    state: int
+    address: int
+    ordinal: int  # how many older versions there are
+    prev: int  # address of the version before, 0: none
+    skip: int
+    flags: int
+    refcount: int
+    payload: bytes
+    refs: tuple[int, ...]  # OIDs held strongly, duplicates count
+
+    @property
+    def deleted(self) -> bool:
+        return bool(self.flags & TOMBSTONE)
+
+
+class Entry(NamedTuple):
+    """An entry of the object table. ``refcount`` is REF_TOMBSTONE for a deleted object."""
+
+    oid: int
+    state: int
+    address: int
+    refcount: int
+
+
+class Reader:
+    """Handle for reading one prefix through a mapped segment.
+
+    Args:
+        seg: the ``dbz_seg *`` of the mapping; kept alive by the caller for as long as the reader.
+        prefix: index of the prefix slot.
+        name: prefix name, for error messages.
+        path: page file, for error messages.
+        fd: descriptor of the page file (borrowed), or -1 to read pages through `supply`.
+        supply: ``supply(address) -> bytes`` reads one page; needed when `fd` is -1.
+    """
+
+    __slots__ = ("_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
+
+    def __init__(
+        self, seg: Any, prefix: int, *, name: str, path: str, fd: int = -1, supply: Callable[[int], bytes] | None = None
+    ) -> None:
+        self.seg = seg
+        self.prefix = prefix
+        self.name = name
+        self.path = path
+        self.fd = fd
+        self.supply = supply
+        out = ffi.new("dbz_reader **")
+        rc = lib.dbz_reader_new(seg, prefix, fd, out)
+        if rc == E_NOMEM:
+            raise MemoryError
+        if rc:
+            raise errors.SegmentError(f"prefix {name!r} has no usable slot {prefix} in the shared segment; close and open it again")
+        self._handle = ffi.gc(out[0], lib.dbz_reader_free)
+        self._record = ffi.new("dbz_record *")
+        self._entry = ffi.new("dbz_entry *")
+        self._small = ffi.new("char[]", SMALL)
+
+    @property
+    def handle(self) -> Any:
+        """The ``dbz_reader *``. ClosedError after :meth:`close`."""
+        if self._handle is None:
+            raise errors.ClosedError(f"prefix {self.name!r} has been closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Give the handle back. The descriptor stays open."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            ffi.release(handle)
+
+    def settle(self, rc: int, what: str) -> bool:
+        """Deal with a call's negative result: True when the call is to be repeated (a page was supplied), else the typed error is raised.
+
+        Args:
+            rc: the DBZ_E_* code.
+            what: what was being done, for the message.
+        """
+        if rc == E_MISS and self.supply is not None:
+            handle = self.handle
+            address = lib.dbz_reader_missing(handle)
+            page = self.supply(address)[:PAGE]
+            rc = lib.dbz_page_supply(handle, address, page, len(page))
+            if rc == 0:
+                return True
+        self._raise(rc, what)
+
+    def _raise(self, rc: int, what: str) -> NoReturn:
+        where = f"prefix {self.name!r} ({self.path}), {what}"
+        if rc == E_NOMEM:
+            raise MemoryError(where)
+        if rc in (E_CORRUPT, E_NOTFOUND):
+            fault = lib.dbz_reader_fault(self.handle)
+            kind = _FAULTS.get(fault.what, "damaged")
+            place = f"object {fault.oid}, state {fault.state}, address {fault.address}"
+            if rc == E_NOTFOUND or fault.what == 8:
+                raise errors.CorruptError(f"{where}: {kind} (object {fault.oid}); nothing was written, cancel the transaction")
+            raise errors.CorruptError(f"{where}: {kind}: {place}; check the file with `python -m dbzero check` and restore a copy")
+        if rc == E_RETRY:
+            raise errors.StaleViewError(f"{where}: the prefix was taken over by another process; refresh and repeat")
+        if rc == E_IO:
+            number = lib.dbz_reader_errno(self.handle)
+            raise errors.StorageError(f"{where}: cannot read the file: {os.strerror(number)}")
+        if rc == E_NOSPACE:
+            raise errors.StorageError(f"{where}: the transaction is too large for one commit; commit in smaller steps")
+        if rc == E_MISS:
+            raise errors.StorageError(f"{where}: the page at address {lib.dbz_reader_missing(self.handle)} cannot be read")
+        raise errors.StorageError(f"{where}: internal error {rc}")
+
+    def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
+        """Payload and refcount of the newest version at or below `state`; None when there is none or it is deleted.
+
+        Raises CorruptError, StaleViewError, StorageError."""
+        try:
+            packed = _read(self._handle, oid, state, self._small, SMALL)
+        except TypeError:
+            _ = self.handle  # ClosedError when that is why
+            raise
+        if packed < 0:
+            if packed == E_NOTFOUND:
+                return None
+        elif (length := packed & 0xFFFFFFFF) <= SMALL:
+            return _unpack(self._small, length), packed >> 32
+        version = self.get(oid, state)
+        return None if version is None or version.flags & TOMBSTONE else (version.payload, version.refcount)
+
+    def get(self, oid: int, state: int) -> Version | None:
+        """The newest version at or below `state`, a tombstone included; None when there is none."""
+        rc = lib.dbz_get(self.handle, oid, state, self._record)
+        while rc:
+            if rc == E_NOTFOUND:
+                return None
+            if self.settle(rc, f"object {oid}, state {state}"):
+                rc = lib.dbz_get(self.handle, oid, state, self._record)
+        return self._version()
+
+    def get_at(self, address: int) -> Version:
+        """The version whose record stands at `address`."""
+        rc = lib.dbz_get_at(self.handle, address, self._record)
+        while rc:
+            if self.settle(rc, f"record at address {address}"):
+                rc = lib.dbz_get_at(self.handle, address, self._record)
+        return self._version()
+
+    def _version(self) -> Version:
+        r = self._record
+        refs = tuple(ffi.unpack(r.refs, r.ref_count)) if r.ref_count else ()
+        payload = ffi.buffer(r.payload, r.payload_len)[:]
+        return Version(r.oid, r.state, r.addr, r.ordinal, r.prev, r.skip, r.flags, r.refcount, payload, refs)
+
+    def entry(self, oid: int, state: int) -> Entry | None:
+        """Address and refcount of the newest version at or below `state`, without its payload."""
+        rc = lib.dbz_get_entry(self.handle, oid, state, self._entry)
+        while rc:
+            if rc == E_NOTFOUND:
+                return None
+            if self.settle(rc, f"object {oid}, state {state}"):
+                rc = lib.dbz_get_entry(self.handle, oid, state, self._entry)
+        e = self._entry
+        return Entry(e.oid, e.state, e.addr, e.refcount)
+
+    def refcount(self, oid: int, state: int) -> int:
+        """References to a live object; 0 when it doesn't exist."""
+        found = self.entry(oid, state)
+        return 0 if found is None or found.refcount == REF_TOMBSTONE else found.refcount
+
+    def bytes_at(self, address: int, length: int) -> bytes:
+        """Raw bytes of the data area."""
+        out = ffi.new("uint8_t[]", max(length, 1))
+        rc = lib.dbz_get_bytes(self.handle, address, out, length)
+        while rc:
+            if self.settle(rc, f"{length} bytes at address {address}"):
+                rc = lib.dbz_get_bytes(self.handle, address, out, length)
+        return bytes(ffi.buffer(out, length))
+
+    def changes(self, state: int) -> tuple[list[int], int] | None:
+        """OIDs whose record the commit of `state` wrote (ascending) and its time in microseconds since 1970; None when no such commit is known."""
+        count = ffi.new("uint64_t *")
+        time_us = ffi.new("uint64_t *")
+        capacity = 64
+        while True:
+            oids = ffi.new("uint64_t[]", capacity)
+            count[0] = capacity
+            rc = lib.dbz_get_changes(self.handle, state, oids, count, time_us)
+            if rc == 0:
+                return ffi.unpack(oids, count[0]), time_us[0]
+            if rc == E_NOSPACE:
+                capacity = count[0]
+            elif rc == E_NOTFOUND:
+                return None
+            else:
+                self.settle(rc, f"changes of state {state}")
+
+    def scan(self, root: int, depth: int, *, start: int = 0, orphans: bool = False) -> Iterator[Entry]:
+        """Entries of the checkpointed table under `root` in OID order (their state is 0), the delta left out.
+
+        Args:
+            root: table page pointer; depth: of the tree.
+            start: first OID of interest.
+            orphans: only live objects that nothing refers to.
+        """
+        capacity = 512
+        out = ffi.new("dbz_entry[]", capacity)
+        following = ffi.new("uint64_t *")
+        while True:
+            n = lib.dbz_table_scan(self.handle, root, depth, start, orphans, out, capacity, following)
+            if n < 0:
+                self.settle(n, f"object table from object {start}")
+                continue
+            for i in range(n):
+                e = out[i]
+                yield Entry(e.oid, e.state, e.addr, e.refcount)
+            start = following[0]
+            if not start:
+                return
