@@ -78,19 +78,22 @@ class PrefixSlot:
         self.index: Final = index
 
     @classmethod
-    def find(cls, segment: Segment, prefix: str) -> PrefixSlot:
+    def find(cls, segment: Segment, prefix: str, file_id: int = 0) -> PrefixSlot:
         """The slot of `prefix`, assigned now if it has none. Takes the root's file lock. SegmentError when the
-        table or memory is full."""
+        table or memory is full.
+
+        Another page file under the same name (`file_id`) has another slot, so that whoever still has the old file
+        open keeps seeing it.
+        """
         with segment.root_lock():
-            return cls.find_locked(segment, prefix)
+            return cls.find_locked(segment, prefix, file_id)
 
     @classmethod
-    def find_locked(cls, segment: Segment, prefix: str) -> PrefixSlot:
+    def find_locked(cls, segment: Segment, prefix: str, file_id: int = 0) -> PrefixSlot:
         """:meth:`find` for callers that hold :meth:`Segment.root_lock`."""
         name = prefix.encode("utf-8", "surrogateescape")
-        code = lib.dbz_prefix_find(
-            segment.handle, xxhash.xxh3_128_digest(name), ffi.new("char[]", name.replace(b"\0", b"?"))
-        )
+        key = xxhash.xxh3_128_digest(name, seed=file_id)
+        code = lib.dbz_prefix_find(segment.handle, key, ffi.new("char[]", name.replace(b"\0", b"?")))
         return cls(segment, prefix, codes.check(code, f"prefix {prefix!r}: find its slot", segment.errno()))
 
     def _check(self, code: int, what: str) -> int:
