@@ -163,6 +163,12 @@ class Prefix:
         with self._lock:
             return self._reader.refcount(oid, state)
 
+    def references(self, oid: int, state: int) -> tuple[int, ...]:
+        """OIDs that the stored version of an object holds strongly at `state`, duplicates included."""
+        with self._lock:
+            version = self._reader.get(oid, state)
+        return () if version is None or version.deleted else version.refs
+
     def changes(self, state: int) -> list[int] | None:
         """OIDs whose content the commit of `state` changed, ascending; None when that is not known."""
         with self._lock:
@@ -183,8 +189,12 @@ class Prefix:
         return self._slot.incarnation
 
     def wait(self, state: int, timeout: float | None) -> bool:
-        """Sleep until a state above `state` is durable (or the incarnation changed, or `wake`). False after `timeout` seconds."""
-        return self._slot.wait(state, self._slot.incarnation, timeout)
+        """Sleep until a state above `state` is durable (or the incarnation changed). False after `timeout` seconds."""
+        return wait_durable(self._slot, state, self._slot.incarnation, timeout)
+
+    def waiter(self) -> Waiter:
+        """For a thread that follows the prefix."""
+        return Waiter(self._slot)
 
     def wake(self) -> None:
         """Make every sleeper of this prefix look again."""

@@ -66,10 +66,10 @@ def _check_in_place(store: LocalFileStore, commit: _Commit) -> None:
         )
 
 
-def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta) -> Recovered:
+def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta, after: int = 0) -> Recovered:
     """Fill the delta index of a prefix slot from the log, without writing to disk.
 
-    The slot is reset and has the checkpoint's root installed. Data that the page file lacks (after a power loss) is laid over it for this process, see :meth:`LocalFileStore.overlay`.
+    The slot has the checkpoint's root installed and the entries of states up to `after`. Data that the page file lacks (after a power loss) is laid over it for this process, see :meth:`LocalFileStore.overlay`.
 
     Raises:
         SegmentError: the log is too long for the shared segment.
