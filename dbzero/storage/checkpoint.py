@@ -76,13 +76,14 @@ def cut(
     return Cut(state, chain, number, epoch, next_oid, start, pages, base)
 
 
-def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: Cut, extra: mrg.Entries | None = None) -> Meta:
+def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: Cut, extra: mrg.Pile | None = None) -> Meta:
     """Merge the frozen delta and put the checkpoint in force; the frozen delta and the log before the cut are gone afterwards.
 
     Runs beside readers and commits. After an error it can be called again with the same cut.
 
     Args:
-        seg, index: segment handle and prefix slot. reader: for this thread alone.
+        seg, index: segment handle and prefix slot. reader: for this thread alone. extra: entries of a transaction that does not
+            fit into the delta.
     Raises:
         LeaseError: another process is checkpointing. DiskFullError, StorageError: nothing changed. PoisonedError. FencedError: another process took over.
     """
@@ -94,7 +95,8 @@ def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: 
             raise errors.FencedError(f"prefix {store.prefix!r}: another process has put checkpoint {before.checkpoint} in force; reopen the prefix")
         entries = mrg.frozen_entries(store, seg, index)
         if extra is not None:
-            entries.extend(extra)  # of a transaction that does not fit into the delta, newer than all of it
+            extra.add(entries)
+            entries = extra.entries()
         space = mrg.Space.read(store, before)
         space.grant(at.grant, at.pages)
         root, depth = mrg.merge(store, reader, before.root, before.depth, space, entries)

@@ -120,12 +120,12 @@ class Prefix:
         slot, store = self._slot, self._store
         usable = slot.status().ready and not slot.status().poisoned
         if not usable:
-            slot.reset(store.identity.file_id, self.uuid)
+            self._reset_slot()
         SlotLease(slot).take(self._epoch, force=forced)
-        found = recovery.recover(store, self._segment.handle, slot.index, self._reader.handle, forced=forced)
+        found = recovery.recover(store, self._segment.handle, slot.index, self._reader, forced=forced)
         if usable and found.state < slot.published:
             # What was published was lost with the kernel's cache: views that saw it must start over.
-            slot.reset(store.identity.file_id, self.uuid)
+            self._reset_slot()
             SlotLease(slot).take(self._epoch, force=forced)
             slot.install_root(found.meta.root, found.meta.depth, found.meta.state)
             usable = False
@@ -145,9 +145,13 @@ class Prefix:
 
     def _fill_from_disk(self) -> None:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
-        slot, store = self._slot, self._store
-        slot.reset(store.identity.file_id, self.uuid)
-        follow.fill(store, self._segment.handle, slot)
+        self._reset_slot()
+        follow.fill(self._store, self._segment.handle, self._slot)
+        self._reader.close()
+        self._reader = self._make_reader()  # the store may read pages through an overlay now
+
+    def _reset_slot(self) -> None:
+        self._slot.reset(self._store.identity.file_id, self.uuid)
         self._reader.close()
         self._reader = self._make_reader()
 
@@ -305,8 +309,8 @@ class Prefix:
         """A transaction whose changes do not fit into the segment: durable in the log, then merged into the table, then published."""
         self._sync_log()
         slot = self._slot
-        extra = merge.Entries()
-        extra.add(*batch.entries())
+        extra = merge.Pile()
+        extra.add(batch.entries())
         slot.advance(end, next_oid)
         cut = self._cut(extra=len(extra))
         self._run_checkpoint(cut, extra)
@@ -338,10 +342,10 @@ class Prefix:
         self._pending_cut = cut
         return cut
 
-    def _run_checkpoint(self, cut: ckpt.Cut, extra: merge.Entries | None = None) -> None:
+    def _run_checkpoint(self, cut: ckpt.Cut, extra: merge.Pile | None = None) -> None:
         reader = self._make_reader()  # its own: this may run beside other readers of this process
         try:
-            ckpt.checkpoint(self._store, self._segment.handle, self._slot.index, reader.handle, cut, extra)
+            ckpt.checkpoint(self._store, self._segment.handle, self._slot.index, reader, cut, extra)
         except PoisonedError:
             self._slot.poison()
             raise
