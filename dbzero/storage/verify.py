@@ -12,6 +12,7 @@ from typing import Final
 
 from .. import errors
 from . import format as fmt
+from . import names
 from . import records as rec
 from .filestore import LocalFileStore
 from .records import Damage
@@ -352,3 +353,19 @@ def check(store: LocalFileStore, progress: Callable[[int, int], None] | None = N
             moved = False
         if not problems or not moved:
             return problems
+
+
+def check_root(root: str) -> list[str]:
+    """:func:`check` of every prefix below a root directory; each problem names its prefix. An empty list: all is sound."""
+    problems: list[str] = []
+    for name in names.discover(root):
+        try:
+            store = LocalFileStore.open(root, name, writable=False)
+        except errors.Error as exc:
+            problems.append(f"{name}: {exc}")
+            continue
+        try:
+            problems.extend(f"{name}: {problem}" for problem in check(store))
+        finally:
+            store.close()
+    return problems
