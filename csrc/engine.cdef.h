@@ -10,7 +10,7 @@ typedef struct {
     const uint8_t *payload; uint64_t payload_len;
     const uint64_t *refs; uint64_t ref_count;
 } dbz_record;
-typedef struct { int slot; int error; ...; } dbz_seg;
+typedef struct { int slot; int error; int lock_fd; ...; } dbz_seg;
 typedef struct dbz_reader dbz_reader;
 typedef struct dbz_batch dbz_batch;
 typedef struct dbz_merge dbz_merge;
@@ -114,6 +114,7 @@ int dbz_page_supply(dbz_reader *r, uint64_t page_address, const uint8_t *bytes, 
 const dbz_fault *dbz_reader_fault(const dbz_reader *r);
 int dbz_reader_errno(const dbz_reader *r);
 int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
+int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap);
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
 int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
 int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);

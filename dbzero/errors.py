@@ -100,6 +100,14 @@ class ReferenceError(Error, builtins.ReferenceError):
     """The object no longer exists."""
 
 
+class ExpiredError(ReferenceError, AttributeError):
+    """An attribute of a deleted object was to be set."""
+
+
+class ImmutableError(Error, AttributeError):
+    """An immutable object was to be changed."""
+
+
 class ClosedError(Error, AttributeError):
     """The object's prefix has been closed: it is no longer accessible."""
 

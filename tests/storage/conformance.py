@@ -26,7 +26,11 @@ def begin(store: LocalFileStore, *, force: bool = False) -> int:
     meta = store.read_meta()
     frames = list(store.read_log(meta))
     state, chain = (frames[-1].state, frames[-1].chain) if frames else (meta.state, meta.chain)
-    base = meta.data_end if not store.tail else max(meta.data_end, store.tail.data_limit if force else store.tail.data_base)
+    base = (
+        meta.data_end
+        if not store.tail
+        else max(meta.data_end, store.tail.data_limit if force else store.tail.data_base)
+    )
     store.begin_log(epoch=epoch, state=state, chain=chain, data_base=base, data_limit=base + REGION)
     return epoch
 
@@ -51,8 +55,12 @@ def checkpoint(store: LocalFileStore, epoch: int) -> None:
     """A checkpoint with no pages: cut, put the meta in force, truncate."""
     meta = store.read_meta()
     _, state, chain = store.position
-    number = store.begin_log(epoch=epoch, state=state, chain=chain, data_base=meta.data_end, data_limit=meta.data_end + REGION)
-    store.put_meta(dataclasses.replace(meta, checkpoint=meta.checkpoint + 1, state=state, chain=chain, redo=number, epoch=epoch))
+    number = store.begin_log(
+        epoch=epoch, state=state, chain=chain, data_base=meta.data_end, data_limit=meta.data_end + REGION
+    )
+    store.put_meta(
+        dataclasses.replace(meta, checkpoint=meta.checkpoint + 1, state=state, chain=chain, redo=number, epoch=epoch)
+    )
     store.truncate_log(number)
 
 
@@ -311,7 +319,10 @@ class StoreConformance:
         assert reader.fileno() == -1
         assert reader.read_page(end, 102) == bytes(range(100)) + b"\xff\xff"
         assert reader.read_page(end + 8096, 100) == b"\xff" * 4
-        assert reader.read_page(end + 4096, 4096) == (b"\xff" * 4004)[:4096] or len(reader.read_page(end + 4096, 4096)) >= 4004
+        assert (
+            reader.read_page(end + 4096, 4096) == (b"\xff" * 4004)[:4096]
+            or len(reader.read_page(end + 4096, 4096)) >= 4004
+        )
         assert store.read_page(end + 100, 2) == bytes([100, 101])
         reader.close()
 
@@ -326,7 +337,9 @@ class StoreConformance:
         with pytest.raises(errors.FencedError):
             store.sync_log()
         with pytest.raises(errors.FencedError):
-            store.begin_log(epoch=epoch, state=store.position[1], chain=store.position[2], data_base=8192, data_limit=8192)
+            store.begin_log(
+                epoch=epoch, state=store.position[1], chain=store.position[2], data_base=8192, data_limit=8192
+            )
         store.append(kind=1, epoch=epoch, state=4, durable=2, next_oid=17, body=b"zombie")
         commit(other, epoch2, b"three")
         assert bodies(other.read_log(other.read_meta())) == [b"one", b"two", b"three"]
@@ -354,7 +367,11 @@ class StoreConformance:
         meta = other.read_meta()
         frames = list(other.read_log(meta))
         other.begin_log(
-            epoch=epoch2, state=frames[-1].state, chain=frames[-1].chain, data_base=meta.data_end, data_limit=meta.data_end + REGION
+            epoch=epoch2,
+            state=frames[-1].state,
+            chain=frames[-1].chain,
+            data_base=meta.data_end,
+            data_limit=meta.data_end + REGION,
         )
         commit(other, epoch2, b"three")
         assert bodies(other.read_log(other.read_meta()))[-1] == b"three"
@@ -379,7 +396,11 @@ class StoreConformance:
             commit(store, epoch, b"%d" % i)
             meta = store.read_meta()
             store.begin_log(
-                epoch=epoch, state=store.position[1], chain=store.position[2], data_base=meta.data_end, data_limit=meta.data_end + REGION
+                epoch=epoch,
+                state=store.position[1],
+                chain=store.position[2],
+                data_base=meta.data_end,
+                data_limit=meta.data_end + REGION,
             )
         commit(store, epoch, b"4")
         assert bodies(store.read_log(store.read_meta())) == [b"%d" % i for i in range(5)]

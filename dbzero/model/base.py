@@ -1,0 +1,75 @@
+"""The C base types, loaded from the engine's shared object.
+
+One shared object carries two modules: the cffi module ``dbzero._engine`` and ``_persistent`` (csrc/pytypes*.c). The latter is found here by the former's file.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from importlib.abc import Loader
+from pathlib import Path
+from types import ModuleType
+
+
+def _load() -> ModuleType:
+    name = "_persistent"
+    loaded = sys.modules.get("dbzero." + name)
+    if loaded is not None:
+        return loaded
+    package = Path(__file__).resolve().parent.parent
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = package / f"_engine{suffix}"
+        if path.exists():
+            break
+    else:
+        raise ImportError(f"dbzero's engine is not built: no _engine extension in {package}; install the package with pip")
+    loader: Loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, str(path), loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    sys.modules["dbzero." + name] = module
+    return module
+
+
+_persistent = _load()
+
+Persistent = _persistent.Persistent
+ViewCore = _persistent.ViewCore
+MemoMeta = _persistent.MemoMeta
+operation = _persistent.operation
+
+state = _persistent.state
+clear_state = _persistent.clear_state
+fill = _persistent.fill
+set_dict_descriptor = _persistent.set_dict_descriptor
+materialize = _persistent.materialize
+construct = _persistent.construct
+rebind = _persistent.rebind
+register_class = _persistent.register_class
+class_flags = _persistent.class_flags
+set_current_view = _persistent.set_current_view
+set_construct_hook = _persistent.set_construct_hook
+
+GHOST: int = _persistent.GHOST
+INIT: int = _persistent.INIT
+NEW: int = _persistent.NEW
+DIRTY: int = _persistent.DIRTY
+EXPIRED: int = _persistent.EXPIRED
+CLOSED: int = _persistent.CLOSED
+IMMUTABLE: int = _persistent.IMMUTABLE
+MEMO: int = _persistent.MEMO
+ORPHAN: int = _persistent.ORPHAN
+MATERIALIZED: int = _persistent.MATERIALIZED
+SAVING: int = _persistent.SAVING
+CLASS_SLOW: int = _persistent.CLASS_SLOW
+CLASS_IMMUTABLE: int = _persistent.CLASS_IMMUTABLE
+
+_persistent.reserved_names.update(
+    ("_p_oid", "_p_view", "_p_flags", "_p_bytes", "_p_class", "_p_changed", "_p_activate", "_p_decode", "_p_encode", "_p_clear", "_p_weight")
+)
+
+os.register_at_fork(after_in_child=operation.reset_after_fork)

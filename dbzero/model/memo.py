@@ -1,0 +1,219 @@
+"""The ``memo`` decorator and what every memo class inherits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from dbzero.errors import Error
+from dbzero.model import base, kinds, rebuild
+from dbzero.model.base import MemoMeta, Persistent
+from dbzero.model.catalog import ACCESS_CONTROL, IMMUTABLE, NO_CACHE, NO_DEFAULT_TAGS, SINGLETON
+from dbzero.model.uuids import make_uuid
+
+T = TypeVar("T", bound=type)
+
+
+@dataclass(frozen=True)
+class MemoClass:
+    """What was said about a memo class when it was decorated. Stands in the class's own dict as ``_p_class``."""
+
+    key: str  # what stored objects are bound by
+    module: str
+    qualname: str
+    singleton: bool
+    prefix: str | None  # static scope
+    id: str | None
+    flags: int  # of the class record
+    moves: bool  # its __init__ may call set_prefix()
+
+
+class _Root(Persistent):  # type: ignore[misc]
+    """Gives instances their dict."""
+
+
+base.set_dict_descriptor(vars(_Root)["__dict__"])
+
+
+def _vars(self: Any) -> dict[str, Any]:
+    self._p_activate()
+    return {name: value for name, value in base.state(self).items() if not name.startswith("_X__")}
+
+
+def _no_vars(self: Any, value: Any = None) -> None:
+    raise AttributeError("__dict__ of a memo object cannot be replaced")
+
+
+def _str(self: Any) -> str:
+    cls = type(self)
+    if cls.__repr__ is not object.__repr__:
+        return repr(self)
+    if self._p_flags & (base.INIT | base.CLOSED) or self._p_view is None:
+        return object.__repr__(self)
+    return f"<{cls.__module__}.{cls.__qualname__} instance uuid={uuid_of(self)}>"
+
+
+def _encode(self: Any) -> tuple[bytes, list[int]]:
+    payload: tuple[bytes, list[int]] = self._p_view.encode_memo(self)
+    return payload
+
+
+def _decode(self: Any, payload: bytes) -> None:
+    self._p_view.decode_memo(self, payload)
+
+
+_DICT = property(_vars, _no_vars, _no_vars, "A fresh dict of the stored attributes.")
+
+
+class MemoObject(_Root):
+    """Base of every memo class."""
+
+    __dict__ = _DICT  # type: ignore[assignment]
+    __str__ = _str
+    _p_encode = _encode
+    _p_decode = _decode
+    _p_clear = base.clear_state
+
+
+def uuid_of(obj: Any) -> str:
+    """The UUID of a memo object. Error during its construction, and for anything else."""
+    if not isinstance(obj, MemoObject):
+        raise Error(f"Unable to generate UUID for: {type(obj).__qualname__}")
+    if obj._p_flags & base.INIT and not obj._p_flags & base.MATERIALIZED:
+        raise Error("the UUID does not exist before __init__ has finished; use db0.uuid(db0.materialized(self))")
+    return make_uuid(obj._p_view.records.uuid, obj._p_oid)
+
+
+def is_memo(value: Any) -> bool:
+    """Whether `value` is a memo class or an instance of one."""
+    cls = value if isinstance(value, type) else type(value)
+    return class_info(cls) is not None
+
+
+def class_info(cls: Any) -> MemoClass | None:
+    """What a memo class was decorated with; None for every other object, undecorated subclasses included."""
+    found = vars(cls).get("_p_class") if isinstance(cls, type) and issubclass(cls, MemoObject) else None
+    return found if isinstance(found, MemoClass) else None
+
+
+def module_name(cls: type) -> str:
+    """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the script's file stem."""
+    module = cls.__module__
+    if module == "__main__":
+        main = sys.modules.get("__main__")
+        spec = getattr(main, "__spec__", None)
+        if spec is not None and spec.name != "__main__":
+            return str(spec.name)
+        file = getattr(main, "__file__", None)
+        if file:
+            return Path(file).stem
+    return module
+
+
+@overload
+def memo(cls: T) -> T: ...
+
+
+@overload
+def memo(
+    cls: None = None,
+    *,
+    singleton: object = False,
+    prefix: str | None = None,
+    id: str | None = None,
+    no_default_tags: bool = False,
+    no_cache: bool = False,
+    immutable: bool = False,
+    access_control: bool = False,
+) -> Callable[[T], T]: ...
+
+
+def memo(
+    cls: type | None = None,
+    *,
+    singleton: object = False,
+    prefix: str | None = None,
+    id: str | None = None,
+    no_default_tags: bool = False,
+    no_cache: bool = False,
+    immutable: bool = False,
+    access_control: bool = False,
+) -> Any:
+    """Make a class's instances stored objects. Used bare, called empty, or with options.
+
+    Args:
+        cls: the class; a dataclass is decorated below this one.
+        singleton: one instance per prefix; the constructor returns the one that exists.
+        prefix: all instances live on that prefix, whatever the current one.
+        id: binds stored objects to the class instead of its module and name, so that it may be renamed or moved.
+        no_default_tags: no automatic type tags.
+        no_cache: instances need not stay in memory. Only a policy.
+        immutable: attributes can be set during construction only.
+        access_control: recorded, not enforced.
+
+    Returns:
+        The memo class: same name, module and members.
+
+    Raises:
+        TypeError: not a class, a class that cannot be stored (a subclass of int, list, ...), an option of wrong type.
+
+    >>> import dbzero as db0
+    >>> @db0.memo
+    ... class Person:
+    ...     def __init__(self, name):
+    ...         self.name = name
+    """
+    for name, text in (("prefix", prefix), ("id", id)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"memo() option {name} must be a str or None, not {type(text).__name__}")
+    for name, flag in (("no_default_tags", no_default_tags), ("no_cache", no_cache), ("immutable", immutable), ("access_control", access_control)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"memo() option {name} must be a bool, not {type(flag).__name__}")
+    flags = (
+        (SINGLETON if singleton else 0)
+        | (NO_DEFAULT_TAGS if no_default_tags else 0)
+        | (IMMUTABLE if immutable else 0)
+        | (ACCESS_CONTROL if access_control else 0)
+        | (NO_CACHE if no_cache else 0)
+    )
+
+    def decorate(plain: T) -> T:
+        return _decorate(plain, flags, prefix, id)
+
+    return decorate if cls is None else decorate(cls)
+
+
+def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
+    if not isinstance(plain, type):
+        raise TypeError(f"@db0.memo needs a class, not {plain!r}")
+    made = rebuild.make_memo_class(plain, MemoObject, MemoMeta, _DICT)
+    module = module_name(plain)
+    info = MemoClass(
+        key=f"={id}" if id is not None else f"{module}:{plain.__qualname__}",
+        module=module,
+        qualname=plain.__qualname__,
+        singleton=bool(flags & SINGLETON),
+        prefix=prefix,
+        id=id,
+        flags=flags,
+        moves=rebuild.mentions(made, "set_prefix"),
+    )
+    made._p_class = info
+    slow = info.singleton or info.prefix is not None or info.moves
+    base.register_class(made, (base.CLASS_SLOW if slow else 0) | (base.CLASS_IMMUTABLE if flags & IMMUTABLE else 0))
+    kinds.register_class(info.key, made)
+    return made  # type: ignore[return-value]
+
+
+@memo(id="dbzero-software/dbzero/MemoBase")
+class MemoBase:
+    """Stands for some memo object whose class is not known in this process. Its attributes can be read by name."""
+
+    def __init__(self) -> None:
+        raise TypeError("MemoBase stands for objects of unknown classes; it has no instances of its own")
+
+
+kinds.unknown = MemoBase

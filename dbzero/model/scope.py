@@ -1,0 +1,57 @@
+"""Which view an operation works on. The session decides; it installs its answers here when it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dbzero.errors import NotInitializedError
+from dbzero.model import base
+
+if TYPE_CHECKING:
+    from dbzero.model.view import View
+
+
+def _nothing(prefix_name: str | None, writable: bool) -> View:
+    raise NotInitializedError("dbzero not initialized: call db0.init(<directory>) first")
+
+
+def _unknown(prefix_uuid: int) -> View | None:
+    return None
+
+
+_view_of: Callable[[str | None, bool], View] = _nothing
+_view_of_uuid: Callable[[int], View | None] = _unknown
+
+
+def install(view_of: Callable[[str | None, bool], View], view_of_uuid: Callable[[int], View | None]) -> None:
+    """Set the session's answers.
+
+    Args:
+        view_of: (prefix name or None for the current one, whether it is to be written) -> live view. It opens what must be opened, and may return a
+            read-only view though a writable one was asked for: the caller checks. Raises NotInitializedError or PrefixError.
+        view_of_uuid: prefix uuid -> live view, or None when that prefix is not open.
+    """
+    global _view_of, _view_of_uuid
+    _view_of = view_of
+    _view_of_uuid = view_of_uuid
+
+
+def set_current(view: View | None) -> None:
+    """Set the view in which plain memo classes create their instances without asking; None: ask `view_of` each time."""
+    base.set_current_view(view)
+
+
+def current_view(writable: bool) -> View:
+    """The live view of the current prefix. NotInitializedError before init()."""
+    return _view_of(None, writable)
+
+
+def view_of(prefix_name: str | None, writable: bool) -> View:
+    """The live view of a prefix (None: the current one), opened on demand. It may be read-only all the same."""
+    return _view_of(prefix_name, writable)
+
+
+def view_of_uuid(prefix_uuid: int) -> View | None:
+    """The live view of the open prefix with that uuid, or None."""
+    return _view_of_uuid(prefix_uuid)

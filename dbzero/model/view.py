@@ -1,0 +1,421 @@
+"""A view: the live objects of one prefix at one state, and the way between objects and records.
+
+The identity map, the dirty list and eviction are C (:class:`dbzero.model.base.ViewCore`); here is what they call: loading, conversion, refusal, OIDs; and what a commit
+needs of the objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn, Protocol, cast
+
+from dbzero.errors import ClosedError, CorruptError, ExpiredError, ImmutableError, ReadOnlyError, ReferenceError
+from dbzero.model import base, kinds
+from dbzero.model.base import ViewCore, operation
+from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
+from dbzero.model.codec import decode_values, encode_values, make_decoder, read_varint, varint
+from dbzero.model.values import convert_attribute
+
+OID_BATCH = 64, 4096  # OIDs reserved at first, and at most, at a time
+CLASS_OID_NAME = "_X__dbzero_class_oid"  # on instances of unknown classes: which class it is
+
+
+class Records(Protocol):
+    """Where a view reads from: one prefix."""
+
+    @property
+    def name(self) -> str:
+        """The prefix's name."""
+
+    @property
+    def uuid(self) -> int:
+        """The prefix's uuid, 64 bits."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process may commit to it."""
+
+    def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
+        """(payload, refcount) of an object's newest version at `state`; None when it is absent or deleted there."""
+
+    def refcount(self, oid: int, state: int) -> int:
+        """Stored strong references to an object; 0 when it is absent."""
+
+    def reserve_oids(self, n: int) -> int:
+        """The first of `n` OIDs that were never used."""
+
+
+Plan = tuple[bytes, tuple[str, ...], bool, bool]
+"""(payload head, names to write, whether these are all the object has, whether the names go into the payload)."""
+
+
+class Layout:
+    """One class in one view: its record, and for every tuple of field names in use how to write an object that has them."""
+
+    __slots__ = ("oid", "plans", "record")
+
+    def __init__(self, record: ClassRecord) -> None:
+        self.record = record
+        self.oid: int = record._p_oid
+        self.plans: dict[tuple[str, ...], Plan] = {}
+
+    def plan(self, names: tuple[str, ...]) -> Plan:
+        """How to write an object whose dict has those keys."""
+        stored = tuple(name for name in names if not name.startswith("_X__"))
+        number = self.record.number(stored)
+        head = bytes((kinds.MEMO,)) + varint(self.oid) + varint(number)
+        plan = (head, stored, stored == names, number == 0)
+        if len(self.plans) < 2000:
+            self.plans[names] = plan
+        return plan
+
+
+class View(ViewCore):  # type: ignore[misc]
+    """The live objects of one prefix in this process, at `state`."""
+
+    def __init__(self, records: Records, state: int) -> None:
+        """
+        Args:
+            records: where objects are read from.
+            state: state number it shows.
+        """
+        self.records = records
+        self.name = records.name
+        self.state = state
+        self.writable = records.writable
+        self.incarnation = getattr(records, "incarnation", 0)
+        self.decoder = make_decoder(self)
+        self.autocommit_error: BaseException | None = None
+        self.follow_error: BaseException | None = None
+        self._layouts: dict[Any, Layout] = {}  # by memo class, or class OID
+        self._types: dict[int, type] = {}  # class code -> class
+        self._types_version = -1
+        self._oid_batch = OID_BATCH[0]
+        self._catalogue: Catalogue | None = None
+        self._records: dict[int, ClassRecord] = {}
+        self._fetched: tuple[int, bytes, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
+
+    # --- called from C ---------------------------------------------------------------------------------------------------------------------
+
+    def _load(self, obj: Any) -> int:
+        oid = obj._p_oid
+        fetched = self._fetched
+        self._fetched = None
+        if fetched is not None and fetched[0] == oid:
+            _, payload, refcount = fetched
+        else:
+            found = self.records.read(oid, self.state)
+            if found is None:
+                raise ReferenceError(f"Memo instance expired: object {oid} of prefix {self.name!r} does not exist at state {self.state}")
+            payload, refcount = found
+        obj._p_decode(payload)
+        if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
+            self.mark_orphan(oid)
+        weigh = getattr(type(obj), "_p_weight", None)
+        return 2 * len(payload) if weigh is None else int(weigh(obj))
+
+    def _convert(self, value: Any) -> Any:
+        return convert_attribute(self, value)
+
+    def _reserve_oids(self) -> tuple[int, int]:
+        if not self.writable:
+            self._refuse_write()
+        count = self._oid_batch
+        self._oid_batch = min(2 * count, OID_BATCH[1])
+        return self.records.reserve_oids(count), count
+
+    def _first_dirty(self) -> None:
+        """The dirty list stops being empty. For subclasses."""
+
+    def _refuse(self, obj: Any, writing: bool) -> NoReturn:
+        flags = obj._p_flags
+        if flags & base.CLOSED or self.closed:
+            raise ClosedError(f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again")
+        if flags & base.EXPIRED:
+            kind = ExpiredError if writing else ReferenceError
+            raise kind(f"Memo instance expired: object {obj._p_oid} of prefix {self.name!r} was deleted, or its construction failed")
+        if flags & base.IMMUTABLE:
+            raise ImmutableError("Cannot modify an immutable memo object")
+        self._refuse_write()
+
+    def _refuse_write(self) -> NoReturn:
+        raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
+
+    # --- classes ---------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def catalogue(self) -> Catalogue | None:
+        """The class catalogue, or None while the prefix has none."""
+        found = self._catalogue
+        if found is None:
+            if self.closed or self.records.read(kinds.CATALOGUE_OID, self.state) is None:
+                return None
+            found = self._catalogue = cast(Catalogue, self.ghost(Catalogue, kinds.CATALOGUE_OID))
+        return found
+
+    def class_record(self, oid: int) -> ClassRecord:
+        """The class record with that OID. CorruptError when there is none."""
+        record = self._records.get(oid)
+        if record is None:
+            found = self.ghost(ClassRecord, oid)
+            if not isinstance(found, ClassRecord):
+                raise CorruptError(f"prefix {self.name!r}: object {oid} is named as a class, but it is none; run a check of the prefix")
+            try:
+                found._p_activate()
+            except ReferenceError:
+                raise CorruptError(f"prefix {self.name!r}: class record {oid} is missing; run a check of the prefix") from None
+            record = self._records[oid] = found
+        return record
+
+    def find_class(self, cls: type) -> ClassRecord | None:
+        """The record of a memo class, or None when no object of it was ever stored here."""
+        catalogue = self.catalogue
+        oid = 0 if catalogue is None else catalogue.find(cls._p_class.key)  # type: ignore[attr-defined]
+        return self.class_record(oid) if oid else None
+
+    def layout(self, cls: type) -> Layout:
+        """The layout of a memo class; enters it in the catalogue if it is new. ReadOnlyError when it is and the view is read-only."""
+        found = self._layouts.get(cls)
+        if found is None:
+            with operation:
+                found = self._layouts[cls] = Layout(self.find_class(cls) or self._enter_class(cls))
+        return found
+
+    def _enter_class(self, cls: Any) -> ClassRecord:
+        if not self.writable:
+            self._refuse_write()
+        info = cls._p_class
+        bases = [self.layout(parent).oid for parent in cls.__mro__[1:] if "_p_class" in vars(parent) and vars(parent)["_p_class"].key]
+        catalogue = self.catalogue
+        if catalogue is None:
+            catalogue = self._catalogue = Catalogue.make(self)
+        record = ClassRecord.make(self, ClassData(info.key, info.module, info.qualname, info.flags, bases, 0, []))
+        catalogue.add(info.key, record._p_oid)
+        self._records[record._p_oid] = record
+        return record
+
+    def class_code(self, obj: Any) -> int:
+        """What a reference to a memo object says about its class: the class OID."""
+        cls = type(obj)
+        found = self._layouts.get(cls)
+        if found is None:
+            if cls is kinds.unknown:
+                return int(base.state(obj).get(CLASS_OID_NAME, 0))
+            found = self.layout(cls)
+        return found.oid
+
+    def _resolve(self, code: int) -> type:
+        """The Python class for a class code: class OID, kind, or 0."""
+        if self._types_version != kinds.version:
+            self._types.clear()
+            self._types_version = kinds.version
+        found = self._types.get(code)
+        if found is not None:
+            return found
+        if code == 0:
+            return kinds.unknown
+        if code < kinds.FIRST_OID:
+            found = kinds.types.get(code)
+            if found is None:
+                raise CorruptError(f"prefix {self.name!r}: a reference to an object of unknown kind {code}")
+        else:
+            found = kinds.classes.get(self.class_record(code).data.key)
+            if found is None:
+                return kinds.unknown
+        self._types[code] = found
+        return found
+
+    # --- objects ---------------------------------------------------------------------------------------------------------------------------
+
+    def reference(self, oid: int, code: int) -> Any:
+        """The live object with that OID, or a ghost of the class that `code` names. Nothing of the object is read. CorruptError: there is no such class."""
+        cls = self._types.get(code) if self._types_version == kinds.version else None
+        if cls is None:
+            cls = self._resolve(code)
+            if cls is kinds.unknown:
+                obj = self.ghost(cls, oid)
+                if type(obj) is cls:
+                    base.fill(obj, (CLASS_OID_NAME,), [code])
+                return obj
+        return self.ghost(cls, oid)
+
+    def get(self, oid: int, expected: type | None = None) -> Any:
+        """The object with that OID, or None when it does not exist at the view's state.
+
+        Args:
+            oid: object id.
+            expected: use this class where the stored one is not known.
+
+        Raises:
+            ClosedError, CorruptError.
+        """
+        if self.closed:
+            raise ClosedError(f"prefix {self.name!r} was closed; open it again")
+        obj = self.peek(oid)
+        if obj is not None:
+            return None if obj._p_flags & base.EXPIRED else obj
+        found = self.records.read(oid, self.state)
+        if found is None:
+            return None
+        payload, refcount = found
+        code = payload[0] if payload else 0
+        if code == kinds.MEMO:
+            try:
+                code, _ = read_varint(payload, 1)
+            except ValueError as error:
+                raise self.corrupt(oid, error) from None
+        with operation:
+            obj = self.reference(oid, code)
+            if obj._p_flags & base.GHOST:
+                self._fetched = (oid, payload, refcount)
+                try:
+                    obj._p_activate()
+                finally:
+                    self._fetched = None
+        return obj
+
+    def corrupt(self, oid: int, problem: object) -> CorruptError:
+        """The error for damage in an object's record."""
+        return CorruptError(f"prefix {self.name!r}, object {oid}: damaged record ({problem}); run a check of the prefix and restore it from a copy")
+
+    def encode_memo(self, obj: Any) -> tuple[bytes, list[int]]:
+        """Payload and references of a memo object."""
+        fields = base.state(obj)
+        cls = type(obj)
+        layout = self._layouts.get(cls)
+        if layout is None:
+            layout = self._layout_of_unknown(obj) if cls is kinds.unknown and CLASS_OID_NAME in fields else self.layout(cls)
+        names = tuple(fields)
+        plan = layout.plans.get(names) or layout.plan(names)
+        head, stored, all_of_them, inline = plan
+        values = list(fields.values()) if all_of_them else [fields[name] for name in stored]
+        if inline:
+            values = [len(stored), *map(pack_name, stored), *values]
+        body, refs = encode_values(values)
+        self.weigh(obj, 2 * len(body))
+        return head + body, refs
+
+    def _layout_of_unknown(self, obj: Any) -> Layout:
+        oid = base.state(obj)[CLASS_OID_NAME]
+        found = self._layouts.get(oid)
+        if found is None:
+            found = self._layouts[oid] = Layout(self.class_record(oid))
+        return found
+
+    def decode_memo(self, obj: Any, payload: bytes) -> None:
+        """Fill a memo object that is being loaded. CorruptError."""
+        oid = obj._p_oid
+        try:
+            if payload[:1] != b"\1":
+                raise ValueError(f"kind {payload[0] if payload else None} instead of {kinds.MEMO}")
+            class_oid, at = read_varint(payload, 1)
+            number, at = read_varint(payload, at)
+        except ValueError as error:
+            raise self.corrupt(oid, error) from None
+        values = decode_values(self, memoryview(payload)[at:])
+        cls = type(obj)
+        layout = self._layouts.get(cls)
+        if layout is None or layout.oid != class_oid:
+            layout = self._layout_of_payload(obj, class_oid)
+        if number:
+            names = layout.record.shape(number)
+        else:
+            n = values[0] if values else None
+            if type(n) is not int or n < 0 or len(values) != 2 * n + 1:
+                raise self.corrupt(oid, "a damaged list of field names")
+            try:
+                names = tuple(unpack_name(name) for name in values[1 : n + 1])
+            except (AttributeError, TypeError, UnicodeError):
+                raise self.corrupt(oid, "a damaged list of field names") from None
+            values = values[n + 1 :]
+        if len(names) != len(values):
+            raise self.corrupt(oid, f"{len(values)} values for {len(names)} fields")
+        base.fill(obj, names, values)
+
+    def _layout_of_payload(self, obj: Any, class_oid: int) -> Layout:
+        cls: Any = type(obj)
+        if class_oid < kinds.FIRST_OID:
+            raise self.corrupt(obj._p_oid, f"class {class_oid}")
+        record = self.class_record(class_oid)
+        if cls is kinds.unknown:
+            base.fill(obj, (CLASS_OID_NAME,), [class_oid])
+            return self._layout_of_unknown(obj)
+        if record.data.key != cls._p_class.key:
+            raise self.corrupt(obj._p_oid, f"it is of class {record.data.key!r}, but {cls._p_class.key!r} was expected")
+        found = self._layouts[cls] = Layout(record)
+        return found
+
+    # --- singletons ------------------------------------------------------------------------------------------------------------------------
+
+    def singleton(self, cls: type) -> Any:
+        """The one instance of a singleton class here, or None."""
+        record = self.find_class(cls)
+        if record is None or not record.data.singleton:
+            return None
+        return self.reference(record.data.singleton, record._p_oid)
+
+    def set_singleton(self, cls: type, obj: Any) -> None:
+        """Record the one instance of a class; None: it is gone. ReadOnlyError."""
+        self.layout(cls).record.set_singleton(0 if obj is None else obj._p_oid)
+
+    # --- committing ------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def weight_limit(self) -> int:
+        """Bytes of loaded objects above which loading evicts; 0: no limit."""
+        return int(self.limit)
+
+    @weight_limit.setter
+    def weight_limit(self, limit: int) -> None:
+        self.limit = limit
+
+    def has_changes(self) -> bool:
+        """Whether a commit has anything to do."""
+        return self.dirty_count > 0 or self.orphan_count > 0
+
+    def take_dirty(self) -> list[Any]:
+        """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it returns nothing: encoding may change
+        class records, which come last and so are encoded once."""
+        taken: list[Any] = super().take_dirty()
+        late = [obj for obj in taken if type(obj) is ClassRecord or type(obj) is Catalogue]
+        if late and len(late) < len(taken):
+            self.put_back(late)
+            return [obj for obj in taken if type(obj) is not ClassRecord and type(obj) is not Catalogue]
+        return taken
+
+    def add_dead_orphans(self, oids: Iterable[int]) -> None:
+        """Put back what dead_orphans() returned: the commit that was to collect them failed."""
+        for oid in oids:
+            self.mark_orphan(oid)
+
+    def advance(self, state: int) -> None:
+        """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what changed."""
+        self.state = state
+        self.settle_all()
+
+    def invalidate_all(self) -> int:
+        """Turn every loaded clean object into a ghost. Returns how many."""
+        return int(self.invalidate([obj._p_oid for obj in self.objects()]))
+
+    def raise_autocommit_error(self) -> None:
+        """Raise what the background commit met since the last call."""
+        error = self.autocommit_error
+        self.autocommit_error = None
+        if error is not None:
+            raise error
+
+    def after_fork(self) -> None:
+        """In a forked child: what is pending belongs to the parent."""
+        self.writable = False
+        self.discard_dirty()
+
+    def close(self) -> None:
+        """Drop everything. Objects still held raise ClosedError."""
+        super().close()
+        self._layouts.clear()
+        self._types.clear()
+        self._records.clear()
+        self._catalogue = None
