@@ -355,8 +355,8 @@ def check(store: LocalFileStore, progress: Callable[[int, int], None] | None = N
             return problems
 
 
-def check_root(root: str) -> list[str]:
-    """:func:`check` of every prefix below a root directory; each problem names its prefix. An empty list: all is sound."""
+def check_root(root: str, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Verify every prefix below a root directory; the problems, each with its prefix's name in front. A root that does not exist has none."""
     problems: list[str] = []
     for name in names.discover(root):
         try:
@@ -365,7 +365,7 @@ def check_root(root: str) -> list[str]:
             problems.append(f"{name}: {exc}")
             continue
         try:
-            problems.extend(f"{name}: {problem}" for problem in check(store))
+            problems += [f"{name}: {problem}" for problem in check(store, progress)]
         finally:
             store.close()
     return problems
