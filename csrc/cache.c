@@ -130,39 +130,34 @@ int dbz_call_begin(dbz_reader *r)
 
 /* --- private pages --- */
 
-static dbz_spare *spare_at(const dbz_reader *r, uint64_t tag, uint64_t page)
+static dbz_spare *spare_slot(dbz_spare *spares, uint32_t cap, uint64_t tag, uint64_t page)
 {
-    if (!r->spare_cap)
-        return NULL;
-    uint32_t i = (uint32_t)mix(tag, page) & (r->spare_cap - 1);
-    while (r->spares[i].bytes && !(r->spares[i].tag == tag && r->spares[i].page == page))
-        i = (i + 1) & (r->spare_cap - 1);
-    return &r->spares[i];
+    uint32_t i = (uint32_t)mix(tag, page) & (cap - 1);
+    while (spares[i].bytes && !(spares[i].tag == tag && spares[i].page == page))
+        i = (i + 1) & (cap - 1);
+    return &spares[i];
 }
 
 static int spare_keep(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t *bytes, uint32_t valid)
 {
     if (r->spare_count * 2 >= r->spare_cap) {
-        uint32_t old_cap = r->spare_cap, cap = old_cap ? old_cap * 2 : 16;
-        dbz_spare *old = r->spares, *spares = calloc(cap, sizeof *spares);
+        uint32_t cap = r->spare_cap ? r->spare_cap * 2 : 16;
+        dbz_spare *spares = calloc(cap, sizeof *spares);
         if (!spares)
             return DBZ_E_NOMEM;
+        for (uint32_t i = 0; i < r->spare_cap; i++)
+            if (r->spares[i].bytes)
+                *spare_slot(spares, cap, r->spares[i].tag, r->spares[i].page) = r->spares[i];
+        free(r->spares);
         r->spares = spares;
         r->spare_cap = cap;
-        for (uint32_t i = 0; i < old_cap; i++)
-            if (old[i].bytes)
-                *spare_at(r, old[i].tag, old[i].page) = old[i];
-        free(old);
     }
-    dbz_spare *s = spare_at(r, tag, page);
-    if (!s)
-        return DBZ_E_NOMEM;
+    dbz_spare *s = spare_slot(r->spares, r->spare_cap, tag, page);
     if (!s->bytes) {
-        s->bytes = malloc(DBZ_PAGE);
-        if (!s->bytes)
+        dbz_buf fresh = {0};
+        if (dbz_buf_grow(&fresh, DBZ_PAGE))
             return DBZ_E_NOMEM;
-        s->tag = tag;
-        s->page = page;
+        *s = (dbz_spare){.tag = tag, .page = page, .bytes = fresh.bytes};
         r->spare_count++;
     }
     memcpy(s->bytes, bytes, DBZ_PAGE);
@@ -342,7 +337,7 @@ int dbz_page_find(dbz_reader *r, uint64_t tag, uint64_t page, uint32_t end, dbz_
         v->valid = r->page_valid;
         return 0;
     }
-    const dbz_spare *s = spare_at(r, tag, page);
+    const dbz_spare *s = r->spare_cap ? spare_slot(r->spares, r->spare_cap, tag, page) : NULL;
     if (s && s->bytes && s->valid >= end) {
         v->words = (const _Atomic uint64_t *)(const void *)s->bytes;
         v->valid = s->valid;

@@ -114,6 +114,7 @@ int dbz_page_supply(dbz_reader *r, uint64_t page_address, const uint8_t *bytes, 
 const dbz_fault *dbz_reader_fault(const dbz_reader *r);
 int dbz_reader_errno(const dbz_reader *r);
 int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
+int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap);
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
 int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
 int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);

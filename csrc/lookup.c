@@ -110,6 +110,19 @@ int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out)
     return rc;
 }
 
+int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap)
+{
+    dbz_record rec;
+    int rc = dbz_get(r, oid, state, &rec);
+    if (rc)
+        return rc;
+    if (rec.flags & DBZ_TOMBSTONE)
+        return DBZ_E_NOTFOUND;
+    if (rec.payload_len <= cap)
+        memcpy(out, rec.payload, rec.payload_len);
+    return (int64_t)((uint64_t)(rec.refcount < INT32_MAX ? rec.refcount : INT32_MAX) << 32 | rec.payload_len);
+}
+
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out)
 {
     int rc = dbz_call_begin(r), exact = 0;

@@ -78,6 +78,9 @@ int dbz_reader_errno(const dbz_reader *r);
 
 /* Newest version of `oid` at or below `state`. A tombstone is returned as a record with the TOMBSTONE flag. */
 int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
+/* The way objects are loaded, in one cheap call: refcount (at most 2^31 - 1) << 32 | payload length, the payload copied to `out` if it is not longer than `cap`
+ * (else: dbz_get), or a negative code, DBZ_E_NOTFOUND for a tombstone too. */
+int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap);
 /* Newest table/delta entry at or below `state`. out->state is the record's or that of a later change of its count, both <= `state`; the refcount is the
  * newest known one (from the table: current), DBZ_REF_TOMBSTONE when the version is a tombstone. */
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);

@@ -14,12 +14,16 @@ from dbzero import errors
 from dbzero._engine import ffi, lib
 
 PAGE = 4096
+SMALL = 1024  # payloads up to this length are copied once, through a buffer that lives as long as the reader
 FULL, DELTA, TOMBSTONE = 1, 2, 4  # record flags
 OID_ROOT, OID_LOG, OID_FIRST = 1, 2, 16
 REF_TOMBSTONE = 0xFFFFFFFF  # refcount of an entry that leads to a tombstone
 
 E_MISS, E_NOTFOUND, E_CORRUPT, E_IO, E_NOMEM, E_NOSPACE = -1, -2, -3, -4, -5, -6
 E_ARG, E_RETRY = -12, -13
+
+_read = lib.dbz_read
+_unpack = ffi.unpack
 
 _FAULTS = {
     1: "the checksum of a record is wrong",
@@ -73,7 +77,7 @@ class Reader:
         supply: ``supply(address) -> bytes`` reads one page; needed when `fd` is -1.
     """
 
-    __slots__ = ("_entry", "_handle", "_record", "fd", "name", "path", "prefix", "seg", "supply")
+    __slots__ = ("_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
 
     def __init__(
         self, seg: Any, prefix: int, *, name: str, path: str, fd: int = -1, supply: Callable[[int], bytes] | None = None
@@ -93,6 +97,7 @@ class Reader:
         self._handle = ffi.gc(out[0], lib.dbz_reader_free)
         self._record = ffi.new("dbz_record *")
         self._entry = ffi.new("dbz_entry *")
+        self._small = ffi.new("char[]", SMALL)
 
     @property
     def handle(self) -> Any:
@@ -149,24 +154,18 @@ class Reader:
         """Payload and refcount of the newest version at or below `state`; None when there is none or it is deleted.
 
         Raises CorruptError, StaleViewError, StorageError."""
-        record = self._record
         try:
-            rc = lib.dbz_get(self._handle, oid, state, record)
+            packed = _read(self._handle, oid, state, self._small, SMALL)
         except TypeError:
-            self.handle  # closed: says so  # noqa: B018
+            _ = self.handle  # ClosedError when that is why
             raise
-        if rc:
-            if rc == E_NOTFOUND:
+        if packed < 0:
+            if packed == E_NOTFOUND:
                 return None
-            while self.settle(rc, f"object {oid}, state {state}"):
-                rc = lib.dbz_get(self.handle, oid, state, record)
-                if rc == 0:
-                    break
-                if rc == E_NOTFOUND:
-                    return None
-        if record.flags & TOMBSTONE:
-            return None
-        return ffi.buffer(record.payload, record.payload_len)[:], record.refcount
+        elif (length := packed & 0xFFFFFFFF) <= SMALL:
+            return _unpack(self._small, length), packed >> 32
+        version = self.get(oid, state)
+        return None if version is None or version.flags & TOMBSTONE else (version.payload, version.refcount)
 
     def get(self, oid: int, state: int) -> Version | None:
         """The newest version at or below `state`, a tombstone included; None when there is none."""
