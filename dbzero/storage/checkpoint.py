@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .. import errors
-from .._engine import lib  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from .._engine import lib
+from ..runtime.reader import Reader
 from . import format as fmt
 from . import merge as mrg
 from . import records as rec
@@ -71,17 +72,17 @@ def cut(
     _, state, chain = store.position
     epoch = store.epoch
     number = store.begin_log(epoch=epoch, state=state, chain=chain, data_base=base, data_limit=base + region)
-    mrg.check_engine(lib.dbz_delta_rotate(seg, index, state, entries), store, "freezing the delta index")
+    mrg.check_segment(lib.dbz_delta_rotate(seg, index, state, entries), store, "freezing the delta index")
     return Cut(state, chain, number, epoch, next_oid, start, pages, base)
 
 
-def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Any, at: Cut) -> Meta:
+def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: Cut) -> Meta:
     """Merge the frozen delta and put the checkpoint in force; the frozen delta and the log before the cut are gone afterwards.
 
     Runs beside readers and commits. After an error it can be called again with the same cut.
 
     Args:
-        seg, index: segment handle and prefix slot. reader: dbz_reader of this thread alone.
+        seg, index: segment handle and prefix slot. reader: for this thread alone.
     Raises:
         LeaseError: another process is checkpointing. DiskFullError, StorageError: nothing changed. PoisonedError. FencedError: another process took over.
     """

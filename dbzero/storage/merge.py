@@ -6,54 +6,35 @@ one checkpoint behind still finds every page it may follow a pointer to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .. import errors
-from .._engine import ffi, lib  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from .._engine import ffi, lib
+from ..runtime import batch
+from ..runtime.reader import Reader
 from . import format as fmt
 from . import records as rec
 from .filestore import LocalFileStore
 from .store import Meta
 
 ENTRY_SIZE: Final = 32  # sizeof(dbz_entry)
+NO_SPACE: Final = -6
 _FREED_MASK: Final = (1 << 24) - 1
 
-OK: Final = 0
-MISS: Final = -1
-CORRUPT: Final = -3
-IO: Final = -4
-NO_MEMORY: Final = -5
-NO_SPACE: Final = -6
-FENCED: Final = -7
-BUSY: Final = -8
-ARGUMENT: Final = -12
 
-
-def check_engine(code: int, store: LocalFileStore, doing: str, reader: Any = None) -> int:
-    """Raise the typed error for a negative engine code; other codes are returned."""
+def check_segment(code: int, store: LocalFileStore, doing: str) -> int:
+    """Raise the typed error for a negative engine code of a delta call; other codes are returned."""
     if code >= 0:
         return code
     where = f"prefix {store.prefix!r}: {doing}"
-    if code in (CORRUPT, ARGUMENT):
-        at = ""
-        if code == CORRUPT and reader is not None:
-            fault = lib.dbz_reader_fault(reader)
-            at = f" (address {fault.address}, object {fault.oid}, state {fault.state})"
-        raise errors.CorruptError(f"{where}: {store.path} is damaged{at}; restore the files from a copy")
-    if code == IO:
-        raise errors.StorageError(f"{where}: reading {store.path} failed; check the device")
-    if code == NO_MEMORY:
-        raise MemoryError(where)
     if code == NO_SPACE:
-        raise errors.SegmentError(f"{where}: the shared segment is full; raise shared memory or cache_size, or close other prefixes")
-    if code == FENCED:
-        raise errors.FencedError(f"{where}: another process has taken over writing; reopen the prefix")
-    raise errors.StorageError(f"{where}: engine error {code}")
+        raise errors.SegmentError(f"{where}: the shared segment is full; give it more memory, or close other prefixes")
+    raise errors.SegmentError(f"{where}: engine error {code}; close all processes that use {store.root} and reopen")
 
 
-class Entries:
+class Pile:
     """Table entries in the engine's layout, growing."""
 
     def __init__(self) -> None:
@@ -62,29 +43,22 @@ class Entries:
     def __len__(self) -> int:
         return len(self._bytes) // ENTRY_SIZE
 
-    def add(self, array: Any, count: int) -> None:
-        """Copy `count` dbz_entry from cdata."""
-        self._bytes += ffi.buffer(array, count * ENTRY_SIZE)
+    def add(self, entries: batch.Entries) -> None:
+        self._bytes += ffi.buffer(entries.array, entries.count * ENTRY_SIZE)
 
-    def cdata(self) -> Any:
-        """dbz_entry[]; the object must not grow while this is in use."""
-        return ffi.from_buffer("dbz_entry[]", self._bytes)
-
-    def clear(self) -> None:
-        self._bytes = bytearray()
+    def entries(self) -> batch.Entries:
+        """All of them; the pile must not grow while this is in use."""
+        return batch.Entries(ffi.from_buffer("dbz_entry[]", self._bytes), len(self))
 
 
-def frozen_entries(store: LocalFileStore, seg: Any, index: int) -> Entries:
+def frozen_entries(store: LocalFileStore, seg: Any, index: int) -> batch.Entries:
     """The entries of the frozen delta generation of a prefix slot."""
-    out = Entries()
-    count = lib.dbz_delta_count(seg, index, 1)
-    if count:
-        array = ffi.new("dbz_entry[]", count)
-        got = check_engine(lib.dbz_delta_copy(seg, index, 1, array, count), store, "reading the delta index")
-        if got != count:
-            raise errors.SegmentError(f"prefix {store.prefix!r}: the delta index of the shared segment is damaged; close all processes and reopen")
-        out.add(array, count)
-    return out
+    count = int(lib.dbz_delta_count(seg, index, 1))
+    array = ffi.new("dbz_entry[]", max(count, 1))
+    got = check_segment(lib.dbz_delta_copy(seg, index, 1, array, count), store, "reading the delta index") if count else 0
+    if got != count:
+        raise errors.SegmentError(f"prefix {store.prefix!r}: the delta index of the shared segment is damaged; close all processes and reopen")
+    return batch.Entries(array, count)
 
 
 @dataclass
@@ -183,70 +157,29 @@ class Space:
         return following, len(entries)
 
 
-def pages_needed(store: LocalFileStore, reader: Any, root: int, depth: int, generation: int, entries: Entries) -> int:
-    """How many table pages merging `entries` will write."""
-    count = ffi.new("uint32_t *", 0)
-    out = ffi.new("dbz_merge **")
-    code = _merge_new(store, reader, root, depth, generation, entries.cdata(), len(entries), ffi.NULL, count, out)
-    if code == OK:
-        lib.dbz_merge_free(out[0])
-        return 0
-    if code != NO_SPACE:
-        check_engine(code, store, "counting table pages", reader)
-    return int(count[0])
-
-
 def merge(
-    store: LocalFileStore, reader: Any, root: int, depth: int, space: Space, entries: Entries
+    store: LocalFileStore,
+    reader: Reader,
+    root: int,
+    depth: int,
+    space: Space,
+    entries: batch.Entries,
+    extend: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Merge `entries` into the table under (`root`, `depth`), write the new pages; returns the new (root, depth).
 
-    Pages are taken from `space`; pages the new tree no longer uses are released to it.
+    Pages are taken from `space`; pages the new tree no longer uses are released to it. ``extend(n)`` adds n pages to the space when it has too few.
     """
-    if not len(entries):
+    if not entries.count:
         return root, depth
-    count = ffi.new("uint32_t *", len(space.pool))
-    out = ffi.new("dbz_merge **")
-    pool = ffi.new("uint64_t[]", space.pool)
-    code = _merge_new(store, reader, root, depth, space.number, entries.cdata(), len(entries), pool, count, out)
-    check_engine(code, store, "merging the table", reader)
-    result = out[0]
-    try:
-        used = int(count[0])
-        space.take(used)
-        address = ffi.new("uint64_t *")
-        for i in range(used):
-            page = lib.dbz_merge_page(result, i, address)
-            store.write_pages([(int(address[0]), bytes(ffi.buffer(page, fmt.PAGE)))])
-        freed_count = ffi.new("uint32_t *")
-        freed = lib.dbz_merge_freed(result, freed_count)
-        space.release([int(freed[i]) for i in range(freed_count[0])])
-        new_root, new_depth = ffi.new("uint64_t *"), ffi.new("uint32_t *")
-        lib.dbz_merge_root(result, new_root, new_depth)
-        return int(new_root[0]), int(new_depth[0])
-    finally:
-        lib.dbz_merge_free(result)
 
+    def allocate(n: int) -> list[int]:
+        if n > len(space.pool) and extend is not None:
+            extend(n - len(space.pool))
+        return space.pool[:n]
 
-def _merge_new(
-    store: LocalFileStore,
-    reader: Any,
-    root: int,
-    depth: int,
-    generation: int,
-    entries: Any,
-    n: int,
-    pages: Any,
-    count: Any,
-    out: Any,
-) -> int:
-    """dbz_merge_new, supplying pages that the engine cannot read by itself."""
-    available = count[0]
-    while True:
-        count[0] = available
-        code = int(lib.dbz_merge_new(reader, root, depth, generation & 0xFFFFFFFF, entries, n, pages, count, out))
-        if code != MISS:
-            return code
-        address = int(lib.dbz_reader_missing(reader))
-        data = store.read_page(address, fmt.PAGE)
-        check_engine(int(lib.dbz_page_supply(reader, address, data, len(data))), store, "reading the table", reader)
+    merged = batch.merge(reader, root, depth, space.number, entries, allocate)
+    space.take(len(merged.pages))
+    store.write_pages(merged.pages)
+    space.release(merged.freed)
+    return merged.root, merged.depth

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .. import errors
-from .._engine import ffi, lib  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from .._engine import lib
+from ..runtime import batch
+from ..runtime.reader import Reader
 from . import format as fmt
 from . import merge as mrg
 from .filestore import DATA_REGION, LocalFileStore, now_us
@@ -37,39 +39,30 @@ class Recovered:
 @dataclass(frozen=True)
 class _Commit:
     frame: Frame
-    entries: Any  # dbz_entry[]
-    count: int
-    address: int
-    length: int
-    checksum: int
-    data: memoryview | None  # None: in place
+    head: batch.Body
+    entries: batch.Entries
+    data: memoryview  # empty when in place
 
 
 def _commits(store: LocalFileStore, meta: Meta) -> Iterator[_Commit]:
     """The commits after `meta`, bodies checked."""
-    head = ffi.new("dbz_body *")
     for frame in store.read_log(meta):
         if frame.kind != fmt.COMMIT:
             raise errors.FormatVersionError(
                 f"prefix {store.prefix!r}: log file {frame.redo} holds a frame of kind {frame.kind} at state {frame.state}; open it with a newer dbzero"
             )
-        body = frame.body
-        count = int(lib.dbz_body_entries(body, len(body), frame.state, ffi.NULL, 0, head))
-        if count < 0:
-            raise errors.CorruptError(
-                f"prefix {store.prefix!r}: the frame of state {frame.state} in log file {frame.redo} is malformed; restore the files from a copy"
-            )
-        array = ffi.new("dbz_entry[]", max(count, 1))
-        lib.dbz_body_entries(body, len(body), frame.state, array, count, head)
-        data = None if head.flags & 1 else memoryview(body)[len(body) - head.data_len :]
-        yield _Commit(frame, array, count, int(head.data_addr), int(head.data_len), int(head.data_sum), data)
+        try:
+            head, entries = batch.body_entries(frame.body, frame.state)
+        except errors.CorruptError as exc:
+            raise errors.CorruptError(f"prefix {store.prefix!r}: log file {frame.redo}: {exc}; restore the files from a copy") from None
+        yield _Commit(frame, head, entries, memoryview(frame.body)[head.data_offset :])
 
 
 def _check_in_place(store: LocalFileStore, commit: _Commit) -> None:
     """Data that was synced before its frame was written must be there."""
-    if fmt.xxh3(store.read_page(commit.address, commit.length)) != commit.checksum:
+    if fmt.xxh3(store.read_page(commit.head.data_address, commit.head.data_length)) != commit.head.data_sum:
         raise errors.CorruptError(
-            f"prefix {store.prefix!r}: data of state {commit.frame.state} at address {commit.address} of {store.path} is damaged; restore the files from a copy"
+            f"prefix {store.prefix!r}: data of state {commit.frame.state} at address {commit.head.data_address} of {store.path} is damaged; restore the files from a copy"
         )
 
 
@@ -83,26 +76,26 @@ def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta) -> Reco
     """
     state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
     for commit in _commits(store, meta):
-        if commit.data is None:
+        if commit.head.in_place:
             _check_in_place(store, commit)
-        elif store.read_page(commit.address, commit.length) != commit.data:
-            store.overlay(commit.address, commit.data)
-        code = lib.dbz_delta_reserve(seg, index, commit.count)
+        elif store.read_page(commit.head.data_address, commit.head.data_length) != commit.data:
+            store.overlay(commit.head.data_address, commit.data)
+        code = lib.dbz_delta_reserve(seg, index, commit.entries.count)
         if code == mrg.NO_SPACE:
             raise errors.SegmentError(
                 f"prefix {store.prefix!r}: its log is too long to be kept in shared memory; open the prefix \"rw\" once, or raise the size of the segment"
             )
-        mrg.check_engine(code, store, "filling the delta index")
-        mrg.check_engine(lib.dbz_delta_apply(seg, index, commit.entries, commit.count), store, "filling the delta index")
+        mrg.check_segment(code, store, "filling the delta index")
+        mrg.check_segment(lib.dbz_delta_apply(seg, index, commit.entries.array, commit.entries.count), store, "filling the delta index")
         state, chain = commit.frame.state, commit.frame.chain
         next_oid = max(next_oid, commit.frame.next_oid)
-        end = max(end, commit.address + commit.length)
+        end = max(end, commit.head.data_address + commit.head.data_length)
         frames += 1
     return Recovered(meta, state, chain, next_oid, end, 0, frames, False)
 
 
 def recover(
-    store: LocalFileStore, seg: Any, index: int, reader: Any, *, forced: bool = False, region: int = DATA_REGION
+    store: LocalFileStore, seg: Any, index: int, reader: Reader, *, forced: bool = False, region: int = DATA_REGION
 ) -> Recovered:
     """Bring a prefix into a state from which its new lease holder may write, and begin its log file.
 
@@ -111,7 +104,7 @@ def recover(
     index instead and stays.
 
     Args:
-        store: with the lease held. seg, index: segment handle and slot, which is reset (no root, no delta). reader: dbz_reader made after that reset.
+        store: with the lease held. seg, index: segment handle and slot, which is reset (no root, no delta). reader: made after that reset.
         forced: the lease was taken from a process that may still live: data space begins behind what that one may use.
     Returns:
         where the prefix stands; the slot's root is installed.
@@ -144,23 +137,23 @@ def _base(store: LocalFileStore, end: int, forced: bool) -> int:
 
 
 def _recover(
-    store: LocalFileStore, seg: Any, index: int, reader: Any, meta: Meta, forced: bool, region: int
+    store: LocalFileStore, seg: Any, index: int, reader: Reader, meta: Meta, forced: bool, region: int
 ) -> Recovered:
-    entries, work = mrg.Entries(), _Merger(store, reader, meta, forced)
+    entries, work = mrg.Pile(), _Merger(store, reader, meta)
     state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
     for commit in _commits(store, meta):
-        if commit.data is None:
+        if commit.head.in_place:
             _check_in_place(store, commit)
         else:
-            store.rewrite_data(commit.address, commit.data)
-        entries.add(commit.entries, commit.count)
+            store.rewrite_data(commit.head.data_address, commit.data)
+        entries.add(commit.entries)
         state, chain = commit.frame.state, commit.frame.chain
         next_oid = max(next_oid, commit.frame.next_oid)
-        end = max(end, commit.address + commit.length)
+        end = max(end, commit.head.data_address + commit.head.data_length)
         frames += 1
         if len(entries) >= MERGE_AT:
             work.batches.append(entries)
-            entries = mrg.Entries()
+            entries = mrg.Pile()
     if len(entries):
         work.batches.append(entries)
     base = _base(store, end, forced)
@@ -193,22 +186,22 @@ def _recover(
 class _Merger:
     """Merges batches of entries into the table, taking pages behind everything in use as needed."""
 
-    def __init__(self, store: LocalFileStore, reader: Any, meta: Meta, forced: bool) -> None:
+    def __init__(self, store: LocalFileStore, reader: Reader, meta: Meta) -> None:
         self.store, self.reader = store, reader
         self.root, self.depth = meta.root, meta.depth
         self.space = mrg.Space.read(store, meta)
-        self.batches: list[mrg.Entries] = []
+        self.batches: list[mrg.Pile] = []
+        self._base = 0
 
     def run(self, base: int) -> int:
-        """Merge everything; returns the first address behind the pages taken."""
-        for entries in self.batches:
-            needed = mrg.pages_needed(self.store, self.reader, self.root, self.depth, self.space.number, entries)
-            base = self._grant(base, needed - len(self.space.pool))
-            self.root, self.depth = mrg.merge(self.store, self.reader, self.root, self.depth, self.space, entries)
-        return self._grant(base, self.space.list_pages() - len(self.space.pool))
+        """Merge everything, with pages from `base` on where no free ones are left; returns the first address behind those."""
+        self._base = base
+        for pile in self.batches:
+            self.root, self.depth = mrg.merge(self.store, self.reader, self.root, self.depth, self.space, pile.entries(), self._extend)
+        self._extend(self.space.list_pages() - len(self.space.pool))
+        return self._base
 
-    def _grant(self, base: int, pages: int) -> int:
-        if pages <= 0:
-            return base
-        self.space.grant(base, pages)
-        return base + pages * fmt.PAGE
+    def _extend(self, pages: int) -> None:
+        if pages > 0:
+            self.space.grant(self._base, pages)
+            self._base += pages * fmt.PAGE

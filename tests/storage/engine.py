@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
 
-from dbzero import errors
 from dbzero._engine import ffi, lib
+
+from dbzero.runtime.batch import Batch
+from dbzero.runtime.reader import Reader
 from dbzero.storage import checkpoint as cp
 from dbzero.storage import format as fmt
 from dbzero.storage import recovery
 from dbzero.storage.filestore import LocalFileStore
-
-MISS = -1
-NOT_FOUND = -2
-ROOT = 1
 
 History = dict[int, dict[int, bytes]]  # state -> OID -> payload
 
@@ -47,13 +43,12 @@ class Db:
         self.store, self.segment, self.region = store, segment, region
         self.seg, self.index = segment.seg, segment.index
         identity = store.identity
-        self.reader: Any = ffi.NULL
         if store.writable:
             store.acquire(force=force)
         lib.dbz_prefix_reset(self.seg, self.index, identity.file_id, identity.prefix_uuid)
-        out = ffi.new("dbz_reader **")
-        assert lib.dbz_reader_new(self.seg, self.index, store.fileno(), out) == 0
-        self.reader = out[0]
+        self.reader = Reader(
+            self.seg, self.index, name=store.prefix, path=store.path, fd=store.fileno(), supply=lambda at: store.read_page(at, 4096)
+        )
         if store.writable:
             found = recovery.recover(store, self.seg, self.index, self.reader, forced=force, region=region)
         else:
@@ -67,65 +62,39 @@ class Db:
         self.cut: cp.Cut | None = None
 
     def close(self) -> None:
-        if self.reader:
-            lib.dbz_reader_free(self.reader)
-            self.reader = ffi.NULL
+        self.reader.close()
         self.store.close()
 
-    def call(self, function: Callable[..., int], *args: Any) -> int:
-        """An engine call that may need pages."""
-        for _ in range(10_000):
-            code = int(function(*args))
-            if code != MISS:
-                return code
-            address = lib.dbz_reader_missing(self.reader)
-            page = self.store.read_page(address, 4096)
-            assert lib.dbz_page_supply(self.reader, address, page, len(page)) == 0
-        raise AssertionError("a page is missing for ever")
-
     def get(self, oid: int, state: int | None = None) -> bytes | None:
-        out = ffi.new("dbz_record *")
-        code = self.call(lib.dbz_get, self.reader, oid, self.state if state is None else state, out)
-        if code == NOT_FOUND or (code == 0 and out.flags & 4):
-            return None
-        if code == -3:
-            fault = lib.dbz_reader_fault(self.reader)
-            raise errors.CorruptError(f"address {fault.address} what {fault.what}")
-        assert code == 0, code
-        return bytes(ffi.buffer(out.payload, out.payload_len)) if out.payload_len else b""
+        found = self.reader.read(oid, self.state if state is None else state)
+        return None if found is None else found[0]
 
     def commit(self, changes: dict[int, tuple[bytes, list[int]] | None], *, in_place: bool = False, sync: bool = True) -> int:
         """Put (payload, references) or delete (None) objects; returns the state, acknowledged when `sync`."""
-        out = ffi.new("dbz_batch **")
-        assert self.call(lib.dbz_batch_new, self.reader, self.state, self.state + 1, self.data_end, out) == 0
-        batch = out[0]
+        work = Batch(self.reader, self.state + 1, self.data_end)
         try:
             for oid, change in changes.items():
                 if change is None:
-                    assert self.call(lib.dbz_batch_delete, batch, oid) == 0
+                    assert work.delete(oid)
                 else:
-                    payload, refs = change
-                    assert self.call(lib.dbz_batch_put, batch, oid, payload, len(payload), refs, len(refs)) == 0
+                    work.put(oid, *change)
                 self.next_oid = max(self.next_oid, oid + 1)
-            assert self.call(lib.dbz_batch_seal, batch, 7, int(in_place)) == 0
-            size, count = ffi.new("uint64_t *"), ffi.new("uint32_t *")
-            data = bytes(ffi.buffer(lib.dbz_batch_data(batch, size), size[0]))
-            body = bytes(ffi.buffer(lib.dbz_batch_body(batch, size), size[0]))
+            work.seal(7, in_place=in_place)
+            data, body, entries = work.data(), work.body(), work.entries()
             self.store.reserve(log_bytes=len(body), data_end=self.data_end + len(data))
             self.store.write_data(self.data_end, data)
             if in_place:
                 self.store.sync_data()
-            entries = lib.dbz_batch_entries(batch, count)
-            assert lib.dbz_delta_reserve(self.seg, self.index, count[0]) == 0
+            assert lib.dbz_delta_reserve(self.seg, self.index, entries.count) == 0
             self.store.append(
                 kind=fmt.COMMIT, epoch=self.store.epoch, state=self.state + 1, durable=self.state, next_oid=self.next_oid, body=body
             )
-            assert lib.dbz_delta_apply(self.seg, self.index, entries, count[0]) == 0
+            assert lib.dbz_delta_apply(self.seg, self.index, entries.array, entries.count) == 0
             self.data_end += len(data)
             self.state += 1
             lib.dbz_advance(self.seg, self.index, self.data_end, self.next_oid)
         finally:
-            lib.dbz_batch_free(batch)
+            work.close()
         if sync:
             self.store.sync_log()
             self.store.mark_durable(self.state)

@@ -26,7 +26,7 @@ def segment() -> Iterator[Segment]:
 
 
 @pytest.fixture(params=["file", "memory"])
-def where(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> "Place":
+def where(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Place:
     return Place(tmp_path if request.param == "file" else None)
 
 
