@@ -4,11 +4,13 @@
 #include <string.h>
 
 PyTypeObject *dbz_persistent_type, *dbz_view_type, *dbz_meta_type;
-PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s_convert, *dbz_s_refuse, *dbz_s_clear, *dbz_s_reserve, *dbz_s_first, *dbz_s_mro;
+PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s_convert, *dbz_s_refuse, *dbz_s_clear, *dbz_s_reserve, *dbz_s_first, *dbz_s_mro, *dbz_s_weight;
 
 static newfunc object_new;
 static initproc object_init;
 static PyObject *reserved_names;    /* set: names of the machinery, readable without loading */
+static PyObject *dict_descriptor;   /* the memo root's own `__dict__`, which memo classes hide; with it a dict can be taken off */
+static descrsetfunc dict_set;
 
 int dbz_is_atom(PyObject *value)
 {
@@ -61,12 +63,14 @@ static int clear_memo(Persistent *p)
         if (PyDict_SetItem(keep, name, value) < 0)
             goto fail;
     }
-    if (keep == NULL && (keep = PyDict_New()) == NULL)
+    if (dict_set == NULL) {
+        PyErr_SetString(PyExc_SystemError, "set_dict_descriptor() was not called");
         goto fail;
-    if (PyObject_GenericSetDict((PyObject *)p, keep, NULL) < 0)
+    }
+    if (dict_set(dict_descriptor, (PyObject *)p, keep) < 0)     /* NULL: no dict at all, so that a ghost is small */
         goto fail;
     p->flags = (p->flags & ~(uint32_t)(P_LOADING | P_USED)) | P_GHOST;
-    Py_DECREF(keep);
+    Py_XDECREF(keep);
     Py_DECREF(old);
     return 0;
 fail:
@@ -143,10 +147,7 @@ static int load_locked(Persistent *p, int writing)
     }
     p->flags |= P_USED;
     dbz_weigh(p, weight);
-    ViewCore *v = p->view;
-    if (v->limit != 0 && v->weight > v->limit && dbz_op_outermost())
-        return dbz_evict(v, v->limit - v->limit / 8, (PyObject *)p);
-    return 0;
+    return dbz_op_outermost() ? dbz_trim(p->view, (PyObject *)p) : 0;
 }
 
 int dbz_load(Persistent *p, int writing)
@@ -471,6 +472,20 @@ static PyObject *f_clear_state(PyObject *module, PyObject *obj)
     Py_RETURN_NONE;
 }
 
+static PyObject *f_set_dict_descriptor(PyObject *module, PyObject *descriptor)
+{
+    (void)module;
+    descrsetfunc set = (descrsetfunc)PyType_GetSlot(Py_TYPE(descriptor), Py_tp_descr_set);
+    if (set == NULL || dict_set != NULL) {
+        PyErr_SetString(PyExc_TypeError, "the __dict__ descriptor is needed, once");
+        return NULL;
+    }
+    Py_INCREF(descriptor);
+    dict_descriptor = descriptor;
+    dict_set = set;
+    Py_RETURN_NONE;
+}
+
 static PyObject *f_fill(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -507,6 +522,7 @@ static PyObject *f_materialize(PyObject *module, PyObject *obj)
 static PyMethodDef functions[] = {
     {"state", f_state, METH_O, "The real instance dict of a stored object, as it is (no load)."},
     {"clear_state", f_clear_state, METH_O, "Make a memo object a ghost; `_X__` names stay."},
+    {"set_dict_descriptor", f_set_dict_descriptor, METH_O, "The `__dict__` descriptor of the root of memo classes."},
     {"fill", f_fill, METH_VARARGS, "fill(obj, names, values): put values into the instance dict, past descriptors and conversion."},
     {"materialize", f_materialize, METH_O, "Let an object under construction be put into collections. Returns its argument."},
     {NULL, NULL, 0, NULL},
@@ -519,7 +535,7 @@ static int add_names(PyObject *module)
 {
     static const struct { PyObject **where; const char *text; } names[] = {
         {&dbz_s_dict, "__dict__"}, {&dbz_s_class, "__class__"}, {&dbz_s_load, "_load"}, {&dbz_s_convert, "_convert"}, {&dbz_s_refuse, "_refuse"},
-        {&dbz_s_clear, "_p_clear"}, {&dbz_s_reserve, "_reserve_oids"}, {&dbz_s_first, "_first_dirty"}, {&dbz_s_mro, "__mro__"}};
+        {&dbz_s_clear, "_p_clear"}, {&dbz_s_reserve, "_reserve_oids"}, {&dbz_s_first, "_first_dirty"}, {&dbz_s_mro, "__mro__"}, {&dbz_s_weight, "_p_weight"}};
     static const struct { const char *name; long value; } constants[] = {
         {"GHOST", P_GHOST}, {"LOADING", P_LOADING}, {"INIT", P_INIT}, {"NEW", P_NEW}, {"DIRTY", P_DIRTY}, {"EXPIRED", P_EXPIRED}, {"CLOSED", P_CLOSED},
         {"IMMUTABLE", P_IMMUTABLE}, {"MEMO", P_MEMO}, {"USED", P_USED}, {"ORPHAN", P_ORPHAN}, {"UNMAPPED", P_UNMAPPED}, {"BLOCK", P_BLOCK},

@@ -76,6 +76,7 @@ struct ViewCore {
     size_t saving_count, saving_room;
     uint64_t next_oid, end_oid;
     uint64_t weight, limit;    /* loaded bytes; 0 limit: no eviction */
+    uint64_t stuck;     /* weight that the last eviction could not get below the limit: not tried again at every load */
     char writable, closed, evicting;
 };
 
@@ -87,7 +88,7 @@ typedef struct {
 } class_info;
 
 extern PyTypeObject *dbz_persistent_type, *dbz_view_type, *dbz_meta_type;
-extern PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s_convert, *dbz_s_refuse, *dbz_s_clear, *dbz_s_reserve, *dbz_s_first, *dbz_s_mro;
+extern PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s_convert, *dbz_s_refuse, *dbz_s_clear, *dbz_s_reserve, *dbz_s_first, *dbz_s_mro, *dbz_s_weight;
 
 /* pytypes_lock.c */
 int dbz_op_acquire(void);           /* -1 with an exception set when a signal handler raised */
@@ -113,6 +114,7 @@ uint64_t dbz_next_oid(ViewCore *v);                 /* 0 with an exception set *
 int dbz_adopt(ViewCore *v, Persistent *p);          /* p has its OID */
 void dbz_weigh(Persistent *p, uint64_t weight);
 int dbz_evict(ViewCore *v, uint64_t target, PyObject *keep);
+int dbz_trim(ViewCore *v, PyObject *keep);          /* evict if the limit asks for it */
 void dbz_orphan_died(ViewCore *v, uint64_t oid);
 int dbz_view_ready(PyObject *module);
 

@@ -217,6 +217,15 @@ int dbz_evict(ViewCore *v, uint64_t target, PyObject *keep)
     return rc;
 }
 
+int dbz_trim(ViewCore *v, PyObject *keep)
+{
+    if (v->limit == 0 || v->weight <= v->limit || v->weight <= v->stuck + v->limit / 8)
+        return 0;
+    int rc = dbz_evict(v, v->limit - v->limit / 8, keep);
+    v->stuck = v->weight > v->limit ? v->weight : 0;
+    return rc;
+}
+
 /* --- the type ---------------------------------------------------------------------------------------------------------------------------- */
 
 static Persistent *persistent_arg(PyObject *obj, const ViewCore *v)
@@ -245,12 +254,16 @@ static int oid_arg(PyObject *obj, uint64_t *oid)
     return 0;
 }
 
-static PyObject *view_ghost(PyObject *self, PyObject *args)
+static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
     ViewCore *v = (ViewCore *)self;
-    PyObject *type, *number;
     uint64_t oid;
-    if (!PyArg_ParseTuple(args, "O!O:ghost", &PyType_Type, &type, &number) || oid_arg(number, &oid) < 0)
+    if (n != 2 || !PyType_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "ghost() takes a class and an object id");
+        return NULL;
+    }
+    PyObject *type = args[0];
+    if (oid_arg(args[1], &oid) < 0)
         return NULL;
     Persistent *p = dbz_map_get(v, oid);
     if (p != NULL) {
@@ -383,31 +396,57 @@ static void settle(Persistent *p, uint64_t weight)
         dbz_weigh(p, weight);
 }
 
+/* What a loaded object of the machinery or a collection weighs; for memo objects the encoder has said it. */
+static uint64_t measured(Persistent *p)
+{
+    if ((p->flags & P_MEMO) || !PyObject_HasAttr((PyObject *)p, dbz_s_weight))
+        return p->weight > OVERHEAD ? p->weight - OVERHEAD : OVERHEAD;
+    PyObject *r = PyObject_CallMethodObjArgs((PyObject *)p, dbz_s_weight, NULL);
+    unsigned long long weight = r == NULL ? OVERHEAD : PyLong_AsUnsignedLongLong(r);
+    Py_XDECREF(r);
+    if (PyErr_Occurred()) {
+        PyErr_Clear();
+        weight = OVERHEAD;
+    }
+    return weight;
+}
+
 static PyObject *view_settle_all(PyObject *self, PyObject *unused)
 {
     (void)unused;
     ViewCore *v = (ViewCore *)self;
+    if (dbz_op_acquire() < 0)
+        return NULL;
     uint64_t *saving = v->saving;
     size_t count = v->saving_count;
     v->saving = NULL;
     v->saving_count = v->saving_room = 0;
     for (size_t i = 0; i < count; i++) {
         Persistent *p = dbz_map_get(v, saving[i]);
-        if (p != NULL && (p->flags & P_SAVING))
-            settle(p, p->weight > OVERHEAD ? p->weight - OVERHEAD : OVERHEAD);
+        if (p == NULL || !(p->flags & P_SAVING))
+            continue;
+        Py_INCREF(p);
+        settle(p, p->flags & (P_GHOST | P_EXPIRED | P_CLOSED) ? 0 : measured(p));
+        Py_DECREF(p);
     }
     free(saving);
+    int rc = dbz_op_outermost() ? dbz_trim(v, NULL) : 0;
+    dbz_op_release();
+    if (rc < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
-static PyObject *view_weigh(PyObject *self, PyObject *args)
+static PyObject *view_weigh(PyObject *self, PyObject *const *args, Py_ssize_t n)
 {
-    PyObject *obj;
-    unsigned long long weight;
-    if (!PyArg_ParseTuple(args, "OK:weigh", &obj, &weight))
+    Persistent *p = n == 2 ? persistent_arg(args[0], (ViewCore *)self) : NULL;
+    if (p == NULL) {
+        if (n != 2)
+            PyErr_SetString(PyExc_TypeError, "weigh() takes an object and a number of bytes");
         return NULL;
-    Persistent *p = persistent_arg(obj, (ViewCore *)self);
-    if (p == NULL)
+    }
+    unsigned long long weight = PyLong_AsUnsignedLongLong(args[1]);
+    if (PyErr_Occurred())
         return NULL;
     if (!(p->flags & (P_GHOST | P_EXPIRED | P_CLOSED)))
         dbz_weigh(p, weight);
@@ -624,14 +663,14 @@ static PyObject *view_objects(PyObject *self, PyObject *unused)
 }
 
 static PyMethodDef view_methods[] = {
-    {"ghost", view_ghost, METH_VARARGS, "ghost(cls, oid): the live object of that OID, or a new ghost of class cls."},
+    {"ghost", (PyCFunction)(void (*)(void))view_ghost, METH_FASTCALL, "ghost(cls, oid): the live object of that OID, or a new ghost of class cls."},
     {"peek", view_peek, METH_O, "The live object of an OID, or None."},
     {"adopt", view_adopt, METH_VARARGS, "adopt(obj, oid=None): make a finished new object part of the view: OID, map, NEW and DIRTY. Returns it."},
     {"take_dirty", view_take_dirty, METH_NOARGS, "The dirty objects as a list; they are clean and SAVING from now on, until settle() or put_back()."},
     {"put_back", view_put_back, METH_O, "The commit failed: the objects of take_dirty()'s list are dirty again."},
     {"settle", view_settle, METH_VARARGS, "settle(obj, payload bytes): the object's commit is published."},
     {"settle_all", view_settle_all, METH_NOARGS, "settle() for everything taken and not put back."},
-    {"weigh", view_weigh, METH_VARARGS, "weigh(obj, bytes): what a loaded object counts in the view's weight."},
+    {"weigh", (PyCFunction)(void (*)(void))view_weigh, METH_FASTCALL, "weigh(obj, bytes): what a loaded object counts in the view's weight."},
     {"admit_unfinished", view_admit_unfinished, METH_O, "A stored reference needs this object under construction: it goes into the commit as it is."},
     {"discard_dirty", view_discard_dirty, METH_NOARGS, "Forget uncommitted changes: changed objects become ghosts, new ones expire."},
     {"held", view_held, METH_VARARGS, "held(oid, extra=0): whether a wrapper exists with more than `extra` references."},

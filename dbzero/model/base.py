@@ -45,6 +45,7 @@ operation = _persistent.operation
 state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
+set_dict_descriptor = _persistent.set_dict_descriptor
 materialize = _persistent.materialize
 construct = _persistent.construct
 rebind = _persistent.rebind
@@ -68,7 +69,7 @@ CLASS_SLOW: int = _persistent.CLASS_SLOW
 CLASS_IMMUTABLE: int = _persistent.CLASS_IMMUTABLE
 
 _persistent.reserved_names.update(
-    ("_p_oid", "_p_view", "_p_flags", "_p_bytes", "_p_class", "_p_changed", "_p_activate", "_p_decode", "_p_encode", "_p_clear")
+    ("_p_oid", "_p_view", "_p_flags", "_p_bytes", "_p_class", "_p_changed", "_p_activate", "_p_decode", "_p_encode", "_p_clear", "_p_weight")
 )
 
 os.register_at_fork(after_in_child=operation.reset_after_fork)

@@ -35,6 +35,9 @@ class _Root(Persistent):  # type: ignore[misc]
     """Gives instances their dict."""
 
 
+base.set_dict_descriptor(vars(_Root)["__dict__"])
+
+
 def _vars(self: Any) -> dict[str, Any]:
     self._p_activate()
     return {name: value for name, value in base.state(self).items() if not name.startswith("_X__")}

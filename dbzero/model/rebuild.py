@@ -52,7 +52,7 @@ def _subclass(plain: Any, bases: tuple[type, ...], meta: type, dict_property: pr
     try:
         made = _meta_for(type(plain), meta)(plain.__name__, bases, namespace)
     except TypeError as error:
-        if builtin is None or "layout" not in str(error):
+        if builtin is None or "lay-out" not in str(error):
             raise
         raise TypeError(f"{plain.__qualname__} cannot be a memo class: it derives from the builtin type {builtin.__qualname__}") from None
     _finish(made)

@@ -295,6 +295,7 @@ class View(ViewCore):  # type: ignore[misc]
         if inline:
             values = [len(stored), *map(pack_name, stored), *values]
         body, refs = encode_values(values)
+        self.weigh(obj, 2 * len(body))
         return head + body, refs
 
     def _layout_of_unknown(self, obj: Any) -> Layout:
