@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
-from dbzero.collections.nodes import DEPTH, FANOUT, LEAF, SPARSE, Stored, corrupt, create, natural, pack, set_data, touch, unpack
+from dbzero.collections.fronts import Fronted
+from dbzero.collections.nodes import DEPTH, FANOUT, LEAF, SPARSE, corrupt, create, natural, pack, set_data, touch, unpack
 from dbzero.model.view import View
 
 
@@ -40,7 +41,7 @@ class Inner:
         return starts
 
 
-class ListNode(Stored):
+class ListNode(Fronted):
     """One node of a list's or tuple's tree."""
 
     __slots__ = ()
@@ -85,23 +86,6 @@ def locate(root: ListNode, position: int) -> tuple[ListNode, int]:
             if position >= len(data):
                 raise corrupt(node, f"{len(data)} values, expected more than {position}")
             return node, position
-        starts = data.starts or data.index()
-        k = bisect_right(starts, position) - 1
-        position -= starts[k]
-        node = data.children[k]
-    raise corrupt(root, "tree without leaves")
-
-
-def get(root: ListNode, position: int) -> Any:
-    """The value at `position` (in range)."""
-    node = root
-    for _ in DEPTH:
-        data = node._data
-        if type(data) is not Inner:
-            try:
-                return data[position]
-            except IndexError:
-                raise corrupt(node, f"{len(data)} values, expected more than {position}") from None
         starts = data.starts or data.index()
         k = bisect_right(starts, position) - 1
         position -= starts[k]

@@ -43,7 +43,7 @@ class Entries:
         return len(self.seqs)
 
 
-class DictNode(Fronted):
+class DictNode(Fronted, KeyedNode):
     """One node of a dict's entries."""
 
     __slots__ = ()

@@ -96,11 +96,13 @@ class List(Sequence):
         self._p_changed()
         state = self._data
         if state.tree is not None and position < state.count:
+            self._p_uneven(state)
             state.tree = counted.insert(self._p_view, state.tree, position, value)
             state.count += 1
         else:
             tail = state.tail
             if len(tail) >= LEAF:
+                self._p_uneven(state)
                 half = LEAF // 2
                 state.tree = counted.push_leaf(self._p_view, state.tree, tail[:half])
                 state.count += half
@@ -113,6 +115,10 @@ class List(Sequence):
             tail.insert(position - state.count, value)
         state.version += 1
 
+    def _p_uneven(self, state: State) -> None:
+        state.full = False
+        state.front.clear()
+
     def _p_delete(self, position: int) -> Any:
         """Remove and return what is at `position` (in range). Inside an operation."""
         self._data  # noqa: B018 - loads
@@ -123,9 +129,13 @@ class List(Sequence):
             if not state.tail and state.tree is not None:
                 state.tail, state.tree = counted.pop_leaf(state.tree)
                 state.count -= len(state.tail)
+                state.front.pop(state.count // LEAF, None)
+                state.full = state.full or state.tree is None
         else:
+            self._p_uneven(state)
             value, state.tree = counted.delete(state.tree, position)
             state.count -= 1
+            state.full = state.tree is None
         state.version += 1
         return value
 
@@ -257,7 +267,8 @@ class List(Sequence):
         state = self._data
         fresh = State([])
         fresh.extend(self._p_view, values)
-        state.tail, state.tree, state.count = fresh.tail, fresh.tree, fresh.count
+        state.tail, state.tree, state.count, state.full = fresh.tail, fresh.tree, fresh.count, True
+        state.front.clear()
         state.version += 1
 
     def clear(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from dbzero.collections import counted
 from dbzero.collections.counted import ListNode
+from dbzero.collections.fronts import FRONT, link
 from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, natural, pack, set_data, unpack
 from dbzero.collections.text import shown
 from dbzero.errors import BadPrefixError
@@ -23,14 +24,18 @@ from dbzero.model.view import View
 
 
 class State:
-    """Loaded state: `count` values in `tree` (None: none), then `tail`. `version` changes with every change."""
+    """Loaded state: `count` values in `tree` (None: none), then `tail`. `version` changes with every change.
 
-    __slots__ = ("count", "tail", "tree", "version")
+    While all leaves of the tree are `full`, the `front` may hold the containers of loaded leaves by leaf number."""
+
+    __slots__ = ("count", "front", "full", "tail", "tree", "version")
 
     def __init__(self, tail: list[Any]) -> None:
         self.tail = tail
         self.tree: ListNode | None = None
         self.count = 0
+        self.full = True
+        self.front: dict[int, list[Any]] = {}
         self.version = 0
 
     def extend(self, view: View, values: list[Any]) -> None:
@@ -85,26 +90,30 @@ class Sequence(Stored):
         state = self._data
         tree = state.tree
         oid = 0 if tree is None else tree._p_oid
-        payload, refs = pack(self.KIND, [state.count, oid, *state.tail])
+        payload, refs = pack(self.KIND, [state.count, oid, state.full, *state.tail])
         if oid:
             refs.append(oid)
         return payload, refs
 
     def _p_decode(self, payload: bytes) -> None:
-        values = unpack(self, payload, 2)
+        values = unpack(self, payload, 3)
         count = natural(self, values[0])
         oid = natural(self, values[1])
-        if bool(count) != bool(oid) or len(values) > LEAF + 2:
+        full = values[2]
+        if bool(count) != bool(oid) or len(values) > LEAF + 3 or type(full) is not bool or (full and count % LEAF):
             raise corrupt(self, "wrong number of values")
-        del values[:2]
+        del values[:3]
         state = State(values)
+        state.full = full
         if oid:
             state.tree = self._p_view.ghost(ListNode, oid)
             state.count = count
         set_data(self, state)
 
     def _p_clear(self) -> None:
-        self._data.version += 1  # an iterator that holds this state looks for the new one
+        state = self._data
+        state.version += 1  # an iterator that holds this state looks for the new one
+        state.front.clear()
         set_data(self, None)
 
     def _p_native(self, view: View) -> Any:
@@ -117,28 +126,44 @@ class Sequence(Stored):
         return state.count + len(state.tail)
 
     def __getitem__(self, key: Any) -> Any:
-        state = self._data
-        if state.tree is None:
-            if type(key) is int:
+        if type(key) is int:
+            state = self._data
+            if state.tree is None:
                 return state.tail[key]
-        elif type(key) is int:
-            with operation:
-                state = self._data
-                count = state.count
-                if key < 0:
-                    key += count + len(state.tail)
-                    if key < 0:
-                        raise IndexError(f"{type(self).__name__.lower()} index out of range")
-                if key >= count or state.tree is None:
-                    return state.tail[key - count]
-                return counted.get(state.tree, key)
+            if 0 <= key < state.count:
+                try:
+                    return state.front[key // LEAF][key % LEAF]
+                except LookupError:
+                    pass  # not in front, or another thread is changing the list
+            return self._p_get(key)
         if isinstance(key, slice):
             return self._p_slice(key)
         if isinstance(key, tuple):
             return self._p_builtin(self[i] for i in key)
         if not hasattr(key, "__index__"):
             raise TypeError(f"{type(self).__name__.lower()} indices must be integers or slices, not {type(key).__name__}")
-        return self[index(key)]
+        return self._p_get(index(key))
+
+    def _p_get(self, position: int) -> Any:
+        with operation:
+            state = self._data
+            count = state.count
+            if position < 0:
+                position += count + len(state.tail)
+                if position < 0:
+                    raise IndexError(f"{type(self).__name__.lower()} index out of range")
+            if position >= count or state.tree is None:
+                return state.tail[position - count]
+            node, offset = counted.locate(state.tree, position)
+            values = node._data
+            if state.full:
+                if len(values) != LEAF:
+                    raise corrupt(node, f"{len(values)} values in a leaf that should be full")
+                if len(state.front) >= FRONT:
+                    state.front.clear()
+                link(node, state.front)
+                state.front[position // LEAF] = values
+            return values[offset]
 
     def _p_slice(self, key: slice) -> Any:
         with operation:
@@ -307,5 +332,9 @@ class Sequence(Stored):
                 assert state.count == 0, "count without a tree"
             else:
                 assert counted.check(state.tree) == state.count, "wrong number of values in the tree"
+                leaves = [leaf._data for leaf in counted.leaves(state.tree)]
+                assert not state.full or all(len(leaf) == LEAF for leaf in leaves), "a leaf that isn't full"
+                assert state.full or not state.front, "leaves in front of an uneven tree"
+                assert all(leaves[i] is leaf for i, leaf in state.front.items()), "a wrong leaf in front of the tree"
 
 

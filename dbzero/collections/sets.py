@@ -22,7 +22,7 @@ from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.view import View
 
-class SetNode(Fronted):
+class SetNode(Fronted, KeyedNode):
     """One node of a set's tree. A leaf's state is a builtin set of native forms."""
 
     __slots__ = ()

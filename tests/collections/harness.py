@@ -44,10 +44,11 @@ class Bench:
 
     def __init__(self, name: str = "test", uuid: int = 7) -> None:
         self.records = MemoryRecords(name, uuid)
+        self.state = 1
         self.open()
 
     def open(self) -> View:
-        self.view = View(self.records)
+        self.view = View(self.records, self.state)
         return self.view
 
     def use(self) -> None:
@@ -58,12 +59,14 @@ class Bench:
         """Write what is dirty. Returns the OIDs written."""
         written = []
         with operation:
-            for obj in self.view.take_dirty():
-                payload, refs = obj._p_encode()
-                assert all(type(ref) is int and ref >= 16 for ref in refs)
-                self.records.payloads[obj._p_oid] = payload
-                self.view.settle(obj, len(payload))
-                written.append(obj._p_oid)
+            while objects := self.view.take_dirty():
+                for obj in objects:
+                    payload, refs = obj._p_encode()
+                    assert all(type(ref) is int and ref >= 16 for ref in refs)
+                    self.records.payloads[obj._p_oid] = payload
+                    written.append(obj._p_oid)
+            self.state += 1
+            self.view.advance(self.state)
         self.records.writes += written
         return written
 
