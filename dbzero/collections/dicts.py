@@ -18,7 +18,7 @@ from dbzero.collections.dictviews import DictItems, DictKeys, DictValues
 from dbzero.collections.fronts import FRONT, Fronted, inherit, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
-from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, create, natural, pack, set_data, touch, unpack
+from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, create, natural, pack, relieve, set_data, touch, unpack
 from dbzero.collections.text import shown
 from dbzero.errors import BadPrefixError
 from dbzero.model import scope
@@ -263,13 +263,14 @@ class Dict(Stored):
         return form in state.front or self._p_get(form, _MISSING) is not _MISSING
 
     def _p_get(self, form: Any, default: Any) -> Any:
+        relieve(self)
         with operation:
             state = self._data
             if state.items is not None:
                 return state.items.get(form, default)
             assert state.index is not None
-            leaf = keyed.find(state.index, stable_hash(form))
-            found = self._p_entry(state, leaf._data.get(stable_hash(form)), form)
+            key = stable_hash(form)
+            found = self._p_entry(state, keyed.find(state.index, key)._data.get(key), form)
             if found is None:
                 return default
             node, i = found
@@ -464,6 +465,7 @@ class Dict(Stored):
         """The next entries, in order: keys, values, sequence numbers (None: small dict), the state. No keys: there are no more.
 
         They are those from sequence number `cursor` on (None: from the first on) that are not in `seen`."""
+        relieve(self)
         with operation:
             state = self._data
             if state.items is not None:

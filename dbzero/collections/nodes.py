@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, cast
 
 from dbzero.errors import CorruptError
-from dbzero.model.base import Persistent
+from dbzero.model.base import Persistent, operation
 from dbzero.model.codec import ATOMS, decode_values, encode_values
 from dbzero.model.view import View
 
@@ -39,7 +39,7 @@ class Stored(Persistent):
 set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
 
 __all__ = [
-    "ATOMS", "DEPTH", "FANOUT", "LEAF", "SPARSE", "Stored", "corrupt", "create", "natural", "pack", "set_data", "touch", "unpack",
+    "ATOMS", "DEPTH", "FANOUT", "LEAF", "SPARSE", "Stored", "corrupt", "create", "natural", "pack", "relieve", "set_data", "touch", "unpack",
 ]  # fmt: skip
 
 S = TypeVar("S", bound=Stored)
@@ -61,6 +61,14 @@ def touch(node: Stored) -> Any:
     node._data  # noqa: B018 - reading it loads a ghost
     node._p_changed()
     return node._data
+
+
+def relieve(obj: Stored) -> None:
+    """Evict when more is loaded than the view's limit. Inside an operation nothing is evicted, so what walks many nodes calls this between its operations."""
+    view = obj._p_view
+    limit = view.limit
+    if limit and view.weight > limit and not operation.held():
+        view.evict(limit - limit // 8)
 
 
 def corrupt(node: Stored, what: str) -> CorruptError:

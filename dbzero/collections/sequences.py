@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from dbzero.collections import counted
 from dbzero.collections.counted import ListNode
 from dbzero.collections.fronts import FRONT, link
-from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, natural, pack, set_data, unpack
+from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, natural, pack, relieve, set_data, unpack
 from dbzero.collections.text import shown
 from dbzero.errors import BadPrefixError
 from dbzero.model.base import operation
@@ -145,6 +145,7 @@ class Sequence(Stored):
         return self._p_get(index(key))
 
     def _p_get(self, position: int) -> Any:
+        relieve(self)
         with operation:
             state = self._data
             count = state.count
@@ -194,6 +195,7 @@ class Sequence(Stored):
         state = self._data
         if state.tree is None:
             return state.tail, position, state
+        relieve(self)
         with operation:
             state = self._data
             if state.tree is None or position >= state.count:
@@ -301,7 +303,7 @@ class Sequence(Stored):
         return self._p_order(other, ge)
 
     def __repr__(self) -> str:
-        return shown(self, self._p_text, "...".join(self._p_brackets))
+        return shown(self, lambda: self._p_text(), "...".join(type(self)._p_brackets))
 
     def _p_text(self) -> str:
         parts = [repr(value) for value in self]

@@ -15,7 +15,7 @@ from dbzero.collections import keyed
 from dbzero.collections.fronts import FRONT, Fronted, inherit, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
-from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, create, natural, pack, set_data, touch, unpack
+from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, create, natural, pack, relieve, set_data, touch, unpack
 from dbzero.collections.text import shown
 from dbzero.errors import BadPrefixError
 from dbzero.model import scope
@@ -173,6 +173,7 @@ class Set(Stored):
         return value in state.front or self._p_has(value)
 
     def _p_has(self, form: Any) -> bool:
+        relieve(self)
         with operation:
             state = self._data
             if state.items is not None:
@@ -316,6 +317,7 @@ class Set(Stored):
 
     def _p_part(self, bound: int | None) -> tuple[list[Any], int | None, State]:
         """Elements with a hash from `bound` on (None: all): those of one leaf, the bound of the rest (None: no rest), the state."""
+        relieve(self)
         with operation:
             state = self._data
             low: int | None = None

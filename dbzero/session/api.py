@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..errors import Error, PrefixError
-from ..storage.names import discover, normalize
-from .config import LockFlags, make_config, merge_settings, resolve_root
-from .refresh import refresh_view
-from .workspace import Workspace, activate, active, active_or_none
+from dbzero.errors import Error, PrefixError
+from dbzero.storage.discovery import prefixes as discover
+from dbzero.storage.names import normalize
+from dbzero.session.config import LockFlags, make_config, merge_settings, resolve_root
+from dbzero.session.refresh import refresh_view
+from dbzero.session.workspace import Workspace, activate, active, active_or_none
 
 _IGNORED_OPEN_OPTIONS = frozenset(
     {"slab_size", "meta_io_step_size", "page_io_step_size", "restricted", "restricted_context", "no_auto_migrate"}

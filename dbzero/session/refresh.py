@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 
-from ..errors import Error
-from ..model.base import operation
-from ..model.view import View
-from ..storage.prefix import Prefix
+from dbzero.errors import Error
+from dbzero.model.base import operation
+from dbzero.model.view import View
+from dbzero.storage.prefix import Prefix
 
 # Beyond this many states behind, turning every loaded object into a ghost costs less than reading each commit's list of changes.
 _MAX_STEPS = 1000
@@ -31,7 +31,11 @@ def refresh_view(view: View, prefix: Prefix) -> bool:
             view.invalidate_all()
         else:
             for state in range(old + 1, head + 1):
-                view.invalidate(prefix.changes(state))
+                changed = prefix.changes(state)
+                if changed is None:
+                    view.invalidate_all()
+                    break
+                view.invalidate(changed)
         if head == old:
             return False
         view.advance(head)
@@ -45,6 +49,7 @@ class Follower:
         self._view = view
         self._prefix = prefix
         self._stopping = False
+        self._waiter = prefix.waiter()
         self._thread = threading.Thread(target=self._run, name=f"dbzero-follow-{prefix.name}", daemon=True)
 
     def start(self) -> None:
@@ -62,10 +67,14 @@ class Follower:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                if self._prefix.wait(self._view.state, _HEALTH_CHECK_SECONDS):
+                self._waiter.ready()
+                if self._stopping:
+                    return
+                if not self._waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                    while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
+                        refresh_view(self._view, self._prefix)
+                if not self._stopping:
                     refresh_view(self._view, self._prefix)
-                elif not self._stopping:
-                    self._prefix.check_writer()
             except Error as error:
                 # The next operation of the user meets the same damage and raises it; a thread has no caller.
                 self._view.follow_error = error

@@ -11,16 +11,16 @@ import os
 import threading
 from collections.abc import Iterator
 
-from ..errors import ForkedError, LeaseError, NotInitializedError, PrefixError
-from ..model import scope
-from ..model.base import operation
-from ..model.view import View
-from ..runtime.segment import Segment
-from ..storage.names import normalize
-from ..storage.prefix import Prefix
-from .commit import commit_view
-from .config import DEFAULT_PREFIX, Config, LockFlags
-from .refresh import Follower
+from dbzero.errors import ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
+from dbzero.model import scope
+from dbzero.model.base import operation
+from dbzero.model.view import View
+from dbzero.runtime.segment import Segment
+from dbzero.storage.names import normalize
+from dbzero.storage.prefix import Prefix
+from dbzero.session.commit import commit_view
+from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
+from dbzero.session.refresh import Follower
 
 
 class OpenPrefix:
@@ -72,7 +72,8 @@ class Workspace:
         self.root = root
         self.config = config
         self.pid = os.getpid()
-        self.segment = Segment.attach(root, config.cache_size)
+        _make_root(root)
+        self.segment = Segment.open(root, config.cache_size)
         self.open_prefixes: dict[str, OpenPrefix] = {}
         self.recent: list[str] = []  # open prefixes that were current, latest last
         self.lock = threading.RLock()
@@ -231,6 +232,15 @@ class Workspace:
                 f"{', '.join(p.name for p in self.writable_prefixes())} open for writing; only that one may commit them. "
                 "Call db0.close() and db0.init() in the child, then open them read-only"
             )
+
+
+def _make_root(root: str) -> None:
+    try:
+        os.makedirs(root, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the root directory {root} cannot be created: {error.strerror}; give a directory that this user may write"
+        ) from error
 
 
 _active: Workspace | None = None

@@ -53,19 +53,19 @@ def table_pages_needed(meta: Meta, entries: int, next_oid: int) -> int:
 
 
 def cut(
-    store: LocalFileStore, seg: Any, index: int, *, meta: Meta, data_end: int, next_oid: int, region: int = DATA_REGION
+    store: LocalFileStore, seg: Any, index: int, *, meta: Meta, data_end: int, next_oid: int, region: int = DATA_REGION, extra: int = 0
 ) -> Cut:
     """Begin a checkpoint at the state appended last. The caller holds the commit lock, and stores ``Cut.data_end`` as the slot's data end afterwards.
 
     Args:
         seg, index: segment handle and prefix slot. meta: checkpoint in force. data_end: end of the data of the commit appended last. region: bytes of page file space for
-            the frames of the new log file.
+            the frames of the new log file. extra: entries that will be merged beside the delta's.
     Raises:
         DiskFullError and others of :meth:`LocalFileStore.begin_log`: the old log file stays in use. SegmentError: a frozen delta is still there.
     """
     if lib.dbz_delta_count(seg, index, 1):
         raise errors.SegmentError(f"prefix {store.prefix!r}: the checkpoint before is not finished")
-    entries = int(lib.dbz_delta_count(seg, index, 0))
+    entries = int(lib.dbz_delta_count(seg, index, 0)) + extra
     pages = max(0, table_pages_needed(meta, entries, next_oid) - len(mrg.Space.read(store, meta).pool))
     start = fmt.align_page(data_end)
     base = start + pages * fmt.PAGE
@@ -76,13 +76,14 @@ def cut(
     return Cut(state, chain, number, epoch, next_oid, start, pages, base)
 
 
-def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: Cut) -> Meta:
+def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: Cut, extra: mrg.Pile | None = None) -> Meta:
     """Merge the frozen delta and put the checkpoint in force; the frozen delta and the log before the cut are gone afterwards.
 
     Runs beside readers and commits. After an error it can be called again with the same cut.
 
     Args:
-        seg, index: segment handle and prefix slot. reader: for this thread alone.
+        seg, index: segment handle and prefix slot. reader: for this thread alone. extra: entries of a transaction that does not
+            fit into the delta.
     Raises:
         LeaseError: another process is checkpointing. DiskFullError, StorageError: nothing changed. PoisonedError. FencedError: another process took over.
     """
@@ -93,6 +94,9 @@ def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: 
         if before.epoch > at.epoch or before.state > at.state:
             raise errors.FencedError(f"prefix {store.prefix!r}: another process has put checkpoint {before.checkpoint} in force; reopen the prefix")
         entries = mrg.frozen_entries(store, seg, index)
+        if extra is not None:
+            extra.add(entries)
+            entries = extra.entries()
         space = mrg.Space.read(store, before)
         space.grant(at.grant, at.pages)
         root, depth = mrg.merge(store, reader, before.root, before.depth, space, entries)

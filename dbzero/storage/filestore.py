@@ -280,6 +280,19 @@ class LocalFileStore:
             self._drop_lease(generation)
             raise
 
+    def leased(self) -> bool:
+        """Whether another process holds the write lease, in whatever container or segment it works."""
+        path = names.lock_path(self.base)
+        try:
+            fd = self._system.open(path, os.O_RDONLY)
+        except OSError:
+            return False  # nobody ever wrote here, or we may not look
+        try:
+            generation = self._read_holder(fd)[1]
+            return self._system.lock_taken(fd, _LEASE_BYTE + generation)
+        finally:
+            self._system.close(fd)
+
     def _start_epoch(self, known: int, generation: int) -> int:
         if not self._system.same_file(self._fd, self.path):
             raise errors.StaleFileError(
@@ -331,10 +344,10 @@ class LocalFileStore:
             pause = min(2 * pause, _LONGEST_SLEEP)
         return True
 
-    def _read_holder(self) -> tuple[int, int, str]:
+    def _read_holder(self, fd: int = -1) -> tuple[int, int, str]:
         """(newest epoch, generation of the lease byte, who wrote that) as the lock file says; anything unreadable counts as nothing."""
         try:
-            text = read_exact(self._system, self._lock_fd, 512, 0).decode("utf-8", "replace")
+            text = read_exact(self._system, self._lock_fd if fd < 0 else fd, 512, 0).decode("utf-8", "replace")
         except OSError as exc:
             raise self._fail(exc, "read", names.lock_path(self.base)) from exc
         fields = text.split(" ", 2)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from dbzero.errors import CheckpointMovedError
-from dbzero.runtime.slot import Slot
+from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.starting import led, slot_lock
 from dbzero.storage import recovery
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.store import Meta
@@ -16,13 +17,13 @@ from dbzero.storage.store import Meta
 _ATTEMPTS = 20
 
 
-def fill(store: LocalFileStore, seg: Any, slot: Slot) -> None:
+def fill(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> None:
     """Fill a slot that was just reset: the checkpoint's root, the log's changes, the states; then it is ready."""
     meta, found = _replay(store, seg, slot)
     slot.start(epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
 
 
-def _replay(store: LocalFileStore, seg: Any, slot: Slot, after: int = 0) -> tuple[Meta, recovery.Recovered]:
+def _replay(store: LocalFileStore, seg: Any, slot: PrefixSlot, after: int = 0) -> tuple[Meta, recovery.Recovered]:
     for attempt in range(_ATTEMPTS):
         meta = store.read_meta()
         try:
@@ -34,29 +35,29 @@ def _replay(store: LocalFileStore, seg: Any, slot: Slot, after: int = 0) -> tupl
     raise AssertionError("unreachable")
 
 
-def behind(store: LocalFileStore, slot: Slot) -> bool:
+def behind(store: LocalFileStore, slot: PrefixSlot) -> bool:
     """Whether the files' checkpoint is newer than what the slot shows."""
     return store.read_meta().state > slot.durable
 
 
-def catch_up(store: LocalFileStore, seg: Any, slot: Slot) -> bool:
+def catch_up(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> bool:
     """Take in what a writer outside this segment committed. True when the slot moved.
 
     When the writer made a checkpoint, its root is installed and the entries below it are dropped; the order - freeze, fill anew, install, drop - keeps every
     lookup that runs beside it right.
     """
-    with slot.starting():
-        if slot.led or not slot.ready:
+    with slot_lock(slot):
+        if led(slot) or not slot.status().ready:
             return False
         before = slot.durable
-        info = slot.info()
+        info = slot.status()
         meta = store.read_meta()
-        if meta.state > int(info.root_state):
-            if info.gens & 1:
-                slot.retire_delta()
-            slot.rotate(before)
+        if meta.state > info.root_state:
+            if info.has_frozen:
+                slot.delta_retire()
+            slot.delta_rotate(before)
             meta, found = _replay(store, seg, slot)
-            slot.retire_delta()
+            slot.delta_retire()
         else:
             try:
                 found = recovery.replay_into(store, seg, slot.index, meta, after=before)

@@ -14,7 +14,10 @@ from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOn
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.slot import DeltaFullError, Slot
+from dbzero.runtime.lease import SlotLease
+from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.starting import clear_delta, led, slot_lock
+from dbzero.runtime.watching import Waiter, wait_durable
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage import follow, merge, recovery
 from dbzero.storage import format as fmt
@@ -35,7 +38,7 @@ class Prefix:
     Attributes: name; uuid (64 bits, fixed at creation); writable.
     """
 
-    def __init__(self, segment: Segment, store: LocalFileStore, slot: Slot, epoch: int) -> None:
+    def __init__(self, segment: Segment, store: LocalFileStore, slot: PrefixSlot, epoch: int) -> None:
         self.name: Final = store.prefix
         self.uuid: Final = store.identity.prefix_uuid
         self.writable = epoch > 0
@@ -93,16 +96,16 @@ class Prefix:
         store = LocalFileStore.open(root, name, writable=writable)
         try:
             epoch = store.acquire(blocking=blocking, timeout=timeout, force=force) if writable else 0
-            slot = Slot.find(segment, store.prefix, store.identity.file_id)
-            replaced = writable and force and slot.ready and slot.led
+            slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
+            replaced = writable and force and slot.status().ready and led(slot)
             if replaced:
                 slot.retire(epoch)
-                slot = Slot.find(segment, store.prefix, store.identity.file_id)
+                slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
             prefix = cls(segment, store, slot, epoch)
-            with slot.starting():
+            with slot_lock(slot):
                 if writable:
                     prefix._take_over(forced=force)
-                elif not slot.ready or slot.info().poisoned:
+                elif not slot.status().ready or slot.status().poisoned:
                     prefix._fill_from_disk()
         except BaseException:
             store.close()
@@ -115,22 +118,22 @@ class Prefix:
         A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and both say the same for every state they look at.
         """
         slot, store = self._slot, self._store
-        usable = slot.ready and not slot.info().poisoned
+        usable = slot.status().ready and not slot.status().poisoned
         if not usable:
-            slot.reset(store.identity.file_id, self.uuid)
-        slot.take_lease(self._epoch, force=forced)
-        found = recovery.recover(store, self._segment.handle, slot.index, self._reader.handle, forced=forced)
+            self._reset_slot()
+        SlotLease(slot).take(self._epoch, force=forced)
+        found = recovery.recover(store, self._segment.handle, slot.index, self._reader, forced=forced)
         if usable and found.state < slot.published:
             # What was published was lost with the kernel's cache: views that saw it must start over.
-            slot.reset(store.identity.file_id, self.uuid)
-            slot.take_lease(self._epoch, force=forced)
+            self._reset_slot()
+            SlotLease(slot).take(self._epoch, force=forced)
             slot.install_root(found.meta.root, found.meta.depth, found.meta.state)
             usable = False
         if not usable:
             slot.start(epoch=self._epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
         else:
             if found.merged:
-                slot.clear_delta(found.state)
+                clear_delta(slot, found.state)
             slot.advance(found.data_end, found.next_oid)
             before = slot.published
             if found.state > before:
@@ -142,9 +145,13 @@ class Prefix:
 
     def _fill_from_disk(self) -> None:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
-        slot, store = self._slot, self._store
-        slot.reset(store.identity.file_id, self.uuid)
-        follow.fill(store, self._segment.handle, slot)
+        self._reset_slot()
+        follow.fill(self._store, self._segment.handle, self._slot)
+        self._reader.close()
+        self._reader = self._make_reader()  # the store may read pages through an overlay now
+
+    def _reset_slot(self) -> None:
+        self._slot.reset(self._store.identity.file_id, self.uuid)
         self._reader.close()
         self._reader = self._make_reader()
 
@@ -159,6 +166,12 @@ class Prefix:
         """Stored strong references to an object as of `state` (0 when there is none)."""
         with self._lock:
             return self._reader.refcount(oid, state)
+
+    def references(self, oid: int, state: int) -> tuple[int, ...]:
+        """OIDs that the stored version of an object holds strongly at `state`, duplicates included."""
+        with self._lock:
+            version = self._reader.get(oid, state)
+        return () if version is None or version.deleted else version.refs
 
     def changes(self, state: int) -> list[int] | None:
         """OIDs whose content the commit of `state` changed, ascending; None when that is not known."""
@@ -180,8 +193,12 @@ class Prefix:
         return self._slot.incarnation
 
     def wait(self, state: int, timeout: float | None) -> bool:
-        """Sleep until a state above `state` is durable (or the incarnation changed, or `wake`). False after `timeout` seconds."""
-        return self._slot.wait(state, self._slot.incarnation, timeout)
+        """Sleep until a state above `state` is durable (or the incarnation changed). False after `timeout` seconds."""
+        return wait_durable(self._slot, state, self._slot.incarnation, timeout)
+
+    def waiter(self) -> Waiter:
+        """For a thread that follows the prefix."""
+        return Waiter(self._slot)
 
     def wake(self) -> None:
         """Make every sleeper of this prefix look again."""
@@ -193,7 +210,7 @@ class Prefix:
         Returns False when the writer does share the segment, or there is none: then `wait` is enough.
         """
         slot, store = self._slot, self._store
-        if slot.led or not (store.leased() or follow.behind(store, slot)):
+        if led(slot) or not (store.leased() or follow.behind(store, slot)):
             return False
         follow.catch_up(store, self._segment.handle, slot)
         store.watch(timeout)
@@ -211,7 +228,7 @@ class Prefix:
         if not self.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
         state = self._slot.published
-        return Batch(self._reader, state + 1, int(self._slot.info().data_end), base=state, fresh=self._fresh)
+        return Batch(self._reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
         """Finish a batch. time_us: commit time, microseconds since 1970."""
@@ -244,13 +261,13 @@ class Prefix:
         store.write_data(batch.address, data)
         if len(data) >= IN_PLACE:
             store.sync_data()
-        next_oid = int(slot.info().next_oid)
+        next_oid = int(slot.status().next_oid)
         store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
         if self._through_table:
             self._publish_through_table(batch, before, end, next_oid)
         else:
             try:
-                slot.apply(entries.array, entries.count)
+                slot.delta_apply(entries.array, entries.count)
                 slot.advance(end, next_oid)
                 slot.publish(epoch, before, state)
             except Error:
@@ -282,24 +299,18 @@ class Prefix:
         self._limit = limit
 
     def _reserve_delta(self, entries: int) -> None:
-        try:
-            self._slot.reserve(entries)
+        if self._slot.delta_reserve(entries):
             return
-        except DeltaFullError:
-            pass
         self.checkpoint()
-        try:
-            self._slot.reserve(entries)
-        except DeltaFullError:
-            self._through_table = True
+        self._through_table = not self._slot.delta_reserve(entries)
         raise DeltaRoomMade
 
     def _publish_through_table(self, batch: Batch, before: int, end: int, next_oid: int) -> None:
         """A transaction whose changes do not fit into the segment: durable in the log, then merged into the table, then published."""
         self._sync_log()
         slot = self._slot
-        extra = merge.Entries()
-        extra.add(*batch.entries())
+        extra = merge.Pile()
+        extra.add(batch.entries())
         slot.advance(end, next_oid)
         cut = self._cut(extra=len(extra))
         self._run_checkpoint(cut, extra)
@@ -316,7 +327,7 @@ class Prefix:
 
     def _cut(self, extra: int = 0) -> ckpt.Cut:
         slot, store = self._slot, self._store
-        info = slot.info()
+        info = slot.status()
         cut = ckpt.cut(
             store,
             self._segment.handle,
@@ -331,10 +342,10 @@ class Prefix:
         self._pending_cut = cut
         return cut
 
-    def _run_checkpoint(self, cut: ckpt.Cut, extra: merge.Entries | None = None) -> None:
+    def _run_checkpoint(self, cut: ckpt.Cut, extra: merge.Pile | None = None) -> None:
         reader = self._make_reader()  # its own: this may run beside other readers of this process
         try:
-            ckpt.checkpoint(self._store, self._segment.handle, self._slot.index, reader.handle, cut, extra)
+            ckpt.checkpoint(self._store, self._segment.handle, self._slot.index, reader, cut, extra)
         except PoisonedError:
             self._slot.poison()
             raise
@@ -407,7 +418,7 @@ class Prefix:
                 store.truncate_log(store.position[0] + 1)
                 store.trim()
         finally:
-            slot.drop_lease(self._epoch)
+            SlotLease(slot).drop(self._epoch)
 
     def after_fork(self) -> None:
         """In a forked child: what only the parent holds is gone; reading goes on."""

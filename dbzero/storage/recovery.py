@@ -66,16 +66,21 @@ def _check_in_place(store: LocalFileStore, commit: _Commit) -> None:
         )
 
 
-def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta) -> Recovered:
+def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta, after: int = 0) -> Recovered:
     """Fill the delta index of a prefix slot from the log, without writing to disk.
 
-    The slot is reset and has the checkpoint's root installed. Data that the page file lacks (after a power loss) is laid over it for this process, see :meth:`LocalFileStore.overlay`.
+    The slot has the checkpoint's root installed and the entries of states up to `after`. Data that the page file lacks (after a power loss) is laid over it for this process, see :meth:`LocalFileStore.overlay`.
 
     Raises:
         SegmentError: the log is too long for the shared segment.
     """
     state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
     for commit in _commits(store, meta):
+        state, chain = commit.frame.state, commit.frame.chain
+        next_oid = max(next_oid, commit.frame.next_oid)
+        end = max(end, commit.head.data_address + commit.head.data_length)
+        if state <= after:
+            continue
         if commit.head.in_place:
             _check_in_place(store, commit)
         elif store.read_page(commit.head.data_address, commit.head.data_length) != commit.data:
@@ -87,9 +92,6 @@ def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta) -> Reco
             )
         mrg.check_segment(code, store, "filling the delta index")
         mrg.check_segment(lib.dbz_delta_apply(seg, index, commit.entries.array, commit.entries.count), store, "filling the delta index")
-        state, chain = commit.frame.state, commit.frame.chain
-        next_oid = max(next_oid, commit.frame.next_oid)
-        end = max(end, commit.head.data_address + commit.head.data_length)
         frames += 1
     return Recovered(meta, state, chain, next_oid, end, 0, frames, False)
 

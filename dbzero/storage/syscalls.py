@@ -129,6 +129,12 @@ class System:
             raise
         return True
 
+    def lock_taken(self, fd: int, byte: int) -> bool:
+        """Whether another open file description holds a lock on the byte. Takes nothing."""
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
     def unlock(self, fd: int, byte: int) -> None:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 

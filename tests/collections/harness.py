@@ -54,6 +54,7 @@ class Bench:
     def use(self) -> None:
         """Make the view the current one."""
         scope.install(lambda name, writable: self.view, lambda uuid: self.view)
+        scope.set_current(self.view)
 
     def commit(self) -> list[int]:
         """Write what is dirty. Returns the OIDs written."""
