@@ -91,6 +91,9 @@ def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: 
         if not mine:
             raise errors.LeaseError(f"prefix {store.prefix!r}: another process has been writing a checkpoint for {LOCK_TIMEOUT:g} s; try again")
         before = store.read_meta()
+        if (before.epoch, before.state, before.redo) == (at.epoch, at.state, at.redo):  # an earlier call failed after that
+            store.put_meta(before)
+            return _install(store, seg, index, before)
         if before.epoch > at.epoch or before.state > at.state:
             raise errors.FencedError(f"prefix {store.prefix!r}: another process has put checkpoint {before.checkpoint} in force; reopen the prefix")
         entries = mrg.frozen_entries(store, seg, index)
@@ -117,7 +120,11 @@ def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: 
             time_us=now_us(),
         )
         store.put_meta(meta)
-        lib.dbz_root_install(seg, index, root, depth, at.state)
-        lib.dbz_delta_retire(seg, index)
-        store.truncate_log(at.redo)
-        return meta
+        return _install(store, seg, index, meta)
+
+
+def _install(store: LocalFileStore, seg: Any, index: int, meta: Meta) -> Meta:
+    lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
+    lib.dbz_delta_retire(seg, index)
+    store.truncate_log(meta.redo)
+    return meta

@@ -8,6 +8,7 @@ sync and acknowledges nothing any more.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import socket
@@ -15,8 +16,8 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, ParamSpec, TypeVar
 
 from .. import errors
 from . import format as fmt
@@ -39,6 +40,30 @@ _CHECKPOINT_BYTE: Final = 1
 _CREATE_BYTE: Final = 2
 _LEASE_BYTE: Final = 16  # plus the generation
 _LONGEST_SLEEP: Final = 0.02
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _typed(action: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Whatever system call fails inside, the caller gets a typed error."""
+
+    def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(method)
+        def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            try:
+                return method(*args, **kwargs)
+            except OSError as exc:
+                if isinstance(exc, errors.Error):
+                    raise
+                store = args[0]
+                assert isinstance(store, LocalFileStore)
+                raise storage_error(exc, store.prefix, exc.filename or store.path, action) from exc
+
+        return wrapper
+
+    return decorate
 
 
 def now_us() -> int:
@@ -66,8 +91,8 @@ class LocalFileStore:
         self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
         self._epoch = 0
         self._generation = -1  # of the lease byte held
-        self._forced_fd = -1  # created by a forced takeover, header still to come
-        self._forced_number = 0
+        self._begun_fd = -1  # a log file that is this writer's but has no header yet
+        self._begun_number = 0
         self._writer: log.LogWriter | None = None
         self._tail: log.Tail | None = None
         self._next_oid = fmt.FIRST_OID
@@ -114,6 +139,7 @@ class LocalFileStore:
     def _fail(self, exc: OSError, action: str, path: str | None = None) -> errors.StorageError:
         return storage_error(exc, self.prefix, path or self.path, action)
 
+    @_typed("open")
     def _open(self, create: bool, prefix_uuid: int | None) -> None:
         system = self._system
         flags = os.O_RDWR if self.writable else os.O_RDONLY
@@ -236,6 +262,7 @@ class LocalFileStore:
 
     # --- lease -----------------------------------------------------------------------------------------------------------------------------
 
+    @_typed("acquire the lease of")
     def acquire(self, *, blocking: bool = False, timeout: float | None = None, force: bool = False) -> int:
         """Take the write lease.
 
@@ -325,8 +352,8 @@ class LocalFileStore:
             number = max(found.highest, self.read_meta().redo - 1) + 1
             for path, _ in found.strays:
                 self._set_aside(path)
-            self._forced_fd = log.create(self._system, self.prefix, self.base, number)
-            self._forced_number = number
+            self._begun_fd = log.create(self._system, self.prefix, self.base, number)
+            self._begun_number = number
             self._system.sync_dir(os.path.dirname(self.base))
             return generation
         except OSError as exc:
@@ -334,6 +361,7 @@ class LocalFileStore:
         finally:
             self._system.unlock(self._lock_fd, _CREATE_BYTE)
 
+    @_typed("lock")
     def _wait_lock(self, byte: int, timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.0005
@@ -364,6 +392,7 @@ class LocalFileStore:
         text = f"{epoch} {generation} process {os.getpid()} on {socket.gethostname()} since {since} UTC\n".encode()
         write_all(self._system, self._lock_fd, [text.ljust(512)], 0)
 
+    @_typed("release the lease of")
     def release(self) -> None:
         """Give the lease back; the log file stays as it is. No effect without the lease."""
         with self._sync_lock, self._lock:
@@ -374,9 +403,9 @@ class LocalFileStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        if self._forced_fd >= 0:
-            self._system.close(self._forced_fd)
-            self._forced_fd = -1
+        if self._begun_fd >= 0:
+            self._system.close(self._begun_fd)
+            self._begun_fd = -1
         self._epoch, self._generation = 0, -1
         if self._lock_fd >= 0:
             self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
@@ -415,6 +444,7 @@ class LocalFileStore:
         if epoch != self._epoch:
             raise errors.FencedError(f"prefix {self.prefix!r}: epoch {epoch} is over, the lease is at epoch {self._epoch}")
 
+    @_typed("begin a log file of")
     def begin_log(self, *, epoch: int, state: int, chain: int, data_base: int, data_limit: int) -> int:
         """Open the next numbered log file; returns its number. What was appended before is durable afterwards.
 
@@ -434,8 +464,8 @@ class LocalFileStore:
                 previous, next_number = old.header.number, old.header.number + 1
             else:
                 previous, next_number = self._find_position(state, chain)
-            if self._forced_fd >= 0:
-                fd, number = self._forced_fd, self._forced_number
+            if self._begun_fd >= 0:
+                fd, number = self._begun_fd, self._begun_number
             else:
                 number = next_number
                 fd = log.create(self._system, self.prefix, self.base, number)
@@ -445,20 +475,23 @@ class LocalFileStore:
             try:
                 writer = log.LogWriter.begin(self._system, self.prefix, self.base, fd, header)
             except BaseException:
-                if fd != self._forced_fd:
+                if fd != self._begun_fd:
                     self._abandon(fd, number)
                 raise
-            self._forced_fd = -1
+            self._begun_fd = -1
             self._writer = writer
             if old is not None:
                 old.close()
             return number
 
     def _abandon(self, fd: int, number: int) -> None:
-        """A log file that could not be begun: nothing refers to it, take its name away so that the next attempt can use it."""
-        self._system.close(fd)
-        with contextlib.suppress(OSError):
+        """A log file that could not be begun: take its name away, or keep it for the next attempt."""
+        try:
             self._system.unlink(names.redo_path(self.base, number))
+        except OSError:
+            self._begun_fd, self._begun_number = fd, number
+        else:
+            self._system.close(fd)
 
     def _find_position(self, state: int, chain: int) -> tuple[int, int]:
         """(file in which (state, chain) stands - 0: the checkpoint -, next free number)."""
@@ -565,10 +598,10 @@ class LocalFileStore:
         except OSError as exc:
             raise self._poison(exc, self.path) from exc
 
-    def _poison(self, exc: OSError, path: str) -> errors.PoisonedError:
+    def _poison(self, exc: OSError, path: str, action: str = "sync") -> errors.PoisonedError:
         self._poisoned = True
         return errors.PoisonedError(
-            f"prefix {self.prefix!r}: cannot sync {path}: {os.strerror(exc.errno) if exc.errno else exc}. Whether the last commit is durable is unknown: close and "
+            f"prefix {self.prefix!r}: cannot {action} {path}: {os.strerror(exc.errno) if exc.errno else exc}. Whether the last commit is durable is unknown: close and "
             "reopen the prefix, and check the device"
         )
 
@@ -627,9 +660,10 @@ class LocalFileStore:
         """A writer that takes over creates the next log file before it reads this one: if it is there, this one may not acknowledge."""
         following = names.redo_path(self.base, writer.header.number + 1)
         try:  # in this order: log files are deleted in ascending order, so that a following one that came and went took this one along
-            fenced = self._system.exists(following) or not self._system.same_file(writer.fd, writer.path)
+            mine = self._begun_fd >= 0 and self._begun_number == writer.header.number + 1
+            fenced = (not mine and self._system.exists(following)) or not self._system.same_file(writer.fd, writer.path)
         except OSError as exc:
-            raise self._fail(exc, "look for", following) from exc
+            raise self._poison(exc, following, "look for") from exc  # synced, but perhaps behind a successor's back
         if fenced:
             raise errors.FencedError(
                 f"prefix {self.prefix!r}: another process has taken over writing ({following}); what was not acknowledged is void. Reopen the prefix"
@@ -643,6 +677,7 @@ class LocalFileStore:
 
     # --- reading ---------------------------------------------------------------------------------------------------------------------------
 
+    @_typed("read")
     def read_meta(self) -> Meta:
         """The newest valid checkpoint. CorruptError when none is, or when the page file is shorter than it says."""
         slots = self._read_slots()
@@ -705,6 +740,7 @@ class LocalFileStore:
         """Descriptor from which C may read page file bytes, -1 when it must ask :meth:`read_page`."""
         return -1 if self._overlay or self._fd < 0 else self._system.real_fd(self._fd)
 
+    @_typed("read")
     def overlay(self, address: int, data: bytes | memoryview) -> None:
         """Show `data` at `address` to this instance's readers without writing (a reader that may not write replays the log)."""
         position = 0
@@ -744,32 +780,34 @@ class LocalFileStore:
                 raise ValueError(f"no table page: {len(data)} bytes at {address}")
             self._write(address, data)
 
+    @_typed("put a checkpoint in force in")
     def put_meta(self, meta: Meta) -> None:
         """Sync the page file, then put `meta` in force: one slot, sync, the other slot, sync. Needs the checkpoint lock.
 
+        The one that is in force already can be put again; slots that differ from it are mended.
+
         Raises:
-            FencedError: a checkpoint with this number is in force already. PoisonedError: a sync failed.
+            FencedError: another checkpoint with this number is in force. PoisonedError: a sync failed.
         """
         self._alive()
         slots = self._read_slots()
-        current = max((m.checkpoint for m in slots if m is not None), default=0)
-        if meta.checkpoint != current + 1:
+        current = max((m for m in slots if m is not None), key=lambda m: m.checkpoint, default=None)
+        if meta == current and slots[0] == slots[1]:
+            return
+        if meta != current and meta.checkpoint != (current.checkpoint if current else 0) + 1:
             raise errors.FencedError(
-                f"prefix {self.prefix!r}: checkpoint {meta.checkpoint} does not follow {current}, another process has put that in force; reopen the prefix"
+                f"prefix {self.prefix!r}: checkpoint {meta.checkpoint} does not follow the one in force, which another process has put there; reopen the prefix"
             )
         page = fmt.encode_meta(meta, self._identity.file_id)
-        size = self._system.size(self._fd)
-        if size < meta.data_end:
-            try:
-                self._system.ftruncate(self._fd, meta.data_end)
-            except OSError as exc:
-                raise self._fail(exc, "extend") from exc
+        # The file's size counts as written only with a page at its end: after a failed sync an unchanged size would not be written again.
+        last = meta.data_end - 1
+        self._write(last, self._system.pread(self._fd, 1, last) or b"\0")
         self._sync_page_file()
-        # A slot that is damaged or older goes first: the other one stays valid whatever happens to this write.
-        order = sorted(range(2), key=lambda i: slots[i].checkpoint if slots[i] is not None else -1)  # type: ignore[union-attr]
-        for index in order:
-            self._write(fmt.META_SLOTS[index], page)
-            self._sync_page_file()
+        # The slot that is not the one in force goes first: that one stays valid whatever happens to this write.
+        for index in sorted(range(2), key=lambda i: (slots[i] == meta, slots[i] is not None and slots[i] == current)):
+            if slots[index] != meta:
+                self._write(fmt.META_SLOTS[index], page)
+                self._sync_page_file()
 
     def truncate_log(self, upto: int) -> None:
         """Delete log files with a number below `upto`."""
@@ -801,6 +839,7 @@ class LocalFileStore:
         except OSError as exc:
             raise self._fail(exc, "watch", directory) from exc
 
+    @_typed("close")
     def close(self) -> None:
         """Release the lease and every descriptor. Safe to call again."""
         if self._epoch:
@@ -814,7 +853,7 @@ class LocalFileStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        for name in ("_forced_fd", "_lock_fd", "_fd"):
+        for name in ("_begun_fd", "_lock_fd", "_fd"):
             fd = getattr(self, name)
             if fd >= 0:
                 setattr(self, name, -1)
@@ -824,10 +863,10 @@ class LocalFileStore:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its last descriptor, so it must go."""
         self._lock, self._sync_lock = threading.RLock(), threading.Lock()
         self._epoch, self._generation = 0, -1
-        for fd in (self._lock_fd, self._forced_fd):
+        for fd in (self._lock_fd, self._begun_fd):
             if fd >= 0:
                 self._system.close(fd)
-        self._lock_fd = self._forced_fd = -1
+        self._lock_fd = self._begun_fd = -1
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -61,6 +61,7 @@ class _File:
             return
         if offset + len(data) > len(self.data):
             self.resize(offset + len(data))
+        self.size_dirty = True  # writing a page back brings the size on disk up to it
         for index in range(offset // SECTOR, (offset + len(data) - 1) // SECTOR + 1):
             self._remember(index)
         self.data[offset : offset + len(data)] = data
@@ -129,6 +130,7 @@ class MemoryDisk(System):
         self.kinds: list[str] = []
         self._fault: tuple[int, int | None, bool, frozenset[str] | None] | None = None
         self._half = False
+        self._half_code: int | None = None
         self._dead = False
         self.root: Final = root
         node = self._top
@@ -147,6 +149,7 @@ class MemoryDisk(System):
         """
         self._fault = (call, code, forever, only)
         self._half = half
+        self._half_code = code
 
     def heal(self) -> None:
         """No more faults."""
@@ -338,11 +341,10 @@ class MemoryDisk(System):
             data = b"".join(buffers)
             if half:
                 file.write(offset, data[: len(data) // 2])
-                fault = self._fault
-                if fault is not None and fault[1] is None:
+                if self._half_code is None:
                     self._dead = True
                     raise PowerCut
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+                raise OSError(self._half_code, os.strerror(self._half_code))
             self._room(file, offset + len(data))
             file.write(offset, data)
             self._touch()

@@ -179,7 +179,7 @@ def _recover(
             free_count=free,
             time_us=now_us(),
         )
-        store.put_meta(meta)
+    store.put_meta(meta)  # without frames: mends a slot that a crash left behind, before the log it needs is deleted
     store.truncate_log(redo)
     lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
     return Recovered(meta, state, chain, next_oid, base, redo, frames, True)

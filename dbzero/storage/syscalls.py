@@ -237,7 +237,9 @@ def read_exact(system: System, fd: int, length: int, offset: int) -> bytes:
 
 
 def storage_error(exc: OSError, prefix: str, path: str, action: str) -> errors.StorageError:
-    """The typed error for a failed call, naming the prefix, the file and the way out."""
+    """The typed error for a failed call, naming the prefix, the file and the way out. One that is typed already is returned as it is."""
+    if isinstance(exc, errors.StorageError):
+        return exc
     reason = os.strerror(exc.errno) if exc.errno else str(exc)
     where = f"prefix {prefix!r}: cannot {action} {path}: {reason}"
     if exc.errno in _NO_SPACE:

@@ -267,10 +267,10 @@ class StoreConformance:
 
     def test_checkpoint_numbers_follow(self, store: LocalFileStore) -> None:
         meta = store.read_meta()
-        with pytest.raises(errors.FencedError):
-            store.put_meta(meta)
-        with pytest.raises(errors.FencedError):
-            store.put_meta(dataclasses.replace(meta, checkpoint=5))
+        store.put_meta(meta)  # the one in force
+        for number, state in ((1, 5), (5, 5), (0, 1)):
+            with pytest.raises(errors.FencedError):
+                store.put_meta(dataclasses.replace(meta, checkpoint=number, state=state))
         assert store.read_meta() == meta
 
     def test_checkpoint_lock(self, store: LocalFileStore) -> None:

@@ -59,6 +59,7 @@ class Db:
         self.found = found
         self.meta = found.meta
         self.state, self.next_oid, self.data_end = found.state, found.next_oid, found.data_end
+        self.durable = self.state
         self.cut: cp.Cut | None = None
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class Db:
                 self.store.sync_data()
             assert lib.dbz_delta_reserve(self.seg, self.index, entries.count) == 0
             self.store.append(
-                kind=fmt.COMMIT, epoch=self.store.epoch, state=self.state + 1, durable=self.state, next_oid=self.next_oid, body=body
+                kind=fmt.COMMIT, epoch=self.store.epoch, state=self.state + 1, durable=self.durable, next_oid=self.next_oid, body=body
             )
             assert lib.dbz_delta_apply(self.seg, self.index, entries.array, entries.count) == 0
             self.data_end += len(data)
@@ -96,9 +97,14 @@ class Db:
         finally:
             work.close()
         if sync:
-            self.store.sync_log()
-            self.store.mark_durable(self.state)
+            self.sync()
         return self.state
+
+    def sync(self) -> None:
+        """Acknowledge everything committed so far."""
+        self.store.sync_log()
+        self.durable = self.state
+        self.store.mark_durable(self.state)
 
     def checkpoint(self) -> None:
         """A whole checkpoint; after an error the next call goes on with the same cut."""

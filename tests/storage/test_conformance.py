@@ -26,10 +26,10 @@ class TestLocalFileStore(StoreConformance):
     def crash(self) -> None:
         """Give up descriptors as the kernel would: no method of the store runs."""
         for store in self.opened:
-            for fd in (store._lock_fd, store._fd, store._forced_fd, store._writer.fd if store._writer else -1):
+            for fd in (store._lock_fd, store._fd, store._begun_fd, store._writer.fd if store._writer else -1):
                 if fd >= 0:
                     os.close(fd)
-            store._lock_fd = store._fd = store._forced_fd = -1
+            store._lock_fd = store._fd = store._begun_fd = -1
             store._writer, store._epoch = None, 0
         self.opened.clear()
 
