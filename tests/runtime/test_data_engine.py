@@ -1,4 +1,4 @@
-"""The data engine against a plain model: random programs of commits, checkpoints and reads of every state, through the Python facade."""
+"""The data engine against a plain model: random programs of commits, checkpoints and reads of every state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
-from dbzero.runtime.batch import Batch, body_entries, merge, read_free_page, write_free_page
+from dbzero.runtime.batch import Batch, Entries, body_entries, merge, read_free_page, write_free_page
 from dbzero.runtime.reader import OID_LOG, REF_TOMBSTONE, Reader
 
 PAGE = 4096
@@ -88,8 +88,6 @@ class Store:
         entries = ffi.new("dbz_entry[]", max(n, 1))
         assert lib.dbz_delta_copy(self.seg, self.prefix, 1, entries, n) == n
         self.checkpoints += 1
-        from dbzero.runtime.batch import Entries
-
         merged = merge(self.reader, self.root, self.depth, self.checkpoints, Entries(entries, n), self.allocate)
         for address, page in merged.pages:
             assert os.pwrite(self.fd, page, address) == PAGE
@@ -214,7 +212,8 @@ def run(seed: int, commits: int, *, by_descriptor: bool, cache: int) -> None:
                 orphans = [e.oid for e in s.reader.scan(s.root, s.depth, orphans=True)]
                 assert orphans == [oid for oid in everything if counts.get(oid) == 0]
                 some = everything[len(everything) // 2] if everything else 16
-                assert [e.oid for e in s.reader.scan(s.root, s.depth, start=some)] == [o for o in everything if o >= some]
+                from_there = [e.oid for e in s.reader.scan(s.root, s.depth, start=some)]
+                assert from_there == [oid for oid in everything if oid >= some]
             s.checkpoint()
         if not by_descriptor:
             assert s.supplied
