@@ -1,7 +1,7 @@
 """Reading one prefix: the typed face of ``csrc/reader.h``.
 
-A :class:`Reader` looks objects up at any state through the shared page cache. It belongs to one thread at a time. What a
-call returns is copied: nothing here hands out memory that a later call would change.
+A :class:`Reader` looks objects up at any state through the shared page cache. It belongs to one thread at a time. What
+a call returns is copied: nothing here hands out memory that a later call would change.
 """
 
 from __future__ import annotations
@@ -75,13 +75,20 @@ class Reader:
         name: prefix name, for error messages.
         path: page file, for error messages.
         fd: descriptor of the page file (borrowed), or -1 to read pages through `supply`.
-        supply: ``supply(address) -> bytes`` reads one page; needed when `fd` is -1.
+        supply: ``supply(address, length) -> bytes`` reads whole pages, short where the file ends; needed when `fd` is -1.
     """
 
     __slots__ = ("_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
 
     def __init__(
-        self, seg: Any, prefix: int, *, name: str, path: str, fd: int = -1, supply: Callable[[int], bytes] | None = None
+        self,
+        seg: Any,
+        prefix: int,
+        *,
+        name: str,
+        path: str,
+        fd: int = -1,
+        supply: Callable[[int, int], bytes] | None = None,
     ) -> None:
         self.seg = seg
         self.prefix = prefix
@@ -123,9 +130,14 @@ class Reader:
         if rc == codes.MISS and self.supply is not None:
             handle = self.handle
             address = lib.dbz_reader_missing(handle)
-            page = self.supply(address)[:PAGE]
-            rc = lib.dbz_page_supply(handle, address, page, len(page))
-            if rc == 0:
+            wanted = lib.dbz_reader_missing_bytes(handle)
+            read = self.supply(address, -(-wanted // PAGE) * PAGE)
+            for at in range(0, max(len(read), 1), PAGE):
+                page = read[at : at + PAGE]
+                rc = lib.dbz_page_supply(handle, address + at, page, len(page))
+                if rc:
+                    break
+            else:
                 return True
         self._raise(rc, what)
 

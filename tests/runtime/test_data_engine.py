@@ -48,9 +48,9 @@ class Store:
             return Reader(self.seg, self.prefix, name="p", path="p.db0", fd=self.fd)
         return Reader(self.seg, self.prefix, name="p", path="p.db0", supply=self.supply)
 
-    def supply(self, address: int) -> bytes:
+    def supply(self, address: int, length: int) -> bytes:
         self.supplied += 1
-        return os.pread(self.fd, PAGE, address)
+        return os.pread(self.fd, length, address)
 
     def begin(self, **options: int) -> Batch:
         return Batch(self.reader, self.state + 1, self.data_end, **options)
@@ -291,6 +291,27 @@ def test_references_to_nothing_are_refused_and_the_batch_goes_on(store: Store) -
     batch.put(999, b"")
     store.commit(batch)
     assert store.reader.refcount(999, store.state) == 1
+
+
+@pytest.mark.parametrize("cache", [64 << 10, 64 << 20])
+def test_a_big_payload_is_supplied_at_once(cache: int) -> None:
+    s = Store(cache=cache)
+    payload = os.urandom(10_000_000)
+    batch = s.begin()
+    batch.put(16, payload)
+    s.commit(batch)
+    reader = s.open(by_descriptor=False)
+    assert reader.read(16, 2) == (payload, 0)
+    assert s.supplied < 5
+    os.ftruncate(s.fd, 9_000_000)
+    reader = s.open(by_descriptor=False)
+    s.supplied = 0
+    lib.dbz_prefix_reset(s.seg, s.prefix, 5, 6)
+    assert lib.dbz_prefix_start(s.seg, s.prefix, 1, s.state, s.data_end, 16, 0) == 0
+    with pytest.raises(errors.CorruptError, match="address leads outside the file"):
+        s.open(by_descriptor=False).bytes_at(4 * PAGE, 9_500_000)
+    assert s.supplied < 15
+    s.close()
 
 
 def test_damage_is_named(store: Store) -> None:
