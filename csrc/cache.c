@@ -103,7 +103,6 @@ void dbz_reader_free(dbz_reader *r)
 {
     if (!r)
         return;
-    statistics(r);
     spares_clear(r);
     dbz_buf_free(&r->page);
     for (unsigned i = 0; i < DBZ_RAW_BUFS; i++)
@@ -124,7 +123,7 @@ int dbz_call_begin(dbz_reader *r)
     if (atomic_load_explicit(&r->slot->cache_key, memory_order_acquire) != r->cache_key)
         return DBZ_E_RETRY;
     r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);
-    if (r->hits > 8192)
+    if (r->hits + r->misses > 1024)
         statistics(r);
     return 0;
 }

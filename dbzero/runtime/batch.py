@@ -54,7 +54,7 @@ class Batch:
     After an error the batch is as before the call, unless the docstring says otherwise.
     """
 
-    __slots__ = ("_handle", "_zero", "reader", "state")
+    __slots__ = ("_handle", "_keep", "_zero", "reader", "state")
 
     def __init__(self, reader: Reader, state: int, address: int, *, base: int | None = None, fresh: int = 0) -> None:
         out = ffi.new("dbz_batch **")
@@ -64,6 +64,7 @@ class Batch:
         if rc:
             raise ValueError(f"state {state} on base {base}, address {address}")
         self._handle = ffi.gc(out[0], lib.dbz_batch_free)
+        self._keep = reader.handle  # the batch points to it
         self.reader = reader
         self.state = state
         self._zero = ffi.new("uint64_t[]", 1024)

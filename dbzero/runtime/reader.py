@@ -70,12 +70,12 @@ class Reader:
     """Handle for reading one prefix through a mapped segment.
 
     Args:
-        seg: the ``dbz_seg *`` of the mapping; kept alive by the caller for as long as the reader.
+        seg: the ``dbz_seg *`` of the mapping; the caller closes every reader before it unmaps.
         prefix: index of the prefix slot.
         name: prefix name, for error messages.
         path: page file, for error messages.
         fd: descriptor of the page file (borrowed), or -1 to read pages through `supply`.
-        supply: ``supply(address, length) -> bytes`` reads whole pages, short where the file ends; needed when `fd` is -1.
+        supply: ``supply(address, length) -> bytes`` reads whole pages, short where the file ends; for `fd` -1.
     """
 
     __slots__ = ("_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
@@ -115,10 +115,8 @@ class Reader:
         return self._handle
 
     def close(self) -> None:
-        """Give the handle back. The descriptor stays open."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            ffi.release(handle)
+        """Let go of the handle; a batch that is still being built keeps it until it ends. The descriptor stays open."""
+        self._handle = None
 
     def settle(self, rc: int, what: str) -> bool:
         """Deal with a call's negative result: True when it is to be repeated (a page was supplied), else it raises.

@@ -17,7 +17,7 @@ from dbzero.runtime.reader import OID_LOG, REF_TOMBSTONE, Reader
 
 PAGE = 4096
 ROOT = bytes(range(16))
-CALM = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+CALM = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Store:
@@ -337,6 +337,16 @@ def test_a_closed_reader_says_so(store: Store) -> None:
         reader.get(16, 1)
     with pytest.raises(errors.ClosedError):
         reader.read(16, 1)
+
+
+def test_a_batch_outlives_its_readers_close(store: Store) -> None:
+    reader = store.open()
+    batch = Batch(reader, store.state + 1, store.data_end)
+    reader.close()
+    del reader
+    batch.put(16, b"x")
+    batch.seal(1)
+    assert batch.entries().count == 2
 
 
 def test_malformed_bodies_are_refused(store: Store) -> None:
