@@ -67,7 +67,7 @@ class Prefix:
             name=store.prefix,
             path=store.path,
             fd=store.fileno(),
-            supply=lambda address: store.read_page(address, fmt.PAGE),
+            supply=store.read_page,
         )
 
     # --- opening ---------------------------------------------------------------------------------------------------------------------------
