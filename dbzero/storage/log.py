@@ -251,6 +251,8 @@ def plan(prefix: str, files: tuple[LogFile, ...], meta: Meta) -> list[Span]:
     stop: tuple[int, int] | None = None
     while number >= meta.redo:
         file = by_number.get(number)
+        if file is None and number < files[0].number:
+            break  # what the oldest one continues from was in the page file once
         if file is None:
             raise errors.CorruptError(
                 f"prefix {prefix!r}: log file number {number} is missing, number {spans[-1].file.number} continues from it; restore it from a copy"
