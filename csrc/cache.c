@@ -167,8 +167,8 @@ static int spare_keep(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t 
 
 /* --- filling --- */
 
-/* The filler named by an odd version can write no more. */
-static int filler_dead(dbz_reader *r, uint64_t version)
+/* The filler named by an odd version can write no more. `ask`: a system call may be spent on it. */
+static int filler_dead(dbz_reader *r, uint64_t version, int ask)
 {
     uint32_t slot = (uint32_t)(version >> 1) & 0x1fff;
     if (slot == 0 || slot > DBZ_PROCS)
@@ -176,9 +176,7 @@ static int filler_dead(dbz_reader *r, uint64_t version)
     uint64_t now = atomic_load_explicit(&dbz_seg_proc(r->seg, slot - 1)->generation, memory_order_acquire);
     if (((now ^ version >> 14) & 0xffff) != 0)
         return 1;
-    if (r->seg->slot == (int)slot - 1)
-        return 0;
-    return dbz_proc_alive(r->seg, slot - 1) == 0;
+    return ask && r->seg->slot != (int)slot - 1 && dbz_proc_alive(r->seg, slot - 1) == 0;
 }
 
 /* Pick the frame to overwrite and claim it. Returns its index, or -1 when every way is busy. */
@@ -189,18 +187,14 @@ static int64_t claim(dbz_reader *r, uint64_t set, uint64_t tag, uint64_t page, u
     for (int round = 0; round < 4; round++) {
         int64_t victim = -1;
         uint64_t seen = 0;
-        int rank = 0;        /* 4 same page, 3 never used, 2 filler's slot was wiped, 1 not used lately (or anything on the last rounds) */
+        int rank = 0;        /* 4 same page, 3 never used, 2 its filler died, 1 not used lately (or anything on the last rounds) */
         for (uint32_t w = 0; w < DBZ_WAYS && rank < 4; w++) {
             uint64_t i = base + ((r->hand + w) & (DBZ_WAYS - 1));
             dbz_frame *f = &r->heads[i];
             uint64_t v = atomic_load_explicit(&f->version, memory_order_acquire);
             int score = 0;
             if (v & 1) {
-                uint32_t slot = (uint32_t)(v >> 1) & 0x1fff;
-                if (rank >= 2 || slot == 0 || slot > DBZ_PROCS)
-                    continue;
-                uint64_t now = atomic_load_explicit(&dbz_seg_proc(r->seg, slot - 1)->generation, memory_order_acquire);
-                if (((now ^ v >> 14) & 0xffff) != 0 || (round == 3 && filler_dead(r, v)))
+                if (rank < 2 && filler_dead(r, v, round == 3 || (r->hand & 15) == 0))
                     score = 2;
             } else if (v == 0) {
                 score = 3;

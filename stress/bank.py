@@ -140,13 +140,15 @@ def write(root: str, seed: int, limit: int, pause: float) -> int:
 def read(root: str) -> int:
     """Follow the writer for ever, testing every state that holds still for as long as a look at it takes."""
     db0.init(root, autocommit=False)
+    patience = time.monotonic() + 20
     while True:
         try:
             db0.open(PREFIX, "r")
             if db0.exists(Bank):
                 break
         except RuntimeError:  # not created yet
-            pass
+            if time.monotonic() > patience:
+                raise
         time.sleep(0.01)
     bank = db0.fetch(Bank)
     checks = seen = 0

@@ -208,6 +208,15 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
     return made  # type: ignore[return-value]
 
 
+def _construct(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+    from dbzero.model import construction  # it needs this module; from now on C calls it directly
+
+    return construction.construct(cls, args, kwargs)
+
+
+base.set_construct_hook(_construct)
+
+
 @memo(id="dbzero-software/dbzero/MemoBase")
 class MemoBase:
     """Stands for some memo object whose class is not known in this process. Its attributes can be read by name."""

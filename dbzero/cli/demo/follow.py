@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 
 import dbzero as db0
+from dbzero import errors
 
 from . import answers
 from .model import Library
@@ -50,6 +51,6 @@ def _there(prefix: str) -> bool:
     """Whether the prefix can be read already, and has its root object."""
     try:
         db0.open(prefix, "r")
-    except db0.Error:
+    except errors.PrefixError:  # not made yet
         return False
     return bool(db0.exists(Library))
