@@ -115,7 +115,9 @@ def test_both_meta_slots(segment: Segment) -> None:
 
 
 def test_data_and_tables(segment: Segment) -> None:
-    """Records, table pages, free list: read wrong is impossible; the checker sees every flip in a page and record that is in use."""
+    """Records, table pages, free list: read wrong is impossible; the checker sees every flip in a page and record
+    that is in use.
+    """
     disk, content = build(segment)
     store = MemoryStore.on(disk, writable=False)
     meta = store.read_meta()
@@ -140,7 +142,7 @@ def test_truncated_page_file(segment: Segment) -> None:
         fd = disk.open(PAGE_FILE, 2)
         clean = disk.files()[PAGE_FILE]
         disk.ftruncate(fd, length)
-        with pytest.raises((errors.CorruptError, errors.NotAStoreError), match="memory.db0"):
+        with pytest.raises((errors.CorruptError, errors.NotAStoreError), match=r"memory\.db0"):
             MemoryStore.on(disk)
         disk.ftruncate(fd, size)
         disk.poke(PAGE_FILE, 0, clean)

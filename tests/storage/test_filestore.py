@@ -25,7 +25,27 @@ from tests.storage.conformance import begin, bodies, checkpoint, commit
 open_store = LocalFileStore.open
 
 
-@pytest.mark.parametrize("name", ["", "/", "//a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/..", "a/./b", "a\0b", "x" * 250, "\ud800", "a.db0/b", "a.redo.1/b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        "//a",
+        "a/",
+        "a//b",
+        ".",
+        "..",
+        "../a",
+        "a/../b",
+        "a/..",
+        "a/./b",
+        "a\0b",
+        "x" * 250,
+        "\ud800",
+        "a.db0/b",
+        "a.redo.1/b",
+    ],
+)
 def test_bad_names(tmp_path: pathlib.Path, name: str) -> None:
     with pytest.raises(errors.PrefixError, match="prefix name"):
         open_store(tmp_path, name)
@@ -178,7 +198,9 @@ os._exit(9)
 
 def test_lease_dies_with_its_process(tmp_path: pathlib.Path) -> None:
     root = pathlib.Path(__file__).parents[2]
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root
+    )
     assert child.stdin is not None and child.stdout is not None
     assert child.stdout.readline() == b"2\n"
     store = open_store(tmp_path, "p")
