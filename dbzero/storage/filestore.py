@@ -41,6 +41,7 @@ _CHECKPOINT_BYTE: Final = 1
 _CREATE_BYTE: Final = 2
 _LEASE_BYTE: Final = 16  # plus the generation
 _LONGEST_SLEEP: Final = 0.02
+_READ_ATTEMPTS: Final = 3
 
 
 _P = ParamSpec("_P")
@@ -756,16 +757,23 @@ class LocalFileStore:
         """
         if self._fd < 0:
             raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        tail = log.Tail(0, meta.state, meta.chain, 0, meta.data_end, meta.data_end)
-        try:
-            yield from log.read_frames(self._system, self.prefix, self.base, self._identity.file_id, meta, tail)
-        except errors.StorageError as exc:
-            if self.read_meta().checkpoint != meta.checkpoint:
-                raise errors.CheckpointMovedError(
-                    f"prefix {self.prefix!r}: a checkpoint was put in force while the log behind checkpoint {meta.checkpoint} was read; read the meta again"
-                ) from exc
-            raise
-        self._tail = tail
+        for attempt in range(_READ_ATTEMPTS):
+            tail = log.Tail(0, meta.state, meta.chain, 0, meta.data_end, meta.data_end)
+            begun = False
+            try:
+                for frame in log.read_frames(self._system, self.prefix, self.base, self._identity.file_id, meta, tail):
+                    begun = True
+                    yield frame
+                self._tail = tail
+                return
+            except errors.StorageError as exc:
+                if self.read_meta().checkpoint != meta.checkpoint:
+                    raise errors.CheckpointMovedError(
+                        f"prefix {self.prefix!r}: a checkpoint was put in force while the log behind checkpoint "
+                        f"{meta.checkpoint} was read; read the meta again"
+                    ) from exc
+                if begun or attempt == _READ_ATTEMPTS - 1:
+                    raise  # otherwise a log file that held nothing may just have been deleted
 
     @property
     def tail(self) -> log.Tail | None:

@@ -143,14 +143,12 @@ class System:
 
     def file_system(self, path: str) -> int:
         """statfs(2) magic number of the file system `path` is on."""
-        import ctypes
+        from .._engine import lib
 
-        buffer = ctypes.create_string_buffer(512)
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.statfs(os.fsencode(path), buffer) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), path)
-        return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF
+        magic = int(lib.dbz_fs_type(os.fsencode(path)))
+        if magic < 0:
+            raise OSError(-magic, os.strerror(-magic), path)
+        return magic
 
     def real_fd(self, fd: int) -> int:
         """The descriptor as C may use it, -1 when there is none."""
