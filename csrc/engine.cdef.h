@@ -93,6 +93,8 @@ int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t sta
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 
+int64_t dbz_fs_type(const char *path);
+
 int dbz_watch_open(const char *directory);
 int dbz_watch_wait(int fd, int64_t timeout_ns);
 

@@ -275,6 +275,10 @@ int dbz_proc_count(dbz_seg *seg);            /* live slots */
 /* 1 when this process is the only live one attached (caller holds the root's file lock). */
 int dbz_proc_alone(dbz_seg *seg);
 
+/* --- fstype.c */
+/* statfs(2) magic number of the file system `path` is on, or a negative errno. */
+int64_t dbz_fs_type(const char *path);
+
 /* --- pins.c ------------------------------------------------------------------------------------------------------------------------------ */
 int dbz_pin(dbz_seg *seg, uint32_t prefix, uint64_t state);     /* pin number >= 0, DBZ_E_RETRY when below the floor; a full slot raises pin_all and returns DBZ_PINS */
 void dbz_unpin(dbz_seg *seg, int pin);
