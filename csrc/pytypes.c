@@ -297,7 +297,10 @@ static int persistent_setattro(PyObject *self, PyObject *name, PyObject *value)
 static PyObject *persistent_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     if ((PyTuple_Size(args) > 0 || (kwargs != NULL && PyDict_Size(kwargs) > 0)) && (initproc)PyType_GetSlot(type, Py_tp_init) == object_init) {
-        PyErr_Format(PyExc_TypeError, "%R takes no arguments", type);
+        PyObject *name = PyObject_GetAttrString((PyObject *)type, "__qualname__");
+        if (name != NULL)
+            PyErr_Format(PyExc_TypeError, "%S() takes no arguments", name);
+        Py_XDECREF(name);
         return NULL;
     }
     class_info *info = dbz_class_info(type);
@@ -528,9 +531,6 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_persistent", "Base types of stored objects.", -1, functions, NULL, NULL, NULL, NULL};
-
 static int add_names(PyObject *module)
 {
     static const struct { PyObject **where; const char *text; } names[] = {
@@ -550,22 +550,27 @@ static int add_names(PyObject *module)
     return dbz_empty_tuple == NULL ? -1 : 0;
 }
 
-PyMODINIT_FUNC PyInit__persistent(void)
+static int execute(PyObject *module)
 {
     static int64_t home = -1;      /* the tables are process-wide: one interpreter may use them */
     int64_t here = PyInterpreterState_GetID(PyInterpreterState_Get());
     if (home != -1) {
         PyErr_SetString(PyExc_ImportError, here == home ? "dbzero's base types are loaded already" : "dbzero cannot be used from a second interpreter of one process");
-        return NULL;
+        return -1;
     }
-    PyObject *module = PyModule_Create(&definition);
-    if (module == NULL)
-        return NULL;
     if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0
-        || PyModule_AddFunctions(module, dbz_meta_functions) < 0) {
-        Py_DECREF(module);
-        return NULL;
-    }
+        || PyModule_AddFunctions(module, dbz_meta_functions) < 0)
+        return -1;
     home = here;
-    return module;
+    return 0;
+}
+
+static PyModuleDef_Slot definition_slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_persistent", "Base types of stored objects.", 0, functions, definition_slots, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__persistent(void)
+{
+    return PyModuleDef_Init(&definition);
 }

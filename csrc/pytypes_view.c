@@ -162,7 +162,7 @@ uint64_t dbz_next_oid(ViewCore *v)
         Py_DECREF(r);
         if (!ok)
             return 0;
-        if (first == 0 || count == 0 || first + count > (UINT64_C(1) << 48)) {
+        if (first == 0 || count == 0 || first >> 48 || count >> 48 || first + count > (UINT64_C(1) << 48)) {
             PyErr_SetString(PyExc_SystemError, "_reserve_oids() gave no usable object ids");
             return 0;
         }
@@ -430,6 +430,7 @@ static PyObject *view_settle_all(PyObject *self, PyObject *unused)
         Py_DECREF(p);
     }
     free(saving);
+    v->stuck = 0;
     int rc = dbz_op_outermost() ? dbz_trim(v, NULL) : 0;
     dbz_op_release();
     if (rc < 0)
@@ -471,11 +472,11 @@ static PyObject *view_admit_unfinished(PyObject *self, PyObject *obj)
 
 static PyObject *view_settle(PyObject *self, PyObject *args)
 {
-    PyObject *obj;
-    unsigned long long weight;
-    if (!PyArg_ParseTuple(args, "OK:settle", &obj, &weight))
+    PyObject *obj, *number;
+    if (!PyArg_ParseTuple(args, "OO!:settle", &obj, &PyLong_Type, &number))
         return NULL;
-    Persistent *p = persistent_arg(obj, (ViewCore *)self);
+    unsigned long long weight = PyLong_AsUnsignedLongLong(number);
+    Persistent *p = PyErr_Occurred() ? NULL : persistent_arg(obj, (ViewCore *)self);
     if (p == NULL)
         return NULL;
     settle(p, weight);

@@ -239,8 +239,15 @@ class View(ViewCore):  # type: ignore[misc]
                 obj = self.ghost(cls, oid)
                 if type(obj) is cls:
                     base.fill(obj, (CLASS_OID_NAME,), [code])
-                return obj
-        return self.ghost(cls, oid)
+                return self._checked(obj, cls)
+        obj = self.ghost(cls, oid)
+        return obj if type(obj) is cls else self._checked(obj, cls)
+
+    def _checked(self, obj: Any, cls: type) -> Any:
+        # A live object may be of another memo class: one that was redefined or unknown when it was loaded.
+        if type(obj) is cls or (obj._p_flags & base.MEMO and base.class_flags(cls) is not None):
+            return obj
+        raise self.corrupt(obj._p_oid, f"it is a {type(obj).__name__}, but a reference calls it a {cls.__name__}")
 
     def get(self, oid: int, expected: type | None = None) -> Any:
         """The object with that OID, or None when it does not exist at the view's state.
