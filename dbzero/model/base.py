@@ -45,6 +45,7 @@ operation = _persistent.operation
 state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
+snapshot = _persistent.snapshot
 set_dict_descriptor = _persistent.set_dict_descriptor
 materialize = _persistent.materialize
 construct = _persistent.construct

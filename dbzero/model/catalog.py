@@ -92,7 +92,7 @@ class ClassRecord(_Schema):
     @classmethod
     def make(cls, view: Any, data: ClassData) -> ClassRecord:
         """A new class record in a writable view."""
-        record = cast(ClassRecord, cls.__new__(cls))
+        record = cls.__new__(cls)
         record._fill(data)
         return cast(ClassRecord, view.adopt(record))
 
@@ -161,7 +161,7 @@ class Catalogue(_Schema):
     @classmethod
     def make(cls, view: Any) -> Catalogue:
         """The catalogue of a fresh prefix."""
-        catalogue = cast(Catalogue, cls.__new__(cls))
+        catalogue = cls.__new__(cls)
         _set_data(catalogue, {})
         return cast(Catalogue, view.adopt(catalogue, kinds.CATALOGUE_OID))
 

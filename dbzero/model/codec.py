@@ -46,7 +46,7 @@ ATOMS = frozenset((type(None), bool, int, float, str, bytes))
 
 REFERENCE, BIG_INT, WILD_STR, DATE, DATETIME, TIME, TIMEDELTA, DECIMAL, UUID, COMPLEX = range(1, 11)
 
-_encode = msgspec.msgpack.Encoder().encode
+encode_plain = _encode = msgspec.msgpack.Encoder().encode
 _Ext = msgspec.msgpack.Ext
 _Persistent = base.Persistent
 _EPOCH = dt.datetime(1, 1, 1)

@@ -48,7 +48,7 @@ def _no_vars(self: Any, value: Any = None) -> None:
 
 
 def _str(self: Any) -> str:
-    cls = type(self)
+    cls: Any = type(self)
     if cls.__repr__ is not object.__repr__:
         return repr(self)
     if self._p_flags & (base.INIT | base.CLOSED) or self._p_view is None:
@@ -71,7 +71,7 @@ _DICT = property(_vars, _no_vars, _no_vars, "A fresh dict of the stored attribut
 class MemoObject(_Root):
     """Base of every memo class."""
 
-    __dict__ = _DICT  # type: ignore[assignment]
+    __dict__ = _DICT
     __str__ = _str
     _p_encode = _encode
     _p_decode = _decode
@@ -205,7 +205,8 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
     slow = info.singleton or info.prefix is not None or info.moves
     base.register_class(made, (base.CLASS_SLOW if slow else 0) | (base.CLASS_IMMUTABLE if flags & IMMUTABLE else 0))
     kinds.register_class(info.key, made)
-    return made  # type: ignore[return-value]
+    result: T = made
+    return result
 
 
 def _construct(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:

@@ -11,9 +11,9 @@ from typing import Any, NoReturn, Protocol, cast
 
 from dbzero.errors import ClosedError, CorruptError, ExpiredError, ImmutableError, ReadOnlyError, ReferenceError
 from dbzero.model import base, kinds
-from dbzero.model.base import ViewCore, operation
+from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
-from dbzero.model.codec import decode_values, encode_values, make_decoder, read_varint, varint
+from dbzero.model.codec import decode_values, encode_plain, encode_values, make_decoder, read_varint, varint
 from dbzero.model.values import convert_attribute
 
 OID_BATCH = 64, 4096  # OIDs reserved at first, and at most, at a time
@@ -52,12 +52,14 @@ Plan = tuple[bytes, tuple[str, ...], bool, bool]
 class Layout:
     """One class in one view: its record, and for every tuple of field names in use how to write an object that has them."""
 
-    __slots__ = ("oid", "plans", "record")
+    __slots__ = ("common", "common_head", "oid", "plans", "record")
 
     def __init__(self, record: ClassRecord) -> None:
         self.record = record
         self.oid: int = record._p_oid
         self.plans: dict[tuple[str, ...], Plan] = {}
+        self.common: tuple[str, ...] = ()  # the names that the object written last had, if it had a shape and nothing else
+        self.common_head = b""
 
     def plan(self, names: tuple[str, ...]) -> Plan:
         """How to write an object whose dict has those keys."""
@@ -290,15 +292,24 @@ class View(ViewCore):  # type: ignore[misc]
 
     def encode_memo(self, obj: Any) -> tuple[bytes, list[int]]:
         """Payload and references of a memo object."""
-        fields = base.state(obj)
         cls = type(obj)
         layout = self._layouts.get(cls)
+        if layout is not None and layout.common:
+            values = snapshot(obj, layout.common)
+            if values is not None:
+                try:
+                    return layout.common_head + encode_plain(values), []
+                except (OverflowError, UnicodeEncodeError):
+                    pass
+        fields = base.state(obj)
         if layout is None:
             layout = self._layout_of_unknown(obj) if cls is kinds.unknown and CLASS_OID_NAME in fields else self.layout(cls)
         names = tuple(fields)
         plan = layout.plans.get(names) or layout.plan(names)
         head, stored, all_of_them, inline = plan
         values = list(fields.values()) if all_of_them else [fields[name] for name in stored]
+        if all_of_them and not inline:
+            layout.common, layout.common_head = names, head
         if inline:
             values = [len(stored), *map(pack_name, stored), *values]
         body, refs = encode_values(values)
@@ -381,7 +392,7 @@ class View(ViewCore):  # type: ignore[misc]
 
     def has_changes(self) -> bool:
         """Whether a commit has anything to do."""
-        return self.dirty_count > 0 or self.orphan_count > 0
+        return bool(self.dirty_count > 0 or self.orphan_count > 0)
 
     def take_dirty(self) -> list[Any]:
         """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it returns nothing: encoding may change
