@@ -50,7 +50,7 @@ def _no_vars(self: Any, value: Any = None) -> None:
 def _str(self: Any) -> str:
     cls: Any = type(self)
     if cls.__repr__ is not object.__repr__:
-        return repr(self)
+        return str(repr(self))
     if self._p_flags & (base.INIT | base.CLOSED) or self._p_view is None:
         return object.__repr__(self)
     return f"<{cls.__module__}.{cls.__qualname__} instance uuid={uuid_of(self)}>"
@@ -100,7 +100,8 @@ def class_info(cls: Any) -> MemoClass | None:
 
 
 def module_name(cls: type) -> str:
-    """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the script's file stem."""
+    """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the
+    script's file stem."""
     module = cls.__module__
     if module == "__main__":
         main = sys.modules.get("__main__")
@@ -169,7 +170,12 @@ def memo(
     for name, text in (("prefix", prefix), ("id", id)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"memo() option {name} must be a str or None, not {type(text).__name__}")
-    for name, flag in (("no_default_tags", no_default_tags), ("no_cache", no_cache), ("immutable", immutable), ("access_control", access_control)):
+    for name, flag in (
+        ("no_default_tags", no_default_tags),
+        ("no_cache", no_cache),
+        ("immutable", immutable),
+        ("access_control", access_control),
+    ):
         if not isinstance(flag, bool):
             raise TypeError(f"memo() option {name} must be a bool, not {type(flag).__name__}")
     flags = (

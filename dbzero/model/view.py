@@ -1,7 +1,7 @@
 """A view: the live objects of one prefix at one state, and the way between objects and records.
 
-The identity map, the dirty list and eviction are C (:class:`dbzero.model.base.ViewCore`); here is what they call: loading, conversion, refusal, OIDs; and what a commit
-needs of the objects.
+The identity map, the dirty list and eviction are C (:class:`dbzero.model.base.ViewCore`); here is what they call:
+loading, conversion, refusal, OIDs; and what a commit needs of the objects.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ Plan = tuple[bytes, tuple[str, ...], bool, bool]
 
 
 class Layout:
-    """One class in one view: its record, and for every tuple of field names in use how to write an object that has them."""
+    """One class in one view: its record, and for every tuple of field names in use how to write an object that has
+    them."""
 
     __slots__ = ("common", "common_head", "oid", "plans", "record")
 
@@ -58,7 +59,8 @@ class Layout:
         self.record = record
         self.oid: int = record._p_oid
         self.plans: dict[tuple[str, ...], Plan] = {}
-        self.common: tuple[str, ...] = ()  # the names that the object written last had, if it had a shape and nothing else
+        # The names of the object written last that had a shape and nothing else, and its payload head.
+        self.common: tuple[str, ...] = ()
         self.common_head = b""
 
     def plan(self, names: tuple[str, ...]) -> Plan:
@@ -100,7 +102,7 @@ class View(ViewCore):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
 
-    # --- called from C ---------------------------------------------------------------------------------------------------------------------
+    # --- called from C -----------------------------------------------------------------------------------------------
 
     def _load(self, obj: Any) -> int:
         oid = obj._p_oid
@@ -111,7 +113,9 @@ class View(ViewCore):  # type: ignore[misc]
         else:
             found = self.records.read(oid, self.state)
             if found is None:
-                raise ReferenceError(f"Memo instance expired: object {oid} of prefix {self.name!r} does not exist at state {self.state}")
+                raise ReferenceError(
+                    f"Memo instance expired: object {oid} of prefix {self.name!r} does not exist at state {self.state}"
+                )
             payload, refcount = found
         obj._p_decode(payload)
         if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
@@ -135,10 +139,15 @@ class View(ViewCore):  # type: ignore[misc]
     def _refuse(self, obj: Any, writing: bool) -> NoReturn:
         flags = obj._p_flags
         if flags & base.CLOSED or self.closed:
-            raise ClosedError(f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again")
+            raise ClosedError(
+                f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again"
+            )
         if flags & base.EXPIRED:
             kind = ExpiredError if writing else ReferenceError
-            raise kind(f"Memo instance expired: object {obj._p_oid} of prefix {self.name!r} was deleted, or its construction failed")
+            raise kind(
+                f"Memo instance expired: object {obj._p_oid} of prefix {self.name!r} was deleted, or its "
+                f"construction failed"
+            )
         if flags & base.IMMUTABLE:
             raise ImmutableError("Cannot modify an immutable memo object")
         self._refuse_write()
@@ -146,7 +155,7 @@ class View(ViewCore):  # type: ignore[misc]
     def _refuse_write(self) -> NoReturn:
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
 
-    # --- classes ---------------------------------------------------------------------------------------------------------------------------
+    # --- classes -----------------------------------------------------------------------------------------------------
 
     @property
     def catalogue(self) -> Catalogue | None:
@@ -164,11 +173,15 @@ class View(ViewCore):  # type: ignore[misc]
         if record is None:
             found = self.ghost(ClassRecord, oid)
             if not isinstance(found, ClassRecord):
-                raise CorruptError(f"prefix {self.name!r}: object {oid} is named as a class, but it is none; run a check of the prefix")
+                raise CorruptError(
+                    f"prefix {self.name!r}: object {oid} is named as a class, but it is none; run a check of the prefix"
+                )
             try:
                 found._p_activate()
             except ReferenceError:
-                raise CorruptError(f"prefix {self.name!r}: class record {oid} is missing; run a check of the prefix") from None
+                raise CorruptError(
+                    f"prefix {self.name!r}: class record {oid} is missing; run a check of the prefix"
+                ) from None
             record = self._records[oid] = found
         return record
 
@@ -179,7 +192,8 @@ class View(ViewCore):  # type: ignore[misc]
         return self.class_record(oid) if oid else None
 
     def layout(self, cls: type) -> Layout:
-        """The layout of a memo class; enters it in the catalogue if it is new. ReadOnlyError when it is and the view is read-only."""
+        """The layout of a memo class; enters it in the catalogue if it is new. ReadOnlyError when it is and the view
+        is read-only."""
         found = self._layouts.get(cls)
         if found is None:
             with operation:
@@ -190,7 +204,11 @@ class View(ViewCore):  # type: ignore[misc]
         if not self.writable:
             self._refuse_write()
         info = cls._p_class
-        bases = [self.layout(parent).oid for parent in cls.__mro__[1:] if "_p_class" in vars(parent) and vars(parent)["_p_class"].key]
+        bases = [
+            self.layout(parent).oid
+            for parent in cls.__mro__[1:]
+            if "_p_class" in vars(parent) and vars(parent)["_p_class"].key
+        ]
         catalogue = self.catalogue
         if catalogue is None:
             catalogue = self._catalogue = Catalogue.make(self)
@@ -230,10 +248,11 @@ class View(ViewCore):  # type: ignore[misc]
         self._types[code] = found
         return found
 
-    # --- objects ---------------------------------------------------------------------------------------------------------------------------
+    # --- objects -----------------------------------------------------------------------------------------------------
 
     def reference(self, oid: int, code: int) -> Any:
-        """The live object with that OID, or a ghost of the class that `code` names. Nothing of the object is read. CorruptError: there is no such class."""
+        """The live object with that OID, or a ghost of the class that `code` names. Nothing of the object is read.
+        CorruptError: there is no such class."""
         cls = self._types.get(code) if self._types_version == kinds.version else None
         if cls is None:
             cls = self._resolve(code)
@@ -288,7 +307,10 @@ class View(ViewCore):  # type: ignore[misc]
 
     def corrupt(self, oid: int, problem: object) -> CorruptError:
         """The error for damage in an object's record."""
-        return CorruptError(f"prefix {self.name!r}, object {oid}: damaged record ({problem}); run a check of the prefix and restore it from a copy")
+        return CorruptError(
+            f"prefix {self.name!r}, object {oid}: damaged record ({problem}); run a check of the prefix and "
+            f"restore it from a copy"
+        )
 
     def encode_memo(self, obj: Any) -> tuple[bytes, list[int]]:
         """Payload and references of a memo object."""
@@ -303,7 +325,9 @@ class View(ViewCore):  # type: ignore[misc]
                     pass
         fields = base.state(obj)
         if layout is None:
-            layout = self._layout_of_unknown(obj) if cls is kinds.unknown and CLASS_OID_NAME in fields else self.layout(cls)
+            layout = (
+                self._layout_of_unknown(obj) if cls is kinds.unknown and CLASS_OID_NAME in fields else self.layout(cls)
+            )
         names = tuple(fields)
         plan = layout.plans.get(names) or layout.plan(names)
         head, stored, all_of_them, inline = plan
@@ -366,7 +390,7 @@ class View(ViewCore):  # type: ignore[misc]
         found = self._layouts[cls] = Layout(record)
         return found
 
-    # --- singletons ------------------------------------------------------------------------------------------------------------------------
+    # --- singletons --------------------------------------------------------------------------------------------------
 
     def singleton(self, cls: type) -> Any:
         """The one instance of a singleton class here, or None."""
@@ -379,7 +403,7 @@ class View(ViewCore):  # type: ignore[misc]
         """Record the one instance of a class; None: it is gone. ReadOnlyError."""
         self.layout(cls).record.set_singleton(0 if obj is None else obj._p_oid)
 
-    # --- committing ------------------------------------------------------------------------------------------------------------------------
+    # --- committing --------------------------------------------------------------------------------------------------
 
     @property
     def weight_limit(self) -> int:
@@ -395,8 +419,8 @@ class View(ViewCore):  # type: ignore[misc]
         return bool(self.dirty_count > 0 or self.orphan_count > 0)
 
     def take_dirty(self) -> list[Any]:
-        """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it returns nothing: encoding may change
-        class records, which come last and so are encoded once."""
+        """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
+        returns nothing: encoding may change class records, which come last and so are encoded once."""
         taken: list[Any] = super().take_dirty()
         late = [obj for obj in taken if type(obj) is ClassRecord or type(obj) is Catalogue]
         if late and len(late) < len(taken):
@@ -410,7 +434,8 @@ class View(ViewCore):  # type: ignore[misc]
             self.mark_orphan(oid)
 
     def advance(self, state: int) -> None:
-        """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what changed."""
+        """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what
+        changed."""
         self.state = state
         self.settle_all()
 

@@ -1,6 +1,7 @@
 """Attribute read and write, creation and encoding of memo objects beside plain Python ones, in one process.
 
-Each row is the best of several interleaved rounds; a loop's own cost is part of both sides. Exit code 1 when a target is missed by more than the tolerance.
+Each row is the best of several interleaved rounds; a loop's own cost is part of both sides. Exit code 1 when a target
+is missed by more than the tolerance.
 
     python stress/bench/attributes.py [--rounds N] [--strict]
 """
@@ -92,7 +93,9 @@ def main() -> int:
     best: dict[str, list[float]] = {}
 
     def note(row: str, column: int, value: float) -> None:
-        best.setdefault(row, [float("inf"), float("inf")])[column] = min(value, best.get(row, [float("inf")] * 2)[column])
+        best.setdefault(row, [float("inf"), float("inf")])[column] = min(
+            value, best.get(row, [float("inf")] * 2)[column]
+        )
 
     for _ in range(options.rounds):
         for column, (obj, cls) in enumerate(((plain, Plain), (stored, Stored))):

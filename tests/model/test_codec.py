@@ -42,7 +42,16 @@ values = st.one_of(
     st.times(timezones=zones),
     st.timedeltas(),
     st.decimals(),
-    st.sampled_from([Decimal("1E+5"), Decimal("-0"), Decimal("1.50"), Decimal("sNaN12"), Decimal("0.123456789123456789123456789"), Decimal("1E-999999")]),
+    st.sampled_from(
+        [
+            Decimal("1E+5"),
+            Decimal("-0"),
+            Decimal("1.50"),
+            Decimal("sNaN12"),
+            Decimal("0.123456789123456789123456789"),
+            Decimal("1E-999999"),
+        ]
+    ),
     st.uuids(),
     st.complex_numbers(),
 )
@@ -125,7 +134,19 @@ def test_an_unknown_zone_keeps_the_instant() -> None:
 
 
 def test_unsupported_types_are_refused() -> None:
-    for value in (object(), [1], {}, {1}, (1,), bytearray(b"x"), memoryview(b"x"), range(3), frozenset(), type("I", (int,), {})(3), uuid):
+    for value in (
+        object(),
+        [1],
+        {},
+        {1},
+        (1,),
+        bytearray(b"x"),
+        memoryview(b"x"),
+        range(3),
+        frozenset(),
+        type("I", (int,), {})(3),
+        uuid,
+    ):
         with pytest.raises(UnsupportedTypeError, match="cannot be stored"):
             encode_values([value])
 

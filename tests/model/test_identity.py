@@ -298,7 +298,6 @@ def test_forgotten_classes_are_collected(view: View) -> None:
 
 def test_a_second_interpreter_is_refused() -> None:
 
-
     code = (
         "import _xxsubinterpreters as i, sys\n"
         "import dbzero.model.base\n"
@@ -309,8 +308,12 @@ def test_a_second_interpreter_is_refused() -> None:
         "    print('refused', e)\n"
     )
     if sys.version_info >= (3, 13):
-        code = code.replace("_xxsubinterpreters", "_interpreters").replace("    i.run_string", "    e = i.run_string").replace(
-            "except Exception as e:\n", "    if e is not None: raise ImportError(e.msg)\nexcept Exception as e:\n"
+        code = (
+            code.replace("_xxsubinterpreters", "_interpreters")
+            .replace("    i.run_string", "    e = i.run_string")
+            .replace(
+                "except Exception as e:\n", "    if e is not None: raise ImportError(e.msg)\nexcept Exception as e:\n"
+            )
         )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "refused" in done.stdout, (done.stdout, done.stderr)

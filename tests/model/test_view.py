@@ -127,7 +127,7 @@ def test_orphans_are_reported_when_their_wrapper_dies(memory: Memory, view: View
 def test_eviction_bounds_what_is_loaded(memory: Memory, view: View) -> None:
     root = Root()
     head = None
-    for i in range(2000):
+    for _ in range(2000):
         head = Item("x" * 400, head)
     root.item = head
     memory.commit(view)
