@@ -52,7 +52,7 @@ def _str(self: Any) -> str:
     if cls.__repr__ is not object.__repr__:
         return str(repr(self))
     if self._p_flags & (base.INIT | base.CLOSED) or self._p_view is None:
-        return object.__repr__(self)
+        return str(object.__repr__(self))
     return f"<{cls.__module__}.{cls.__qualname__} instance uuid={uuid_of(self)}>"
 
 
