@@ -130,39 +130,34 @@ int dbz_call_begin(dbz_reader *r)
 
 /* --- private pages --- */
 
-static dbz_spare *spare_at(const dbz_reader *r, uint64_t tag, uint64_t page)
+static dbz_spare *spare_slot(dbz_spare *spares, uint32_t cap, uint64_t tag, uint64_t page)
 {
-    if (!r->spare_cap)
-        return NULL;
-    uint32_t i = (uint32_t)mix(tag, page) & (r->spare_cap - 1);
-    while (r->spares[i].bytes && !(r->spares[i].tag == tag && r->spares[i].page == page))
-        i = (i + 1) & (r->spare_cap - 1);
-    return &r->spares[i];
+    uint32_t i = (uint32_t)mix(tag, page) & (cap - 1);
+    while (spares[i].bytes && !(spares[i].tag == tag && spares[i].page == page))
+        i = (i + 1) & (cap - 1);
+    return &spares[i];
 }
 
 static int spare_keep(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t *bytes, uint32_t valid)
 {
     if (r->spare_count * 2 >= r->spare_cap) {
-        uint32_t old_cap = r->spare_cap, cap = old_cap ? old_cap * 2 : 16;
-        dbz_spare *old = r->spares, *spares = calloc(cap, sizeof *spares);
+        uint32_t cap = r->spare_cap ? r->spare_cap * 2 : 16;
+        dbz_spare *spares = calloc(cap, sizeof *spares);
         if (!spares)
             return DBZ_E_NOMEM;
+        for (uint32_t i = 0; i < r->spare_cap; i++)
+            if (r->spares[i].bytes)
+                *spare_slot(spares, cap, r->spares[i].tag, r->spares[i].page) = r->spares[i];
+        free(r->spares);
         r->spares = spares;
         r->spare_cap = cap;
-        for (uint32_t i = 0; i < old_cap; i++)
-            if (old[i].bytes)
-                *spare_at(r, old[i].tag, old[i].page) = old[i];
-        free(old);
     }
-    dbz_spare *s = spare_at(r, tag, page);
-    if (!s)
-        return DBZ_E_NOMEM;
+    dbz_spare *s = spare_slot(r->spares, r->spare_cap, tag, page);
     if (!s->bytes) {
-        s->bytes = malloc(DBZ_PAGE);
-        if (!s->bytes)
+        dbz_buf fresh = {0};
+        if (dbz_buf_grow(&fresh, DBZ_PAGE))
             return DBZ_E_NOMEM;
-        s->tag = tag;
-        s->page = page;
+        *s = (dbz_spare){.tag = tag, .page = page, .bytes = fresh.bytes};
         r->spare_count++;
     }
     memcpy(s->bytes, bytes, DBZ_PAGE);
@@ -172,8 +167,8 @@ static int spare_keep(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t 
 
 /* --- filling --- */
 
-/* The filler named by an odd version can write no more. */
-static int filler_dead(dbz_reader *r, uint64_t version)
+/* The filler named by an odd version can write no more. `ask`: a system call may be spent on it. */
+static int filler_dead(dbz_reader *r, uint64_t version, int ask)
 {
     uint32_t slot = (uint32_t)(version >> 1) & 0x1fff;
     if (slot == 0 || slot > DBZ_PROCS)
@@ -181,9 +176,7 @@ static int filler_dead(dbz_reader *r, uint64_t version)
     uint64_t now = atomic_load_explicit(&dbz_seg_proc(r->seg, slot - 1)->generation, memory_order_acquire);
     if (((now ^ version >> 14) & 0xffff) != 0)
         return 1;
-    if (r->seg->slot == (int)slot - 1)
-        return 0;
-    return dbz_proc_alive(r->seg, slot - 1) == 0;
+    return ask && r->seg->slot != (int)slot - 1 && dbz_proc_alive(r->seg, slot - 1) == 0;
 }
 
 /* Pick the frame to overwrite and claim it. Returns its index, or -1 when every way is busy. */
@@ -194,18 +187,14 @@ static int64_t claim(dbz_reader *r, uint64_t set, uint64_t tag, uint64_t page, u
     for (int round = 0; round < 4; round++) {
         int64_t victim = -1;
         uint64_t seen = 0;
-        int rank = 0;        /* 4 same page, 3 never used, 2 filler's slot was wiped, 1 not used lately (or anything on the last rounds) */
+        int rank = 0;        /* 4 same page, 3 never used, 2 its filler died, 1 not used lately (or anything on the last rounds) */
         for (uint32_t w = 0; w < DBZ_WAYS && rank < 4; w++) {
             uint64_t i = base + ((r->hand + w) & (DBZ_WAYS - 1));
             dbz_frame *f = &r->heads[i];
             uint64_t v = atomic_load_explicit(&f->version, memory_order_acquire);
             int score = 0;
             if (v & 1) {
-                uint32_t slot = (uint32_t)(v >> 1) & 0x1fff;
-                if (rank >= 2 || slot == 0 || slot > DBZ_PROCS)
-                    continue;
-                uint64_t now = atomic_load_explicit(&dbz_seg_proc(r->seg, slot - 1)->generation, memory_order_acquire);
-                if (((now ^ v >> 14) & 0xffff) != 0 || (round == 3 && filler_dead(r, v)))
+                if (rank < 2 && filler_dead(r, v, round == 3 || (r->hand & 15) == 0))
                     score = 2;
             } else if (v == 0) {
                 score = 3;
@@ -342,7 +331,7 @@ int dbz_page_find(dbz_reader *r, uint64_t tag, uint64_t page, uint32_t end, dbz_
         v->valid = r->page_valid;
         return 0;
     }
-    const dbz_spare *s = spare_at(r, tag, page);
+    const dbz_spare *s = r->spare_cap ? spare_slot(r->spares, r->spare_cap, tag, page) : NULL;
     if (s && s->bytes && s->valid >= end) {
         v->words = (const _Atomic uint64_t *)(const void *)s->bytes;
         v->valid = s->valid;

@@ -10,7 +10,7 @@ typedef struct {
     const uint8_t *payload; uint64_t payload_len;
     const uint64_t *refs; uint64_t ref_count;
 } dbz_record;
-typedef struct { int slot; int error; ...; } dbz_seg;
+typedef struct { int slot; int error; int lock_fd; ...; } dbz_seg;
 typedef struct dbz_reader dbz_reader;
 typedef struct dbz_batch dbz_batch;
 typedef struct dbz_merge dbz_merge;

@@ -80,27 +80,10 @@ struct dbz_reader {
 
 /* --- small helpers --- */
 
-static inline int dbz_buf_need(dbz_buf *b, uint64_t need)
-{
-    if (need <= b->cap)
-        return 0;
-    uint64_t cap = b->cap ? b->cap : 512;
-    while (cap < need)
-        cap *= 2;
-    uint8_t *bytes = realloc(b->bytes, cap);
-    if (!bytes)
-        return DBZ_E_NOMEM;
-    b->bytes = bytes;
-    b->cap = cap;
-    return 0;
-}
+int dbz_buf_grow(dbz_buf *b, uint64_t need);
+void dbz_buf_free(dbz_buf *b);
 
-static inline void dbz_buf_free(dbz_buf *b)
-{
-    free(b->bytes);
-    b->bytes = NULL;
-    b->cap = 0;
-}
+static inline int dbz_buf_need(dbz_buf *b, uint64_t need) { return need <= b->cap ? 0 : dbz_buf_grow(b, need); }
 
 /* Decode one varint from [*p, end). Canonical form is not required, overlong values beyond 64 bits are refused. */
 static inline int dbz_varint_get(const uint8_t **p, const uint8_t *end, uint64_t *out)

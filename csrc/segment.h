@@ -170,16 +170,17 @@ typedef struct {
 } dbz_prefix;
 
 /* Frame header of the page cache. See cache.c for the protocol.
- * version: even = stable (count << 16), odd = being filled (count << 16 | filler slot + 1 << 1 | 1).
- * Tag: cache_key << 32 | generation of the page's birth (0 for data pages), and the page number. */
+ * version: 0 = never filled; even = stable (count << 30); odd = being filled (count << 30 | low 16 bits of the filler's slot generation << 14 |
+ *          filler slot + 1 << 1 | 1): one word names claim and claimant, so a frame is never held by somebody who can't be told from another.
+ * tag:     cache_key << 32 | 1 << 31 | generation of the page's birth for table pages, cache_key << 32 for data pages.
+ * page:    page number. */
 typedef struct {
     _Alignas(64) _Atomic uint64_t version;
     _Atomic uint64_t tag;
     _Atomic uint64_t page;
     _Atomic uint32_t valid;    /* bytes of the frame that are filled: less than DBZ_PAGE at the tail of the data */
     _Atomic uint32_t used;     /* CLOCK bit */
-    _Atomic uint64_t filler_generation;
-    uint64_t pad[3];
+    uint64_t pad[4];
 } dbz_frame;
 
 /* Offsets and sizes of the areas, computed from the two sizes that determine them. */

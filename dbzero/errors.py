@@ -31,7 +31,7 @@ class ReadOnlyError(Error, AttributeError):
     """A write met a prefix that is open read-only."""
 
 
-class ForkedError(Error):
+class ForkedError(ReadOnlyError):
     """A forked child tried to write through what only its parent holds."""
 
 
@@ -68,6 +68,10 @@ class DiskFullError(StorageError, OSError):
 
 class UnsupportedFileSystemError(StorageError):
     """The directory is on a file system that cannot keep the promises (network file systems)."""
+
+
+class CheckpointMovedError(StorageError):
+    """A checkpoint was put in force while the log before it was being read: read the meta again."""
 
 
 class PoisonedError(StorageError):

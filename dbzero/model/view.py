@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol, cast
 
-from dbzero.errors import ClosedError, CorruptError, ExpiredError, ImmutableError, ReadOnlyError, ReferenceError
+from dbzero.errors import ClosedError, CorruptError, ExpiredError, ForkedError, ImmutableError, ReadOnlyError, ReferenceError
 from dbzero.model import base, kinds
 from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
@@ -87,6 +87,7 @@ class View(ViewCore):  # type: ignore[misc]
         self.name = records.name
         self.state = state
         self.writable = records.writable
+        self.forked = False
         self.incarnation = getattr(records, "incarnation", 0)
         self.decoder = make_decoder(self)
         self.autocommit_error: BaseException | None = None
@@ -153,6 +154,11 @@ class View(ViewCore):  # type: ignore[misc]
         self._refuse_write()
 
     def _refuse_write(self) -> NoReturn:
+        if self.forked:
+            raise ForkedError(
+                f"prefix {self.name!r} is being written by the process that this one was forked from; call db0.close() and db0.init() here, "
+                "then open it read-only"
+            )
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
 
     # --- classes -----------------------------------------------------------------------------------------------------
@@ -452,6 +458,7 @@ class View(ViewCore):  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """In a forked child: what is pending belongs to the parent."""
+        self.forked = self.writable
         self.writable = False
         self.discard_dirty()
 

@@ -45,7 +45,7 @@ class Batch:
     After an error the batch is as before the call, unless the docstring says otherwise.
     """
 
-    __slots__ = ("_handle", "_zero", "reader", "state")
+    __slots__ = ("_handle", "_zero", "address", "reader", "size", "state")
 
     def __init__(self, reader: Reader, state: int, address: int, *, base: int | None = None, fresh: int = 0) -> None:
         out = ffi.new("dbz_batch **")
@@ -57,6 +57,8 @@ class Batch:
         self._handle = ffi.gc(out[0], lib.dbz_batch_free)
         self.reader = reader
         self.state = state
+        self.address = address
+        self.size = 0  # bytes of payload put
         self._zero = ffi.new("uint64_t[]", 1024)
         if fresh:
             lib.dbz_batch_fresh(self._handle, fresh)
@@ -69,6 +71,7 @@ class Batch:
 
     def put(self, oid: int, payload: bytes, refs: Sequence[int] = ()) -> None:
         """Write a new version of `oid` that holds the objects `refs` strongly (duplicates count)."""
+        self.size += len(payload)
         rc = lib.dbz_batch_put(self._handle, oid, payload, len(payload), refs or _NONE, len(refs))
         while rc:
             if self.reader.settle(rc, f"writing object {oid}, state {self.state}"):
@@ -86,6 +89,7 @@ class Batch:
             refs.extend(held)
         done = ffi.new("uint32_t *")
         blob = b"".join(payloads)
+        self.size += len(blob)
         all_refs = ffi.from_buffer("uint64_t[]", refs)
         base = ffi.from_buffer("uint8_t[]", blob)
         at = at_ref = skipped = 0

@@ -1,0 +1,125 @@
+"""dbzero: durable, shared, transactional memory for Python. ``import dbzero as db0``.
+
+The public names are here and nowhere else; where a name comes from is nobody's business but ours.
+"""
+
+from __future__ import annotations
+
+import sys as _sys
+from types import SimpleNamespace as _SimpleNamespace
+
+from dbzero import collections as _collections
+from dbzero.collections import make_dict as dict  # noqa: A004
+from dbzero.collections import make_list as list  # noqa: A004
+from dbzero.collections import make_set as set  # noqa: A004
+from dbzero.collections import make_tuple as tuple  # noqa: A004
+from dbzero.errors import (
+    BadPrefixError,
+    ClassNotFoundError,
+    ClosedError,
+    CorruptError,
+    DiskFullError,
+    Error,
+    ExpiredError,
+    FencedError,
+    ForkedError,
+    FormatVersionError,
+    ImmutableError,
+    LeaseError,
+    MigrateError,
+    NotAStoreError,
+    NotInitializedError,
+    PoisonedError,
+    PrefixError,
+    ReadOnlyError,
+    ReferenceError,  # noqa: A004
+    SegmentError,
+    StaleFileError,
+    StaleViewError,
+    StorageError,
+    UnsupportedFileSystemError,
+    UnsupportedTypeError,
+)
+from dbzero.model.construction import materialized, set_prefix
+from dbzero.model.memo import MemoBase, is_memo, memo
+from dbzero.session.api import (
+    PrefixMetaData,
+    clear_cache,
+    close,
+    commit,
+    get_config,
+    get_current_prefix,
+    get_mutable_prefixes,
+    get_prefixes,
+    get_state_num,
+    init,
+    open,  # noqa: A004
+    refresh,
+    wait,
+)
+from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
+
+types = _SimpleNamespace(
+    List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set
+)
+db0 = _sys.modules[__name__]
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadPrefixError",
+    "ClassNotFoundError",
+    "ClosedError",
+    "CorruptError",
+    "DiskFullError",
+    "Error",
+    "ExpiredError",
+    "FencedError",
+    "ForkedError",
+    "FormatVersionError",
+    "ImmutableError",
+    "LeaseError",
+    "MemoBase",
+    "MigrateError",
+    "NotAStoreError",
+    "NotInitializedError",
+    "PoisonedError",
+    "PrefixError",
+    "PrefixMetaData",
+    "ReadOnlyError",
+    "ReferenceError",
+    "SegmentError",
+    "StaleFileError",
+    "StaleViewError",
+    "StorageError",
+    "UnsupportedFileSystemError",
+    "UnsupportedTypeError",
+    "clear_cache",
+    "close",
+    "commit",
+    "db0",
+    "dict",
+    "exists",
+    "fetch",
+    "find_singleton",
+    "get_config",
+    "get_current_prefix",
+    "get_mutable_prefixes",
+    "get_prefix_of",
+    "get_prefixes",
+    "get_state_num",
+    "getrefcount",
+    "init",
+    "is_memo",
+    "list",
+    "materialized",
+    "memo",
+    "open",
+    "refresh",
+    "set",
+    "set_prefix",
+    "tuple",
+    "types",
+    "uuid",
+    "wait",
+]

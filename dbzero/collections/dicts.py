@@ -1,0 +1,700 @@
+"""Dict: the persistent counterpart of builtin dict.
+
+State: up to LEAF entries in the collection's own record, loaded as a builtin dict. More of them stand in two keyed
+trees: the *entries*, in order of insertion, each with a sequence number (:class:`DictNode`), and the *index*, from a
+key's stable hash to the sequence numbers of the entries that have it (:class:`IndexNode`). So a change touches one
+leaf of each, and iteration reads leaves in order. Keys are kept in native form (:mod:`dbzero.collections.keys`). In
+front of the trees stands a front (:mod:`dbzero.collections.fronts`), a builtin dict of entries found lately.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+from bisect import bisect_left
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
+from typing import Any
+
+from dbzero.collections import keyed
+from dbzero.collections.dictviews import DictItems, DictKeys, DictValues
+from dbzero.collections.fronts import FRONT, Fronted, inherit, link
+from dbzero.collections.keyed import KeyedNode
+from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
+from dbzero.collections.nodes import (
+    ATOMS,
+    LEAF,
+    Stored,
+    corrupt,
+    create,
+    member,
+    natural,
+    pack,
+    refuse_move,
+    relieve,
+    set_data,
+    touch,
+    unpack,
+)
+from dbzero.collections.text import shown
+from dbzero.model import scope
+from dbzero.model.base import operation
+from dbzero.model.values import convert
+from dbzero.model.view import View
+
+_MISSING: Any = object()
+
+
+class Entries:
+    """State of a leaf of entries: parallel lists, in ascending order of sequence number."""
+
+    __slots__ = ("keys", "seqs", "values")
+
+    def __init__(self, seqs: list[int], keys: list[Any], values: list[Any]) -> None:
+        self.seqs = seqs
+        self.keys = keys
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+
+class DictNode(Fronted, KeyedNode):
+    """One node of a dict's entries."""
+
+    __slots__ = ()
+    KIND = 9
+
+    def _p_leaf_values(self, data: Entries) -> list[Any]:
+        seqs = data.seqs
+        gaps = [b - a for a, b in zip([0, *seqs], seqs, strict=False)]
+        return [len(seqs), *gaps, *data.values, *flatten(data.keys)]
+
+    def _p_leaf_state(self, values: list[Any]) -> Entries:
+        n = natural(self, values[0] if values else None, 0, LEAF)
+        if len(values) < 2 * n + 2:
+            raise corrupt(self, f"{len(values)} values for {n} entries")
+        seqs: list[int] = []
+        seq = 0
+        for i, gap in enumerate(values[1 : n + 1]):
+            seq += natural(self, gap, 1 if i else 0)
+            seqs.append(seq)
+        return Entries(seqs, restored_keys(self, values[2 * n + 1 :], n), values[n + 1 : 2 * n + 1])
+
+    def _p_absorb(self, left: Entries, right: Entries, other: KeyedNode) -> None:
+        left.seqs += right.seqs
+        left.keys += right.keys
+        left.values += right.values
+        inherit(self, other)
+
+
+class IndexNode(KeyedNode):
+    """One node of a dict's hash index. A leaf's state is a builtin dict: hash -> sequence number, or a list of them
+    when several keys have that hash."""
+
+    __slots__ = ()
+    KIND = 11
+
+    def _p_leaf_values(self, data: dict[int, Any]) -> list[Any]:
+        values: list[int] = []
+        for key, place in data.items():
+            if type(place) is int:
+                values += (key, place)
+            else:
+                for seq in place:
+                    values += (key, seq)
+        return values
+
+    def _p_leaf_state(self, values: list[Any]) -> dict[int, Any]:
+        if len(values) & 1 or any(type(value) is not int for value in values):
+            raise corrupt(self, "not pairs of numbers")
+        data: dict[int, Any] = {}
+        for key, seq in zip(values[::2], values[1::2], strict=True):
+            place = data.get(key)
+            data[key] = seq if place is None else [place, seq] if type(place) is int else [*place, seq]
+        return data
+
+    def _p_absorb(self, left: dict[int, Any], right: dict[int, Any], other: KeyedNode) -> None:
+        left.update(right)
+
+
+def restored_keys(node: Stored, values: list[Any], n: int) -> list[Any]:
+    """The `n` native forms stored by :func:`flatten`; CorruptError when they can't be."""
+    try:
+        forms = restore(node._p_view, values)
+        different = len(set(forms))
+    except (ValueError, TypeError, IndexError) as error:
+        raise corrupt(node, str(error)) from None
+    if len(forms) != n or different != n:
+        raise corrupt(node, f"{len(forms)} keys, {different} of them different, for {n} values")
+    return forms
+
+
+class State:
+    """Loaded state: the entries in `items`, or (items None) `count` of them in the trees. `next` is the next sequence
+    number, `last` the last leaf of entries if known, and `version` changes with every change."""
+
+    __slots__ = ("count", "entries", "front", "index", "items", "last", "next", "version")
+
+    def __init__(self, items: dict[Any, Any] | None) -> None:
+        self.items = items
+        self.entries: DictNode | None = None
+        self.index: IndexNode | None = None
+        self.count = 0
+        self.next = 0
+        self.last: DictNode | None = None
+        self.front: dict[Any, Any] = {}
+        self.version = 0
+
+
+class Dict(Stored):
+    """A dict that lives in a prefix. Make one with ``db0.dict``; it has the methods, operators and order of a builtin
+    dict.
+
+    Keys are None, bool, int, float, str, bytes, Decimal, date, datetime, time, tuples of these, and memo objects,
+    which count by identity whatever equality their class defines. A change while iterating is tolerated: every entry
+    is visited at most once, and no more steps are made than entries are left.
+    """
+
+    __slots__ = ()
+    KIND = 6
+    __hash__ = None  # type: ignore[assignment]
+    __class_getitem__: Any = classmethod(type(dict[int, int]))
+    _data: State
+
+    def __new__(cls, *args: Any, **kw: Any) -> Any:
+        if args or kw:
+            raise TypeError("make dicts with db0.dict()")
+        return super().__new__(cls)
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _p_make(cls, view: View, values: Any = (), kw: dict[str, Any] | None = None) -> Any:
+        """A new dict in `view`. If iterating or storing an entry fails, nothing is made."""
+        pairs = [(key if type(key) in ATOMS else admit(view, key), value) for key, value in _pairs(values, kw)]
+        with operation:
+            obj = cls.__new__(cls)
+            set_data(obj, State({}))
+            view.adopt(obj)
+            last = dict(pairs)
+            obj._p_fill({form: value if type(value) in ATOMS else convert(view, value) for form, value in last.items()})
+        return obj
+
+    def _p_fill(self, items: dict[Any, Any]) -> None:
+        """Make the stored `items` the whole content. Inside an operation."""
+        touch(self)
+        state = self._data
+        state.front.clear()
+        state.version += 1
+        state.last = None
+        if len(items) <= LEAF:
+            state.items, state.entries, state.index, state.count, state.next = items, None, None, 0, 0
+            return
+        view = self._p_view
+        keys, values, n = list(items), list(items.values()), len(items)
+        state.entries = keyed.build(
+            view,
+            DictNode,
+            [
+                (i, Entries(list(range(i, min(i + LEAF, n))), keys[i : i + LEAF], values[i : i + LEAF]))
+                for i in range(0, n, LEAF)
+            ],
+        )
+        hashed: dict[int, Any] = {}
+        for seq, form in enumerate(keys):
+            _note(hashed, stable_hash(form), seq)
+        order, size = sorted(hashed), LEAF * 3 // 4
+        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        state.index = keyed.build(view, IndexNode, [(part[0], {key: hashed[key] for key in part}) for part in parts])
+        state.items, state.count, state.next = None, n, n
+
+    def _p_encode(self) -> tuple[bytes, list[int]]:
+        state = self._data
+        if state.items is not None:
+            return pack(self.KIND, [0, len(state.items), *state.items.values(), *flatten(state.items)])
+        assert state.entries is not None and state.index is not None
+        oids = [state.entries._p_oid, state.index._p_oid]
+        return pack(self.KIND, [state.count, state.next, *oids])[0], oids
+
+    def _p_decode(self, payload: bytes) -> None:
+        values = unpack(self, payload, 3)
+        count = natural(self, values[0])
+        if not count:
+            n = natural(self, values[1], 0, len(values) - 3)
+            keys = restored_keys(self, values[n + 2 :], n)
+            set_data(self, State(dict(zip(keys, values[2 : n + 2], strict=True))))
+            return
+        if len(values) != 4:
+            raise corrupt(self, f"{len(values)} values instead of 4")
+        state = State(None)
+        state.count, state.next = count, natural(self, values[1], count)
+        state.entries = member(self, DictNode, values[2])
+        state.index = member(self, IndexNode, values[3])
+        set_data(self, state)
+
+    def _p_clear(self) -> None:
+        state = self._data
+        state.version += 1  # an iterator that holds this state looks for the new one
+        state.front.clear()
+        set_data(self, None)
+
+    def _p_native(self, view: View) -> Any:
+        raise TypeError("unhashable type: 'Dict'")
+
+    def _p_harden(self, view: View) -> Any:
+        """What another prefix's `view` stores when this is assigned to one of its objects: an empty dict's
+        counterpart. BadPrefixError when it has entries."""
+        if len(self):
+            refuse_move(self, view)
+        return self._p_make(view)
+
+    # --- look-up ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        state = self._data
+        return state.count if state.items is None else len(state.items)
+
+    def __getitem__(self, key: Any) -> Any:
+        state = self._data
+        items = state.items
+        form = key if type(key) in ATOMS else native(self._p_view, key)
+        if items is None:
+            items = state.front
+            if form not in items:
+                found = self._p_get(form, _MISSING)
+                if found is _MISSING:
+                    raise KeyError(key)
+                return found
+        try:
+            return items[form]
+        except KeyError:
+            raise KeyError(key) from None
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, or `default`."""
+        state = self._data
+        form = key if type(key) in ATOMS else native(self._p_view, key)
+        if state.items is not None:
+            return state.items.get(form, default)
+        found = state.front.get(form, _MISSING)
+        return self._p_get(form, default) if found is _MISSING else found
+
+    def __contains__(self, key: Any) -> bool:
+        state = self._data
+        form = key if type(key) in ATOMS else native(self._p_view, key)
+        if state.items is not None:
+            return form in state.items
+        return form in state.front or self._p_get(form, _MISSING) is not _MISSING
+
+    def _p_get(self, form: Any, default: Any) -> Any:
+        relieve(self)
+        with operation:
+            state = self._data
+            if state.items is not None:
+                return state.items.get(form, default)
+            assert state.index is not None
+            key = stable_hash(form)
+            found = self._p_entry(state, keyed.find(state.index, key)._data.get(key), form)
+            if found is None:
+                return default
+            node, i = found
+            value = node._data.values[i]
+            _remember(state.front, node, form, value)
+            return value
+
+    def _p_entry(self, state: State, place: Any, form: Any) -> tuple[DictNode, int] | None:
+        """The leaf of entries with `form`, and its place there, given what the index holds for its hash. Inside an
+        operation."""
+        if place is None:
+            return None
+        assert state.entries is not None
+        for seq in (place,) if type(place) is int else place:
+            node = keyed.find(state.entries, seq)
+            data = node._data
+            i = bisect_left(data.seqs, seq)
+            if i == len(data.seqs) or data.seqs[i] != seq:
+                raise corrupt(node, f"entry {seq} is missing")
+            key = data.keys[i]
+            if key is form or key == form:
+                return node, i
+        return None
+
+    # --- change -------------------------------------------------------------------------------------------------------
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with operation:
+            if type(value) not in ATOMS:
+                value = convert(self._p_view, value)
+            form = key if type(key) in ATOMS else admit(self._p_view, key)
+            self._p_put(form, value)
+
+    def _p_put(self, form: Any, value: Any) -> None:
+        """Set a stored value. Inside an operation."""
+        state = self._data
+        items = state.items
+        if items is not None:
+            self._p_changed()
+            items[form] = value
+            state.version += 1
+            if len(items) > LEAF:
+                self._p_fill(items)
+            return
+        assert state.index is not None
+        key = stable_hash(form)
+        path, leaf = keyed.find_path(state.index, key)
+        found = self._p_entry(state, leaf._data.get(key), form)
+        if found is not None:
+            node, i = found
+            touch(node).values[i] = value
+            _remember(state.front, node, form, value)
+            state.version += 1
+            return
+        self._p_changed()
+        data = touch(leaf)
+        seq = state.next
+        _remember(state.front, self._p_push(state, seq, form, value), form, value)
+        _note(data, key, seq)
+        state.next = seq + 1
+        state.count += 1
+        state.version += 1
+        if len(data) > LEAF:
+            order = sorted(data)
+            # ascending keys fill leaves nearly completely
+            order = order[LEAF * 7 // 8 if key == order[-1] else LEAF // 2 :]
+            right = create(self._p_view, IndexNode, {k: data.pop(k) for k in order})
+            state.index = keyed.attach(self._p_view, state.index, path, right, order[0])
+
+    def _p_push(self, state: State, seq: int, form: Any, value: Any) -> DictNode:
+        """Append an entry. Returns the leaf it went to."""
+        assert state.entries is not None
+        node = state.last
+        if node is None:
+            node = state.last = keyed.find(state.entries, seq)
+        if len(node._data) < LEAF:
+            data = touch(node)
+            data.seqs.append(seq)
+            data.keys.append(form)
+            data.values.append(value)
+            return node
+        path, _ = keyed.find_path(state.entries, seq)
+        node = state.last = create(self._p_view, DictNode, Entries([seq], [form], [value]))
+        state.entries = keyed.attach(self._p_view, state.entries, path, node, seq)
+        return node
+
+    def _p_take(self, form: Any, default: Any) -> Any:
+        """Remove an entry and return its value; `default` when there is none. Inside an operation."""
+        state = self._data
+        items = state.items
+        if items is not None:
+            if form not in items:
+                return default
+            self._p_changed()
+            state.version += 1
+            return items.pop(form)
+        assert state.index is not None and state.entries is not None
+        key = stable_hash(form)
+        path, leaf = keyed.find_path(state.index, key)
+        place = leaf._data.get(key)
+        found = self._p_entry(state, place, form)
+        if found is None:
+            return default
+        node, i = found
+        self._p_changed()
+        data = touch(node)
+        seq, value = data.seqs[i], data.values[i]
+        places = touch(leaf)
+        if type(place) is int:
+            del places[key]
+        else:
+            rest = [other for other in place if other != seq]
+            places[key] = rest if len(rest) > 1 else rest[0]
+        del data.seqs[i], data.keys[i], data.values[i]
+        state.front.pop(form, None)
+        state.last = None
+        state.count -= 1
+        state.version += 1
+        if not state.count:
+            self._p_fill({})
+            return value
+        index = keyed.shrunk(state.index, path, leaf)
+        entries = keyed.shrunk(state.entries, keyed.find_path(state.entries, seq)[0], node)
+        if index is None or entries is None:
+            raise corrupt(self, f"no entries left, expected {state.count}")
+        state.index, state.entries = index, entries
+        return value
+
+    def __delitem__(self, key: Any) -> None:
+        form = native(self._p_view, key)
+        with operation:
+            if self._p_take(form, _MISSING) is _MISSING:
+                raise KeyError(key)
+
+    def pop(self, key: Any, default: Any = _MISSING, /) -> Any:
+        """Remove `key` and return its value; when it isn't there `default`, or KeyError without one."""
+        form = native(self._p_view, key)
+        with operation:
+            value = self._p_take(form, default)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove and return the last (key, value). KeyError when the dict is empty."""
+        with operation:
+            state = self._data
+            if not len(self):
+                raise KeyError("popitem(): dictionary is empty")
+            if state.items is not None:
+                form = next(reversed(state.items))
+            else:
+                assert state.entries is not None
+                form = keyed.find(state.entries, state.next)._data.keys[-1]
+            value = self._p_take(form, None)
+        return reveal(form), value
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, which is first set to `default` if it isn't there."""
+        with operation:
+            form = key if type(key) in ATOMS else admit(self._p_view, key)
+            value = self._p_get(form, _MISSING)
+            if value is _MISSING:
+                value = default if type(default) in ATOMS else convert(self._p_view, default)
+                self._p_put(form, value)
+            return value
+
+    def update(self, other: Any = (), /, **kw: Any) -> None:
+        """Set all entries of a mapping or of an iterable of pairs, then the keywords. When one fails, those before it
+        stay."""
+        for key, value in _pairs(other, kw):
+            self[key] = value
+
+    def clear(self) -> None:
+        """Remove everything."""
+        with operation:
+            self._p_fill({})
+
+    # --- all entries --------------------------------------------------------------------------------------------------
+
+    def keys(self) -> KeysView[Any]:
+        """A live view of the keys."""
+        return DictKeys(self)
+
+    def values(self) -> ValuesView[Any]:
+        """A live view of the values."""
+        return DictValues(self)
+
+    def items(self) -> ItemsView[Any, Any]:
+        """A live view of the (key, value) pairs."""
+        return DictItems(self)
+
+    def _p_part(self, cursor: int | None, seen: set[Any]) -> tuple[list[Any], list[Any], list[int] | None, State]:
+        """The next entries, in order: keys, values, sequence numbers (None: small dict), the state. No keys: there are
+        no more.
+
+        They are those from sequence number `cursor` on (None: from the first on) that are not in `seen`."""
+        relieve(self)
+        with operation:
+            state = self._data
+            if state.items is not None:
+                items = state.items
+                if not seen:
+                    return list(items), list(items.values()), None, state
+                keys = [form for form in items if form not in seen]
+                return keys, [items[form] for form in keys], None, state
+            assert state.entries is not None
+            while True:
+                leaf, _, high = keyed.find_bound(state.entries, cursor)
+                data = leaf._data
+                start = 0 if cursor is None else bisect_left(data.seqs, cursor)
+                keys, values, seqs = data.keys[start:], data.values[start:], data.seqs[start:]
+                if seen:
+                    kept = [i for i, form in enumerate(keys) if form not in seen]
+                    keys, values, seqs = [keys[i] for i in kept], [values[i] for i in kept], [seqs[i] for i in kept]
+                if keys or high is None:
+                    return keys, values, seqs, state
+                cursor = high
+
+    def _p_walk(self, what: int) -> Iterator[Any]:
+        """Keys (what 0), values (1) or pairs (2), in order, tolerating changes."""
+        cursor: int | None = None
+        seen: set[Any] = set()
+        visited = 0
+        changed = False
+        while True:
+            forms, values, seqs, state = self._p_part(cursor, seen)
+            if not forms:
+                return
+            version = state.version
+            out: Iterable[Any] = (
+                reveal_all(forms) if what == 0 else values if what == 1 else zip(reveal_all(forms), values, strict=True)
+            )
+            n = 0
+            for item in out:
+                n += 1
+                yield item
+                if state.version != version:
+                    changed = True
+                    break
+            visited += n
+            if changed and visited >= len(self):
+                return
+            if seqs is not None:
+                cursor = seqs[n - 1] + 1
+            elif changed:
+                seen.update(forms[:n])
+            else:
+                return
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._p_walk(0)
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(list(self)[::-1])
+
+    def copy(self) -> Dict:
+        """A new dict of the same prefix with the same entries."""
+        made: Dict = Dict._p_make(self._p_view, self)
+        return made
+
+    def fromkeys(self, iterable: Iterable[Any], value: Any = None, /) -> Dict:
+        """A new dict of the same prefix with the keys of `iterable`, each with `value`."""
+        made: Dict = Dict._p_make(self._p_view, [(key, value) for key in iterable])
+        return made
+
+    # --- operators ----------------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> Any:
+        if self is other:
+            return True
+        if not isinstance(other, (dict, Dict)):
+            return NotImplemented
+        if len(self) != len(other):
+            return False
+        for key, value in other.items():
+            mine = self.get(key, _MISSING)
+            if mine is _MISSING or not (mine is value or mine == value):
+                return False
+        return True
+
+    def __ne__(self, other: object) -> Any:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+    def __or__(self, other: Any) -> Any:
+        if not isinstance(other, (dict, Dict)):
+            return NotImplemented
+        made = self.copy()
+        made.update(other)
+        return made
+
+    def __ror__(self, other: Any) -> Any:
+        if not isinstance(other, dict):
+            return NotImplemented
+        made: Dict = Dict._p_make(self._p_view, other)
+        made.update(self)
+        return made
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        return shown(
+            self, lambda: "{" + ", ".join([f"{key!r}: {value!r}" for key, value in self.items()]) + "}", "{...}"
+        )
+
+    def _check(self) -> None:
+        """Verify the structure; AssertionError tells what is wrong."""
+        with operation:
+            state = self._data
+            if state.items is not None:
+                assert state.entries is None and state.index is None and len(state.items) <= LEAF, (
+                    "small dict of a wrong size"
+                )
+                return
+            assert state.entries is not None and state.index is not None
+            entries: dict[int, Any] = {}
+
+            def seqs_of(data: Entries) -> list[int]:
+                assert len(data.seqs) == len(data.keys) == len(data.values) <= LEAF, "leaf of a wrong size"
+                entries.update(zip(data.seqs, data.keys, strict=True))
+                return data.seqs
+
+            places: list[tuple[int, int]] = []
+
+            def hashes_of(data: dict[int, Any]) -> list[int]:
+                assert len(data) <= LEAF, "index leaf of a wrong size"
+                for key, place in data.items():
+                    places.extend((key, seq) for seq in ((place,) if type(place) is int else place))
+                return list(data)
+
+            seqs = keyed.check(state.entries, seqs_of)
+            assert seqs == sorted(seqs) and len(seqs) == state.count > 0 and seqs[-1] < state.next, (
+                "wrong number or order of entries"
+            )
+            keyed.check(state.index, hashes_of)
+            assert sorted(seq for _, seq in places) == seqs, "index and entries differ"
+            assert all(stable_hash(entries[seq]) == key for key, seq in places), "entry under a wrong hash"
+            assert state.last is None or state.last is keyed.find(state.entries, state.next), "wrong last leaf"
+            assert all(self._p_find_value(form) is value for form, value in state.front.items()), (
+                "wrong entry in front of the trees"
+            )
+
+    def _p_find_value(self, form: Any) -> Any:
+        state = self._data
+        assert state.index is not None
+        key = stable_hash(form)
+        found = self._p_entry(state, keyed.find(state.index, key)._data.get(key), form)
+        return _MISSING if found is None else found[0]._data.values[found[1]]
+
+
+def _remember(front: dict[Any, Any], node: DictNode, form: Any, value: Any) -> None:
+    if len(front) >= FRONT:
+        front.clear()
+    link(node, front)
+    front[form] = value
+
+
+def _note(data: dict[int, Any], key: int, seq: int) -> None:
+    """Add a sequence number to an index leaf's state."""
+    place = data.get(key)
+    data[key] = seq if place is None else [place, seq] if type(place) is int else [*place, seq]
+
+
+def _pairs(other: Any, kw: dict[str, Any] | None = None) -> Iterator[tuple[Any, Any]]:
+    """The entries of a mapping or an iterable of pairs, then of the keywords; TypeError or ValueError as builtin dict
+    raises them."""
+    if isinstance(other, (dict, Dict)):
+        yield from list(other.items())
+    elif hasattr(other, "keys"):
+        for key in other.keys():  # noqa: SIM118 - as builtin dict does
+            yield key, other[key]
+    else:
+        for i, pair in enumerate(other):
+            try:
+                parts = tuple(pair)
+            except TypeError:
+                raise TypeError(f"cannot convert dictionary update sequence element #{i} to a sequence") from None
+            if len(parts) != 2:
+                raise ValueError(f"dictionary update sequence element #{i} has length {len(parts)}; 2 is required")
+            yield parts
+    if kw:
+        yield from kw.items()
+
+
+collections.abc.MutableMapping.register(Dict)
+
+
+def make_dict(iterable: Any = None, /, **kw: Any) -> Dict:
+    """A new persistent dict on the current prefix.
+
+    Args:
+        iterable: a mapping or an iterable of pairs.
+        kw: further entries.
+
+    Raises:
+        TypeError: `iterable` is neither, or a key is unhashable. ValueError: an element isn't a pair.
+        UnsupportedTypeError: a key or value can't be stored.
+        ReadOnlyError: the prefix is read-only.
+    """
+    made: Dict = Dict._p_make(scope.current_view(True), () if iterable is None else iterable, kw)
+    return made

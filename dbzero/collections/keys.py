@@ -1,0 +1,236 @@
+"""Keys of dicts and elements of sets: how they compare, hash and are stored.
+
+Keys compare by value, memo instances by identity, whatever ``__eq__`` or ``__hash__`` their class defines. So a key is
+turned into its *native form*, a Python object whose own hash and equality are right and run no user code: atoms as
+they are, tuples as builtin tuples of native forms, memo instances as they are or, when their class defines equality,
+wrapped in an :class:`ObjectKey`. Numbers that are equal are one key, as in Python.
+
+The position of a key in a tree comes from :func:`stable_hash`, which is the same in every process. Numbers hash as
+Python hashes them (unsalted, equal for equal numbers of any type), so neighbouring integers are neighbours in the
+tree; the rest hash by XXH3 (Y. Collet, xxhash.com).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from xxhash import xxh3_64_intdigest
+
+from dbzero.collections.nodes import ATOMS
+from dbzero.errors import UnsupportedTypeError
+from dbzero.model.base import Persistent
+from dbzero.model.codec import EXTENDED, encode_values
+from dbzero.model.values import convert
+from dbzero.model.view import View
+
+PLAIN = ATOMS | EXTENDED  # their own native form
+_NAN_HASH = 0x7FF8_0000
+_NONE_HASH = 0x6E6F_6E65
+_REFERENCE = 1 << 62  # keeps objects apart from small ints
+_BASES: tuple[Any, ...] = (int, float, str, bytes)
+_UNHASHABLE = (list, dict, set, bytearray)
+
+
+class ObjectKey:
+    """Native form of an object whose class defines its own equality or hash."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Persistent) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return hash(self.value._p_oid)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is ObjectKey and other.value is self.value
+
+
+def native(view: View, key: Any) -> Any:
+    """The native form of `key`, for looking it up in `view`.
+
+    Raises TypeError ("unhashable type: ...") for containers that can change.
+    """
+    kind = type(key)
+    if kind in PLAIN:
+        return key
+    if kind is tuple:
+        return tuple([native(view, item) for item in key])
+    if isinstance(key, Persistent):
+        plain = getattr(kind, "_p_native", None)
+        if plain is not None:
+            return plain(key, view)
+        if kind.__hash__ is Persistent.__hash__ and kind.__eq__ is Persistent.__eq__:
+            return key
+        return ObjectKey(key)
+    if kind.__hash__ is None or isinstance(key, _UNHASHABLE):
+        raise TypeError(f"unhashable type: {kind.__name__!r}")
+    for base in _BASES:
+        if isinstance(key, base):
+            return base(key)  # equal as Python sees it; only exact types can be stored
+    if isinstance(key, tuple):
+        return tuple([native(view, item) for item in key])
+    return key
+
+
+def admit(view: View, key: Any) -> Any:
+    """The native form of `key`, for storing it in `view`.
+
+    Raises TypeError ("unhashable type: ...") for containers that can change, UnsupportedTypeError for what can't be
+    stored.
+    """
+    kind = type(key)
+    if kind in PLAIN:
+        if kind is decimal.Decimal:
+            hash(key)  # a signalling NaN has none
+        elif (kind is dt.datetime or kind is dt.time) and key.tzinfo is not None:
+            return convert(view, key)  # a time zone that can be stored
+        return key
+    if kind is tuple:
+        return tuple([admit(view, item) for item in key])
+    form = native(view, key)
+    if isinstance(key, Persistent):
+        if not hasattr(kind, "_p_native"):
+            stored = convert(view, key)
+            if stored is not key:
+                raise UnsupportedTypeError(
+                    f"a {kind.__name__} of prefix {key._p_view.name!r} cannot be a key in prefix {view.name!r}"
+                )
+        return form
+    if kind in (set, frozenset) or isinstance(key, (int, float, str, bytes, tuple)):
+        raise UnsupportedTypeError(
+            f"a {kind.__name__} cannot be a key: use exact builtins, dates, Decimal, tuples of them or memo objects"
+        )
+    return convert(view, key)
+
+
+def reveal(form: Any) -> Any:
+    """The key as users see it."""
+    kind = type(form)
+    if kind is ObjectKey:
+        return form.value
+    if kind is tuple:
+        return tuple([reveal(item) for item in form])
+    return form
+
+
+def reveal_all(forms: Iterable[Any]) -> list[Any]:
+    """The keys as users see them."""
+    return [form if type(form) in ATOMS else reveal(form) for form in forms]
+
+
+def _xxh(data: bytes, seed: int = 0) -> int:
+    return xxh3_64_intdigest(data, seed) >> 1  # 63 bits: what the codec stores natively
+
+
+def stable_hash(form: Any) -> int:
+    """A hash of a native form that is the same in every process: an int of 64 bits with sign. Equal forms have equal
+    hashes."""
+    kind = type(form)
+    if kind is str:
+        return xxh3_64_intdigest(form.encode("utf-8", "surrogatepass")) >> 1
+    if kind is int or kind is bool:
+        return hash(form)
+    if kind is float or kind is decimal.Decimal or kind is complex:
+        return hash(form) if form == form else _NAN_HASH
+    if kind is bytes:
+        return _xxh(form, 2)
+    if form is None:
+        return _NONE_HASH
+    if kind is tuple:
+        return _xxh(b"".join([struct.pack("<Q", stable_hash(item) & 0xFFFF_FFFF_FFFF_FFFF) for item in form]), 3)
+    if kind is ObjectKey:
+        return _REFERENCE + int(form.value._p_oid)
+    if isinstance(form, Persistent):
+        return _REFERENCE + int(form._p_oid)
+    if kind is dt.datetime or kind is dt.time:
+        return _xxh(_instant(form), 4)
+    try:
+        body, _ = encode_values([form])
+    except UnsupportedTypeError:
+        return 0  # nothing like it is stored, so nothing is found
+    return _xxh(body, 5)
+
+
+def _instant(value: Any) -> bytes:
+    """Bytes that are equal for equal datetimes (times): two zoned ones are equal when they name the same moment."""
+    value = value.replace(fold=0)
+    offset = value.utcoffset()
+    if offset is None:
+        return str(value.isoformat()).encode()
+    if type(value) is dt.datetime:
+        since = value.replace(tzinfo=None) - dt.datetime(1, 1, 1) - offset
+    else:
+        since = (
+            dt.timedelta(hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond)
+            - offset
+        )
+    return b"utc %d %d %d" % (since.days, since.seconds, since.microseconds)
+
+
+def flatten(forms: Iterable[Any]) -> list[Any]:
+    """Native forms as a flat list of storable values; :func:`restore` is the way back.
+
+    A tuple becomes the pair (number of tuples' items that follow, as the first list says) so that no container type is
+    needed: the result is ``[number of shape numbers, shape numbers..., items...]`` where each tuple adds its place in
+    the items and its length to the shape, outermost first.
+    """
+    shape: list[int] = []
+    items: list[Any] = []
+
+    def add(form: Any) -> None:
+        kind = type(form)
+        if kind is tuple:
+            shape.append(len(items))
+            shape.append(len(form))
+            for item in form:
+                add(item)
+        elif kind is ObjectKey:
+            items.append(form.value)
+        else:
+            items.append(form)
+
+    for form in forms:
+        if type(form) in ATOMS:
+            items.append(form)
+        else:
+            add(form)
+    return [len(shape), *shape, *items]
+
+
+def restore(view: View, values: list[Any]) -> list[Any]:
+    """Native forms from what :func:`flatten` made. Raises ValueError or TypeError when it can't have."""
+    n = values[0]
+    if type(n) is not int or not 0 <= n < len(values) or n & 1:
+        raise ValueError("bad number of tuples")
+    shape = values[1 : n + 1]
+    items = values[n + 1 :]
+    if not shape:
+        return [item if type(item) in ATOMS else native(view, item) for item in items]
+    if any(type(number) is not int or number < 0 for number in shape):
+        raise ValueError("bad tuple")
+    at = 0  # in shape
+    place = 0  # in items
+    forms: list[Any] = []
+
+    def take(depth: int) -> Any:
+        nonlocal at, place
+        if depth > 200:
+            raise ValueError("tuples nested too deeply")
+        if at < n and shape[at] == place:
+            length = shape[at + 1]
+            at += 2
+            return tuple([take(depth + 1) for _ in range(length)])
+        if place >= len(items):
+            raise ValueError("tuple longer than its node")
+        item = items[place]
+        place += 1
+        return item if type(item) in ATOMS else native(view, item)
+
+    while place < len(items) or at < n:
+        forms.append(take(0))
+    return forms

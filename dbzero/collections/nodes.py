@@ -1,0 +1,143 @@
+"""What every stored collection and every node of its trees has in common.
+
+State lives in one slot, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
+through the slot descriptor and so neither converts nor marks anything. Two rules keep this safe:
+
+* A node may turn back into a ghost at any moment between operations, and a clean one also while another node is
+loaded. So nothing keeps what
+  ``node._data`` returned across a call that may load, or across user code: it is fetched again.
+* Before a change, :func:`touch` loads the node, marks it dirty (dirty objects are never evicted) and only then hands
+out the container to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
+
+from dbzero.errors import BadPrefixError, CorruptError
+from dbzero.model.base import Persistent, operation
+from dbzero.model.codec import ATOMS, decode_values, encode_values
+from dbzero.model.kinds import FIRST_OID
+from dbzero.model.view import View
+
+LEAF = 128  # most values in a leaf, and in a collection that is a single record
+FANOUT = 128  # most children of an inner node
+SPARSE = 4  # a node filled to less than 1/SPARSE is merged with a neighbour if both together fill at most 3/4
+DEPTH = range(40)  # no tree is deeper: a longer walk has met a cycle
+
+
+class Stored(Persistent):  # type: ignore[misc]
+    """Base of collections and nodes: a persistent object whose whole state is ``_data``."""
+
+    __slots__ = ("_data",)
+
+    _data: Any
+    KIND: ClassVar[int]
+
+    def _p_clear(self) -> None:
+        set_data(self, None)
+
+
+set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
+
+__all__ = [
+    "ATOMS",
+    "DEPTH",
+    "FANOUT",
+    "LEAF",
+    "SPARSE",
+    "Stored",
+    "corrupt",
+    "create",
+    "member",
+    "natural",
+    "pack",
+    "refuse_move",
+    "relieve",
+    "set_data",
+    "touch",
+    "unpack",
+]
+
+S = TypeVar("S", bound=Stored)
+
+
+def create(view: View, cls: type[S], data: Any) -> S:
+    """A new persistent object of `cls` with state `data` in `view`. Call it inside an operation."""
+    obj = cls.__new__(cls)
+    set_data(obj, data)
+    view.adopt(obj)
+    return obj
+
+
+def touch(node: Stored) -> Any:
+    """Load `node`, mark it changed and return its state, which stays loaded for the rest of the operation. Call it
+    inside an operation.
+
+    Raises ReadOnlyError, ClosedError or ReferenceError, with nothing changed, when the node can't be written.
+    """
+    node._data  # noqa: B018 - reading it loads a ghost
+    node._p_changed()
+    return node._data
+
+
+def refuse_move(obj: Stored, view: View) -> NoReturn:
+    """A collection with items was assigned to an object of another prefix."""
+    kind = type(obj).__name__.lower()
+    raise BadPrefixError(
+        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy"
+    )
+
+
+def relieve(obj: Stored) -> None:
+    """Evict when more is loaded than the view's limit. Inside an operation nothing is evicted, so what walks many
+    nodes calls this between its operations."""
+    view = obj._p_view
+    limit = view.limit
+    if limit and view.weight > limit and not operation.held():
+        view.evict(limit - limit // 8)
+
+
+def corrupt(node: Stored, what: str) -> CorruptError:
+    """The error for damage found in `node`."""
+    where = f"prefix {node._p_view.name!r}, object {node._p_oid}"
+    return CorruptError(
+        f"{where}: damaged {type(node).__name__} record ({what}); verify the prefix and restore it from a backup"
+    )
+
+
+def pack(kind: int, values: list[Any]) -> tuple[bytes, list[int]]:
+    """Record payload of `kind` with `values`, and the OIDs it holds."""
+    body, refs = encode_values(values)
+    return bytes((kind,)) + body, list(refs)
+
+
+def unpack(node: Stored, payload: bytes, least: int) -> list[Any]:
+    """The values of a payload made by :func:`pack`: at least `least` of them.
+
+    Raises CorruptError when the record is of another kind or can't be decoded.
+    """
+    if not payload or payload[0] != node.KIND:
+        raise corrupt(node, f"kind {payload[0] if payload else None} instead of {node.KIND}")
+    values = decode_values(node._p_view, payload[1:])
+    if len(values) < least:
+        raise corrupt(node, f"{len(values)} values, expected {least} or more")
+    return values
+
+
+def member(node: Stored, cls: type[S], oid: Any) -> S:
+    """The node of class `cls` that `node` holds by its OID, as a ghost if it isn't in memory.
+
+    CorruptError when that can't be."""
+    found: S = node._p_view.ghost(cls, natural(node, oid, FIRST_OID, (1 << 48) - 1))
+    if type(found) is not cls:
+        raise corrupt(node, f"it holds a {type(found).__name__} as a {cls.__name__}")
+    return found
+
+
+def natural(node: Stored, value: Any, least: int = 0, most: int = 1 << 62) -> int:
+    """`value` if it is an int in [least, most], else CorruptError."""
+    if type(value) is not int or not least <= value <= most:
+        raise corrupt(node, f"number {value!r} out of range")
+    return value

@@ -1,0 +1,105 @@
+"""One commit: from the dirty set of a view to a durable state of its prefix.
+
+Encoding runs under the operation lock, so that a commit holds whole operations and nothing of a later one. Appending, publishing and syncing
+run without it: the process goes on working while the disk does.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dbzero.errors import ReadOnlyError
+from dbzero.model.base import operation
+from dbzero.model.view import View
+from dbzero.runtime.batch import Batch
+from dbzero.storage.prefix import DeltaRoomMade, Prefix
+
+# References to an instance that this file itself holds while it asks whether anyone else does: the list of taken objects.
+_OWN_REFERENCES = 1
+
+
+def commit_view(view: View, prefix: Prefix) -> bool:
+    """Commit what is pending in `view`. Returns whether a new state was made.
+
+    Raises StorageError and its kin; then everything that was pending still is.
+    """
+    if not prefix.writable:
+        raise ReadOnlyError(f"Cannot modify read-only prefix: {prefix.name}")
+    while True:
+        try:
+            return _commit_once(view, prefix)
+        except DeltaRoomMade:
+            continue
+
+
+def _commit_once(view: View, prefix: Prefix) -> bool:
+    taken: list[Any] = []
+    orphans: list[int] = []
+    with operation:
+        view.raise_autocommit_error()
+        if not view.has_changes():
+            return False
+        batch = prefix.begin()
+        try:
+            orphans = view.dead_orphans()
+            _encode(view, batch, taken)
+            deleted = _collect(view, batch, orphans, taken)
+            if not batch.records:
+                batch.close()
+                view.settle_all()
+                return False
+            prefix.seal(batch, time.time_ns() // 1000)
+        except BaseException:
+            batch.close()
+            _restore(view, taken, orphans)
+            raise
+    try:
+        state = prefix.commit(batch)
+    except BaseException:
+        with operation:
+            _restore(view, taken, orphans)
+        raise
+    finally:
+        batch.close()
+    with operation:
+        view.advance(state)
+        for oid in deleted:
+            gone = view.peek(oid)
+            if gone is not None:
+                view.expire(gone)
+    return True
+
+
+def _restore(view: View, taken: list[Any], orphans: list[int]) -> None:
+    view.put_back(taken)
+    view.add_dead_orphans(orphans)
+
+
+def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
+    # Encoding an object may dirty its class record (a new shape), so go on until nothing is left.
+    while fresh := view.take_dirty():
+        taken.extend(fresh)
+        batch.put_many((obj._p_oid, *obj._p_encode()) for obj in fresh)
+        del fresh
+
+
+def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> list[int]:
+    """Delete what nothing refers to, neither stored nor in Python; the rest of it becomes orphans, looked at again when their wrapper dies.
+
+    Returns the OIDs of what was deleted.
+    """
+    deleted: list[int] = []
+    for oid in orphans:
+        if view.peek(oid) is None and batch.refcount(oid) == 0:
+            batch.delete(oid)
+            deleted.append(oid)
+    in_flight = {obj._p_oid for obj in taken}
+    while zero := batch.zero():
+        for oid in zero:
+            if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
+                view.mark_orphan(oid)
+            else:
+                batch.delete(oid)
+                deleted.append(oid)
+    return deleted

@@ -1,0 +1,197 @@
+"""Finding objects by identity: uuid, fetch, exists, and small questions about one object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dbzero.errors import Error, PrefixError, ReferenceError
+from dbzero.model import base, scope
+from dbzero.model.base import Persistent, operation
+from dbzero.model.memo import MemoBase, class_info, is_memo, uuid_of
+from dbzero.model.uuids import parse_uuid
+from dbzero.model.view import View
+from dbzero.session.api import PrefixMetaData
+from dbzero.session.workspace import active
+from dbzero.storage.discovery import name_of as discover_uuid
+
+
+def uuid(obj: Any, /) -> str:
+    """The identity of a memo object: 24 characters A-Z, 2-7, the same in every process and for ever.
+
+    Raises:
+        Error: `obj` is no memo instance, or its `__init__` has not finished.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> db0.fetch(db0.uuid(thing)) is thing
+    True
+    >>> db0.close()
+    """
+    active()
+    if isinstance(obj, Persistent) and obj._p_flags & (base.CLOSED | base.EXPIRED):
+        obj._p_activate()
+    return uuid_of(obj)
+
+
+def fetch(identifier: Any, expected_type: Any = None, prefix: str | None = None) -> Any:
+    """The object with a UUID, or the instance of a singleton class.
+
+    Args:
+        identifier: UUID, or a singleton memo class. expected_type: memo class that the object must be an instance of; the two may be swapped.
+        prefix: where to look for a singleton; by default the class's own prefix or the current one. Ignored with a UUID, which names its prefix.
+
+    Returns:
+        The live Python object: always the same one while it is alive.
+
+    Raises:
+        ReferenceError: no such object. Error: malformed UUID, wrong type, no singleton class, no instance. PrefixError: unknown prefix.
+    """
+    identifier, expected_type = _swap(identifier, expected_type)
+    if isinstance(identifier, str):
+        obj = _by_uuid(identifier)
+        if obj is None:
+            raise ReferenceError(f"Memo instance expired: no object has the UUID {identifier}")
+        _require(obj, expected_type)
+        return obj
+    obj = _singleton(identifier, prefix)
+    if obj is None:
+        raise Error(f"Singleton instance does not exist: {identifier.__qualname__}")
+    _require(obj, expected_type)
+    return obj
+
+
+def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None) -> bool:
+    """Whether `fetch` would find the object. Malformed UUIDs and unknown prefixes give False.
+
+    Raises Error when `identifier` is neither a str nor a class.
+    """
+    identifier, expected_type = _swap(identifier, expected_type)
+    if isinstance(identifier, str):
+        try:
+            obj = _by_uuid(identifier)
+        except PrefixError:
+            return False
+        except Error as error:
+            if "Invalid UUID" in str(error):
+                return False
+            raise
+        return obj is not None and _matches(obj, expected_type)
+    if not isinstance(identifier, type):
+        raise Error(f"Invalid argument type: {type(identifier).__name__}; give a UUID or a memo class")
+    active()
+    info = class_info(identifier)
+    if info is None or not info.singleton:
+        return False
+    try:
+        return _singleton(identifier, prefix) is not None
+    except PrefixError:
+        return False
+
+
+def find_singleton(cls: Any, prefix: str | None = None) -> Any:
+    """The instance of a singleton class, or None."""
+    return _singleton(cls, prefix)
+
+
+def _swap(identifier: Any, expected: Any) -> tuple[Any, Any]:
+    if isinstance(expected, str) and isinstance(identifier, type):
+        return expected, identifier
+    return identifier, expected
+
+
+def _matches(obj: Any, expected: Any) -> bool:
+    return expected is None or expected is MemoBase or isinstance(obj, expected)
+
+
+def _require(obj: Any, expected: Any) -> None:
+    if expected is not None and class_info(expected) is None:
+        raise Error(f"the expected type {expected!r} is not a memo class")
+    if not _matches(obj, expected):
+        raise Error(f"Object type mismatch: it is a {type(obj).__qualname__}, not a {expected.__qualname__}")
+
+
+def _singleton(cls: Any, prefix: str | None) -> Any:
+    if not isinstance(cls, type):
+        raise Error(f"Invalid argument type: {type(cls).__name__}; give a UUID or a memo class")
+    active()
+    info = class_info(cls)
+    if info is None or not info.singleton:
+        raise Error(f"Not a dbzero singleton type: {cls.__qualname__}")
+    if prefix is not None:
+        view: View = active().get(prefix).view
+    else:
+        try:
+            view = scope.view_of(info.prefix, False)
+        except PrefixError:
+            return None
+    with operation:
+        return view.singleton(cls)
+
+
+def _by_uuid(text: str) -> Any:
+    workspace = active()
+    prefix_uuid, oid = parse_uuid(text)
+    view = scope.view_of_uuid(prefix_uuid)
+    if view is None:
+        name = discover_uuid(workspace.root, prefix_uuid)
+        if name is None:
+            raise PrefixError(f"the prefix of the object {text} is not below {workspace.root}")
+        view = workspace.open(name, writable=False, make_current=False).view
+    obj = view.get(oid)
+    return obj if obj is not None and is_memo(obj) else None
+
+
+def get_prefix_of(obj: Any, /) -> PrefixMetaData:
+    """Name and identity of the prefix that an object, a collection, a UUID or a statically scoped class belongs to. TypeError for anything else."""
+    workspace = active()
+    if isinstance(obj, Persistent):
+        obj._p_activate() if obj._p_flags & base.CLOSED else None
+        records = obj._p_view.records
+        return PrefixMetaData(records.name, records.uuid)
+    if isinstance(obj, str):
+        try:
+            prefix_uuid, _ = parse_uuid(obj)
+        except Error:
+            raise TypeError(f"{obj!r} is no UUID") from None
+        view = scope.view_of_uuid(prefix_uuid)
+        name = view.name if view is not None else discover_uuid(workspace.root, prefix_uuid)
+        if name is not None:
+            return PrefixMetaData(name, prefix_uuid)
+    info = class_info(obj)
+    if info is not None and info.prefix is not None:
+        records = scope.view_of(info.prefix, False).records
+        return PrefixMetaData(records.name, records.uuid)
+    raise TypeError(f"{obj!r} belongs to no prefix")
+
+
+def getrefcount(obj: Any, /) -> int:
+    """How many stored objects refer to a memo object strongly, as of the last commit plus what is pending in loaded objects.
+
+    Raises Error for values that are not stored objects.
+    """
+    if not isinstance(obj, Persistent):
+        raise Error(f"{type(obj).__name__} values have no reference count")
+    obj._p_activate()
+    view = obj._p_view
+    with operation:
+        count = int(view.records.refcount(obj._p_oid, view.state))
+        return count + pending_references(view, obj._p_oid)
+
+
+def pending_references(view: View, oid: int) -> int:
+    """Difference that uncommitted changes make to an object's stored reference count."""
+    difference = 0
+    for dirty in view.objects():
+        if not dirty._p_flags & base.DIRTY:
+            continue
+        _, refs = dirty._p_encode()
+        difference += refs.count(oid)
+        difference -= view.records.references(dirty._p_oid, view.state).count(oid)
+    return difference
+
+
+__all__ = ["exists", "fetch", "find_singleton", "get_prefix_of", "getrefcount", "uuid"]

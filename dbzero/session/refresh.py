@@ -1,0 +1,83 @@
+"""Following another process's commits: a read-only view moves forward by itself.
+
+One thread sleeps on the prefix's futex word. When the durable state has moved it takes the operation lock - so no compound operation is under way - turns the loaded
+objects that changed into ghosts, and moves the view. Handles stay the same Python objects and load the new state at their next use.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from dbzero.errors import Error
+from dbzero.model.base import operation
+from dbzero.model.view import View
+from dbzero.storage.prefix import Prefix
+
+# Beyond this many states behind, turning every loaded object into a ghost costs less than reading each commit's list of changes.
+_MAX_STEPS = 1000
+_HEALTH_CHECK_SECONDS = 1.0
+
+
+def refresh_view(view: View, prefix: Prefix) -> bool:
+    """Move a read-only view to the newest durable state. True when it moved."""
+    head = prefix.head()
+    if head == view.state and prefix.incarnation == view.incarnation:
+        return False
+    with operation:
+        head = prefix.head()
+        old = view.state
+        if prefix.incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
+            view.incarnation = prefix.incarnation
+            view.invalidate_all()
+        else:
+            for state in range(old + 1, head + 1):
+                changed = prefix.changes(state)
+                if changed is None:
+                    view.invalidate_all()
+                    break
+                view.invalidate(changed)
+        if head == old:
+            return False
+        view.advance(head)
+    return True
+
+
+class Follower:
+    """The thread that keeps one read-only view at the newest durable state."""
+
+    def __init__(self, view: View, prefix: Prefix) -> None:
+        self._view = view
+        self._prefix = prefix
+        self._stopping = False
+        self._waiter = prefix.waiter()
+        self._thread = threading.Thread(target=self._run, name=f"dbzero-follow-{prefix.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop and wait for the thread."""
+        self._stopping = True
+        self._prefix.wake()
+        if self._thread is not threading.current_thread():
+            while self._thread.is_alive():
+                self._prefix.wake()
+                self._thread.join(0.05)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._waiter.ready()
+                if self._stopping:
+                    return
+                if not self._waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                    while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
+                        refresh_view(self._view, self._prefix)
+                if not self._stopping:
+                    refresh_view(self._view, self._prefix)
+            except Error as error:
+                # The next operation of the user meets the same damage and raises it; a thread has no caller.
+                self._view.follow_error = error
+                if self._stopping or self._view.closed:
+                    return
+                threading.Event().wait(_HEALTH_CHECK_SECONDS)

@@ -1,0 +1,312 @@
+"""The process's workspace: one root directory, its segment, and the prefixes open in it.
+
+There is at most one workspace per process (`active()`). Everything that must not outlive a fork hangs off it, so that a forked child can let go of all of it
+in one place.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Iterator
+
+from dbzero.errors import ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
+from dbzero.model import scope
+from dbzero.model.base import operation
+from dbzero.model.view import View
+from dbzero.runtime.segment import Segment
+from dbzero.storage.names import normalize
+from dbzero.storage.prefix import Prefix
+from dbzero.session.commit import commit_view
+from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
+from dbzero.session.refresh import Follower
+
+
+class OpenPrefix:
+    """One prefix as this process uses it: its storage, its live view, and who keeps the view moving."""
+
+    def __init__(self, prefix: Prefix, view: View, autocommit: bool) -> None:
+        self.prefix = prefix
+        self.view = view
+        self.autocommit = autocommit
+        self.commit_lock = threading.RLock()
+        self.follower: Follower | None = None
+
+    @property
+    def name(self) -> str:
+        return self.prefix.name
+
+    @property
+    def writable(self) -> bool:
+        return self.prefix.writable
+
+    def state(self, finalized: bool) -> int:
+        """The last committed state, or (writer, not finalized) the number the next commit will get."""
+        if not self.writable:
+            return int(self.view.state)
+        return self.prefix.head() + (0 if finalized else 1)
+
+    def commit(self) -> bool:
+        """Commit what is pending. True when a new state was made."""
+        with self.commit_lock:
+            return commit_view(self.view, self.prefix)
+
+    def close(self, *, commit: bool) -> None:
+        """Commit (a writer), stop following, make every handle inaccessible, release the prefix."""
+        if self.follower is not None:
+            self.follower.stop()
+        try:
+            if commit and self.writable:
+                self.commit()
+        finally:
+            with operation:
+                self.view.close()
+            self.prefix.close()
+
+
+class Workspace:
+    """All that `init()` sets up. Attributes: root (absolute path), config, segment."""
+
+    def __init__(self, root: str, config: Config) -> None:
+        self.root = root
+        self.config = config
+        self.pid = os.getpid()
+        _make_root(root)
+        self.segment = Segment.open(root, config.cache_size)
+        self.open_prefixes: dict[str, OpenPrefix] = {}
+        self.recent: list[str] = []  # open prefixes that were current, latest last
+        self.lock = threading.RLock()
+        self._autocommit: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    # --- prefixes ------------------------------------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> OpenPrefix:
+        """The open prefix of that name. PrefixError when it is not open."""
+        found = self.open_prefixes.get(normalize(name))
+        if found is None:
+            raise PrefixError(f"Prefix: {normalize(name)} not found: it is not open in this process; open it with db0.open()")
+        return found
+
+    def open(
+        self,
+        name: str,
+        *,
+        writable: bool,
+        autocommit: bool | None = None,
+        lock_flags: LockFlags | None = None,
+        make_current: bool = True,
+    ) -> OpenPrefix:
+        """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
+        name = normalize(name)
+        with self.lock:
+            opened = self.open_prefixes.get(name)
+            if opened is not None and writable and not opened.writable:
+                self.close(name)
+                opened = None
+            if opened is None:
+                opened = self._open_new(name, writable, autocommit, lock_flags or self.config.lock_flags)
+            if make_current:
+                self._make_current(name)
+            return opened
+
+    def _open_new(self, name: str, writable: bool, autocommit: bool | None, flags: LockFlags) -> OpenPrefix:
+        prefix = Prefix.open(
+            self.segment,
+            self.root,
+            name,
+            writable=writable,
+            blocking=flags.blocking,
+            timeout=flags.timeout,
+            force=flags.force_unlock,
+        )
+        try:
+            view = View(prefix, prefix.head())
+            view.weight_limit = self.config.cache_size
+            opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
+            if not writable:
+                opened.follower = Follower(view, prefix)
+                opened.follower.start()
+        except BaseException:
+            prefix.close()
+            raise
+        self.open_prefixes[name] = opened
+        if writable and opened.autocommit:
+            self._start_autocommit()
+        return opened
+
+    def _make_current(self, name: str) -> None:
+        if name in self.recent:
+            self.recent.remove(name)
+        self.recent.append(name)
+        scope.set_current(self.open_prefixes[name].view)
+
+    def current(self) -> OpenPrefix:
+        """The current prefix; the default one is opened read-write when none is."""
+        with self.lock:
+            if not self.recent:
+                return self.open(DEFAULT_PREFIX, writable=True)
+            return self.open_prefixes[self.recent[-1]]
+
+    def of_view(self, view: View) -> OpenPrefix | None:
+        """The open prefix whose live view this is."""
+        for opened in self.open_prefixes.values():
+            if opened.view is view:
+                return opened
+        return None
+
+    def writable_prefixes(self) -> Iterator[OpenPrefix]:
+        return (p for p in list(self.open_prefixes.values()) if p.writable)
+
+    def commit(self, name: str | None = None) -> None:
+        """Commit one prefix, or all that are open read-write."""
+        self.check_fork()
+        if name is not None:
+            opened = self.get(name)
+            if opened.writable:
+                opened.commit()
+            return
+        for opened in self.writable_prefixes():
+            opened.commit()
+
+    def close(self, name: str) -> None:
+        """Close one prefix; not open: nothing. The prefix used before it becomes current."""
+        with self.lock:
+            opened = self.open_prefixes.pop(normalize(name), None)
+            if opened is None:
+                return
+            if opened.name in self.recent:
+                self.recent.remove(opened.name)
+            scope.set_current(self.open_prefixes[self.recent[-1]].view if self.recent else None)
+            opened.close(commit=not self.forked)
+
+    def shutdown(self) -> None:
+        """Close every prefix and let go of the segment. The first error is raised after everything was tried."""
+        self._stop.set()
+        errors: list[BaseException] = []
+        with self.lock:
+            for name in reversed(list(self.open_prefixes)):
+                try:
+                    self.close(name)
+                except Exception as error:
+                    errors.append(error)
+            scope.set_current(None)
+        thread = self._autocommit
+        if thread is not None and thread is not threading.current_thread() and not self.forked:
+            thread.join()
+        self.segment.close()
+        if errors:
+            raise errors[0]
+
+    # --- autocommit ----------------------------------------------------------------------------------------------------------------------
+
+    def _start_autocommit(self) -> None:
+        if self._autocommit is None or not self._autocommit.is_alive():
+            self._autocommit = threading.Thread(target=self._autocommit_loop, name="dbzero-autocommit", daemon=True)
+            self._autocommit.start()
+
+    def _autocommit_loop(self) -> None:
+        interval = self.config.autocommit_interval / 1000
+        while not self._stop.wait(interval):
+            for opened in self.writable_prefixes():
+                if opened.autocommit and opened.view.has_changes():
+                    try:
+                        opened.commit()
+                    except Exception as error:
+                        # Kept for the next explicit commit to report: a thread has no caller to raise to. What was pending still is.
+                        opened.view.autocommit_error = error
+
+    # --- fork ----------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def forked(self) -> bool:
+        """This workspace was made by a parent of this process."""
+        return os.getpid() != self.pid
+
+    def check_fork(self) -> None:
+        """ForkedError when a child tries to write through its parent's prefixes."""
+        if self.forked and any(True for _ in self.writable_prefixes()):
+            raise ForkedError(
+                "this process was forked from one that holds the prefixes "
+                f"{', '.join(p.name for p in self.writable_prefixes())} open for writing; only that one may commit them. "
+                "Call db0.close() and db0.init() in the child, then open them read-only"
+            )
+
+
+def _make_root(root: str) -> None:
+    try:
+        os.makedirs(root, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the root directory {root} cannot be created: {error.strerror}; give a directory that this user may write"
+        ) from error
+
+
+_active: Workspace | None = None
+
+
+def active() -> Workspace:
+    """The workspace of this process. NotInitializedError before `init()` and after `close()`."""
+    if _active is None:
+        raise NotInitializedError("dbzero not initialized: call db0.init(<directory>) first")
+    return _active
+
+
+def active_or_none() -> Workspace | None:
+    return _active
+
+
+def activate(workspace: Workspace | None) -> None:
+    global _active
+    _active = workspace
+
+
+def _view_of(prefix_name: str | None, writable: bool) -> View:
+    workspace = active()
+    if prefix_name is None:
+        return workspace.current().view
+    name = normalize(prefix_name)
+    opened = workspace.open_prefixes.get(name)
+    if opened is None or (writable and not opened.writable):
+        try:
+            opened = workspace.open(name, writable=writable, make_current=False)
+        except LeaseError:
+            if opened is None:
+                raise
+    return opened.view
+
+
+def _view_of_uuid(prefix_uuid: int) -> View | None:
+    workspace = active()
+    for opened in list(workspace.open_prefixes.values()):
+        if opened.prefix.uuid == prefix_uuid:
+            return opened.view
+    return None
+
+
+scope.install(view_of=_view_of, view_of_uuid=_view_of_uuid)
+
+
+@atexit.register
+def _at_exit() -> None:
+    """What is pending is committed when the interpreter ends normally."""
+    if _active is not None and not _active.forked:
+        workspace = _active
+        activate(None)
+        workspace.shutdown()
+
+
+def _after_fork_in_child() -> None:
+    """The child inherits handles to read with, and nothing else: no lease, thread, slot or pending change."""
+    if _active is not None:
+        operation.reset_after_fork()
+        _active.lock = threading.RLock()
+        for opened in _active.open_prefixes.values():
+            opened.commit_lock = threading.RLock()
+            opened.follower = None
+            opened.prefix.after_fork()
+            opened.view.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,890 @@
+"""The store on local files: ``<root>/<prefix>.db0``, ``.db0.lock`` and ``.redo.<n>``.
+
+The lease is an open-file-description lock on one byte of the lock file, so that it dies with its process. A forced takeover moves the lease on to another byte (the *generation*
+in the lock file's content says which), and creates the next redo file before it reads the log: the replaced writer, should it come back, finds that file after its
+sync and acknowledges nothing any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import socket
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, ParamSpec, TypeVar
+
+from .. import errors
+from . import format as fmt
+from . import log, names
+from .store import Frame, Identity, Meta
+from .syscalls import (
+    NETWORK_FILE_SYSTEMS,
+    SYSTEM,
+    System,
+    Watch,
+    read_exact,
+    storage_error,
+    write_all,
+)
+
+DATA_REGION: Final = 1 << 30  # address space a log file's frames may use unless its writer asks for more
+DATA_STEP: Final = 1 << 20  # page file space is reserved in units of this, doubled up to 64 times of it
+
+_CHECKPOINT_BYTE: Final = 1
+_CREATE_BYTE: Final = 2
+_LEASE_BYTE: Final = 16  # plus the generation
+_LONGEST_SLEEP: Final = 0.02
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _typed(action: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Whatever system call fails inside, the caller gets a typed error."""
+
+    def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(method)
+        def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            try:
+                return method(*args, **kwargs)
+            except OSError as exc:
+                if isinstance(exc, errors.Error):
+                    raise
+                store = args[0]
+                assert isinstance(store, LocalFileStore)
+                raise storage_error(exc, store.prefix, exc.filename or store.path, action) from exc
+
+        return wrapper
+
+    return decorate
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class LocalFileStore:
+    """:class:`dbzero.storage.store.Store` over local files. Open one with :meth:`open`.
+
+    Appending, reserving and reading may be called from several threads. The lease, and everything that needs it, belongs to one instance.
+    """
+
+    def __init__(self, system: System, root: str, prefix: str, *, writable: bool) -> None:
+        self.prefix: Final = names.normalize(prefix)
+        self.root: Final = root
+        self.base: Final = names.base_path(root, prefix)
+        self.path: Final = names.page_path(self.base)
+        self.writable: Final = writable
+        self._system: Final = system
+        self._fd = -1
+        self._lock_fd = -1
+        self._identity: Identity
+        self._lock = threading.RLock()  # log position, lease
+        self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
+        self._epoch = 0
+        self._generation = -1  # of the lease byte held
+        self._begun_fd = -1  # a log file that is this writer's but has no header yet
+        self._begun_number = 0
+        self._writer: log.LogWriter | None = None
+        self._tail: log.Tail | None = None
+        self._next_oid = fmt.FIRST_OID
+        self._allocated = 0
+        self._step = DATA_STEP
+        self._poisoned = False
+        self._overlay: dict[int, bytes] = {}
+        self._watch: Watch | None = None
+        self._watched = (0, 0)
+
+    # --- opening ---------------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        root: str | os.PathLike[str],
+        prefix: str,
+        *,
+        writable: bool = True,
+        create: bool = True,
+        system: System = SYSTEM,
+        prefix_uuid: int | None = None,
+    ) -> LocalFileStore:
+        """Open a prefix's files.
+
+        Args:
+            root: existing directory.
+            prefix: name, see :mod:`dbzero.storage.names`.
+            writable: whether :meth:`acquire` will be called; refused on network file systems.
+            create: make a fresh page file when there is none (needs `writable`).
+            prefix_uuid: 64 bits for a created file, random by default.
+        Raises:
+            PrefixError: bad name, or no such prefix. NotAStoreError, FormatVersionError, CorruptError, UnsupportedFileSystemError, StorageError.
+        """
+        store = cls(system, os.fspath(root), prefix, writable=writable)
+        try:
+            store._open(create and writable, prefix_uuid)
+        except BaseException:
+            store.close()
+            raise
+        _stores.add(store)
+        return store
+
+    def _fail(self, exc: OSError, action: str, path: str | None = None) -> errors.StorageError:
+        return storage_error(exc, self.prefix, path or self.path, action)
+
+    @_typed("open")
+    def _open(self, create: bool, prefix_uuid: int | None) -> None:
+        system = self._system
+        flags = os.O_RDWR if self.writable else os.O_RDONLY
+        if not system.is_dir(self.root):
+            raise errors.StorageError(f"root directory {self.root} does not exist or is no directory; create it or pass another one")
+        if self.writable:
+            self._check_file_system()
+        try:
+            if create and not system.exists(self.path):
+                self._create(prefix_uuid)
+            self._fd = system.open(self.path, flags)
+        except FileNotFoundError:
+            raise errors.PrefixError(f"prefix {self.prefix!r} does not exist: there is no file {self.path}") from None
+        except IsADirectoryError as exc:
+            raise errors.NotAStoreError(f"{self.path} is a directory, not a dbzero file; choose another prefix name") from exc
+        except OSError as exc:
+            raise self._fail(exc, "open") from exc
+        try:
+            page = read_exact(system, self._fd, fmt.PAGE, 0)
+        except IsADirectoryError as exc:
+            raise errors.NotAStoreError(f"{self.path} is a directory, not a dbzero file; choose another prefix name") from exc
+        except OSError as exc:
+            raise self._fail(exc, "read") from exc
+        self._identity = fmt.decode_header(page, self.path)
+        self.read_meta()
+
+    def _check_file_system(self) -> None:
+        try:
+            magic = self._system.file_system(self.root)
+        except OSError as exc:
+            raise self._fail(exc, "inspect the file system of", self.root) from exc
+        if magic in NETWORK_FILE_SYSTEMS:
+            raise errors.UnsupportedFileSystemError(
+                f"prefix {self.prefix!r}: {self.root} is on a network file system ({NETWORK_FILE_SYSTEMS[magic]}), whose locks and syncs cannot keep dbzero's "
+                "promises; use a local directory, or open read-only"
+            )
+
+    def _create(self, prefix_uuid: int | None) -> None:
+        """Put a complete page file in place under its name, or find that another process just did."""
+        system, directory = self._system, os.path.dirname(self.base)
+        self._make_directories(directory)
+        self._open_lock_file()
+        self._wait_lock(_CREATE_BYTE, None)
+        try:
+            if system.exists(self.path):
+                return
+            leftover = log.inventory_numbers(system, self.base)
+            identity = Identity(
+                _random64(), prefix_uuid if prefix_uuid is not None else _random64(), fmt.PAGE, fmt.FORMAT_VERSION
+            )
+            meta = fmt.first_meta(now_us())
+            temporary = self.base + ".db0.new"
+            fd = system.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            try:
+                slot = fmt.encode_meta(meta, identity.file_id)
+                write_all(system, fd, [fmt.encode_header(identity, now_us()), slot, slot], 0)
+                system.fsync(fd)
+            finally:
+                system.close(fd)
+            for number in leftover:  # a deleted page file's log: its file id differs, but out of the way is clearer
+                self._set_aside(names.redo_path(self.base, number))
+            with contextlib.suppress(FileExistsError):
+                system.link(temporary, self.path)
+            system.unlink(temporary)
+            system.sync_dir(directory)
+        finally:
+            system.unlock(self._lock_fd, _CREATE_BYTE)
+
+    def _make_directories(self, directory: str) -> None:
+        missing = []
+        while len(directory) > len(self.root) and not self._system.is_dir(directory):
+            missing.append(directory)
+            directory = os.path.dirname(directory)
+        for path in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                self._system.mkdir(path)
+            self._system.sync_dir(os.path.dirname(path))
+
+    def _open_lock_file(self) -> None:
+        if self._lock_fd < 0:
+            path = names.lock_path(self.base)
+            try:
+                self._lock_fd = self._system.open(path, os.O_RDWR | os.O_CREAT)
+            except OSError as exc:
+                raise self._fail(exc, "open", path) from exc
+
+    def _set_aside(self, path: str) -> None:
+        target = log.set_aside(self._system, self.prefix, path)
+        warnings.warn(
+            f"prefix {self.prefix!r}: log file {path} belongs to another page file; it was not replayed and is now {target}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    # --- facts -----------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the lease held, 0 without it."""
+        return self._epoch
+
+    @property
+    def poisoned(self) -> bool:
+        return self._poisoned
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        """(log file number, state, chain checksum) behind the frame appended last."""
+        writer = self._need_writer()
+        return writer.header.number, writer.state, writer.chain
+
+    @property
+    def log_size(self) -> int:
+        """Bytes of frames in the current log file."""
+        return self._writer.end - fmt.PAGE if self._writer else 0
+
+    # --- lease -----------------------------------------------------------------------------------------------------------------------------
+
+    @_typed("acquire the lease of")
+    def acquire(self, *, blocking: bool = False, timeout: float | None = None, force: bool = False) -> int:
+        """Take the write lease.
+
+        Args:
+            blocking: wait for a live holder. timeout: at most this many seconds (None: for ever). force: replace a live holder at once.
+        Returns:
+            the new epoch, greater than every earlier one.
+        Raises:
+            LeaseError: held by a live process, which the message names. ReadOnlyError: the store was opened read-only.
+        """
+        if not self.writable:
+            raise errors.ReadOnlyError(f"prefix {self.prefix!r} is open read-only; open it with \"rw\" to write")
+        self._alive()
+        if self._epoch:
+            raise errors.LeaseError(f"prefix {self.prefix!r}: this store holds the write lease already")
+        self._open_lock_file()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while True:
+            known, generation, holder = self._read_holder()
+            if self._system.try_lock(self._lock_fd, _LEASE_BYTE + generation):
+                if self._read_holder()[1] == generation and self._system.same_file(self._lock_fd, names.lock_path(self.base)):
+                    break
+                self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
+                if not self._system.same_file(self._lock_fd, names.lock_path(self.base)):
+                    self._system.close(self._lock_fd)
+                    self._lock_fd = -1
+                    self._open_lock_file()
+                continue
+            if force:
+                generation = self._force()
+                break
+            if not blocking or (deadline is not None and time.monotonic() >= deadline):
+                raise errors.LeaseError(
+                    f"prefix {self.prefix!r} is being written by {holder or 'another process'}; wait for it, open read-only, or open with a lock timeout"
+                )
+            self._system.sleep(pause)
+            pause = min(2 * pause, _LONGEST_SLEEP)
+        try:
+            return self._start_epoch(known, generation)
+        except BaseException:
+            self._drop_lease(generation)
+            raise
+
+    def leased(self) -> bool:
+        """Whether another process holds the write lease, in whatever container or segment it works."""
+        path = names.lock_path(self.base)
+        try:
+            fd = self._system.open(path, os.O_RDONLY)
+        except OSError:
+            return False  # nobody ever wrote here, or we may not look
+        try:
+            generation = self._read_holder(fd)[1]
+            return self._system.lock_taken(fd, _LEASE_BYTE + generation)
+        finally:
+            self._system.close(fd)
+
+    def _start_epoch(self, known: int, generation: int) -> int:
+        if not self._system.same_file(self._fd, self.path):
+            raise errors.StaleFileError(
+                f"prefix {self.prefix!r}: {self.path} was replaced by another file while it was open; close the prefix and open it again"
+            )
+        meta = self.read_meta()
+        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        for path, _ in found.strays:
+            self._set_aside(path)
+        epoch = max([known, meta.epoch, *(f.header.epoch for f in found.files)]) + 1
+        try:
+            self._write_holder(epoch, generation)
+        except OSError as exc:
+            raise self._fail(exc, "write", names.lock_path(self.base)) from exc
+        self._generation = generation
+        self._epoch = epoch
+        self._next_oid = meta.next_oid
+        return epoch
+
+    def _force(self) -> int:
+        """Move the lease to a fresh lock byte and fence the log; returns the generation."""
+        self._wait_lock(_CREATE_BYTE, None)
+        try:
+            epoch, generation, _ = self._read_holder()
+            generation += 1
+            while not self._system.try_lock(self._lock_fd, _LEASE_BYTE + generation):
+                generation += 1
+            self._write_holder(epoch, generation)
+            found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+            number = max(found.highest, self.read_meta().redo - 1) + 1
+            for path, _ in found.strays:
+                self._set_aside(path)
+            self._begun_fd = log.create(self._system, self.prefix, self.base, number)
+            self._begun_number = number
+            self._system.sync_dir(os.path.dirname(self.base))
+            return generation
+        except OSError as exc:
+            raise self._fail(exc, "take over", names.lock_path(self.base)) from exc
+        finally:
+            self._system.unlock(self._lock_fd, _CREATE_BYTE)
+
+    @_typed("lock")
+    def _wait_lock(self, byte: int, timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while not self._system.try_lock(self._lock_fd, byte):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            self._system.sleep(pause)
+            pause = min(2 * pause, _LONGEST_SLEEP)
+        return True
+
+    def _read_holder(self, fd: int = -1) -> tuple[int, int, str]:
+        """(newest epoch, generation of the lease byte, who wrote that) as the lock file says; anything unreadable counts as nothing."""
+        try:
+            text = read_exact(self._system, self._lock_fd if fd < 0 else fd, 512, 0).decode("utf-8", "replace")
+        except OSError as exc:
+            raise self._fail(exc, "read", names.lock_path(self.base)) from exc
+        fields = text.split(" ", 2)
+        try:
+            epoch, generation = int(fields[0]), int(fields[1])
+        except (ValueError, IndexError):
+            return 0, 0, ""
+        if not (0 <= epoch < 1 << 40 and 0 <= generation < 1 << 30):
+            return 0, 0, ""
+        return epoch, generation, fields[2].strip() if len(fields) > 2 else ""
+
+    def _write_holder(self, epoch: int, generation: int) -> None:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+        text = f"{epoch} {generation} process {os.getpid()} on {socket.gethostname()} since {since} UTC\n".encode()
+        write_all(self._system, self._lock_fd, [text.ljust(512)], 0)
+
+    @_typed("release the lease of")
+    def release(self) -> None:
+        """Give the lease back; the log file stays as it is. No effect without the lease."""
+        with self._sync_lock, self._lock:
+            if self._epoch:
+                self._drop_lease(self._generation)
+
+    def _drop_lease(self, generation: int) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._begun_fd >= 0:
+            self._system.close(self._begun_fd)
+            self._begun_fd = -1
+        self._epoch, self._generation = 0, -1
+        if self._lock_fd >= 0:
+            self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
+
+    @contextlib.contextmanager
+    def checkpoint_lock(self, timeout: float | None = 0.0) -> Iterator[bool]:
+        """The lock that lets one process put checkpoints in force; yields whether it was got within `timeout` seconds (None: wait)."""
+        self._open_lock_file()
+        got = self._wait_lock(_CHECKPOINT_BYTE, timeout)
+        try:
+            yield got
+        finally:
+            if got and self._lock_fd >= 0:
+                self._system.unlock(self._lock_fd, _CHECKPOINT_BYTE)
+
+    # --- log, writing ----------------------------------------------------------------------------------------------------------------------
+
+    def _alive(self) -> None:
+        if self._fd < 0:
+            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
+        if self._poisoned:
+            raise errors.PoisonedError(
+                f"prefix {self.prefix!r}: an earlier sync of its files failed, whether the last commit is durable is unknown; close and reopen the prefix"
+            )
+
+    def _need_writer(self) -> log.LogWriter:
+        self._alive()
+        if self._writer is None:
+            raise errors.LeaseError(f"prefix {self.prefix!r}: no log file was begun under the write lease")
+        return self._writer
+
+    def _need_lease(self, epoch: int) -> None:
+        self._alive()
+        if not self._epoch:
+            raise errors.LeaseError(f"prefix {self.prefix!r}: this process does not hold the write lease")
+        if epoch != self._epoch:
+            raise errors.FencedError(f"prefix {self.prefix!r}: epoch {epoch} is over, the lease is at epoch {self._epoch}")
+
+    @_typed("begin a log file of")
+    def begin_log(self, *, epoch: int, state: int, chain: int, data_base: int, data_limit: int) -> int:
+        """Open the next numbered log file; returns its number. What was appended before is durable afterwards.
+
+        Raises:
+            FencedError: another writer has taken over. DiskFullError: the current log file stays in use.
+        """
+        with self._sync_lock, self._lock:
+            self._need_lease(epoch)
+            old = self._writer
+            if data_base % fmt.PAGE or data_limit < data_base:
+                raise ValueError(f"data region [{data_base}, {data_limit}) is not page aligned or empty")
+            if old is not None:
+                if (state, chain) != (old.state, old.chain):
+                    raise ValueError(f"log is at state {old.state}, not {state}")
+                self._sync(old)
+                self._check_fence(old)
+                previous, next_number = old.header.number, old.header.number + 1
+            else:
+                previous, next_number = self._find_position(state, chain)
+            if self._begun_fd >= 0:
+                fd, number = self._begun_fd, self._begun_number
+            else:
+                number = next_number
+                fd = log.create(self._system, self.prefix, self.base, number)
+            header = fmt.RedoHeader(
+                self._identity.file_id, number, epoch, _random64(), state, chain, data_base, data_limit, now_us(), previous
+            )
+            try:
+                writer = log.LogWriter.begin(self._system, self.prefix, self.base, fd, header)
+            except BaseException:
+                if fd != self._begun_fd:
+                    self._abandon(fd, number)
+                raise
+            self._begun_fd = -1
+            self._writer = writer
+            if old is not None:
+                old.close()
+            return number
+
+    def _abandon(self, fd: int, number: int) -> None:
+        """A log file that could not be begun: take its name away, or keep it for the next attempt."""
+        try:
+            self._system.unlink(names.redo_path(self.base, number))
+        except OSError:
+            self._begun_fd, self._begun_number = fd, number
+        else:
+            self._system.close(fd)
+
+    def _find_position(self, state: int, chain: int) -> tuple[int, int]:
+        """(file in which (state, chain) stands - 0: the checkpoint -, next free number)."""
+        meta = self.read_meta()
+        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        following = max(found.highest, meta.redo - 1) + 1
+        if (state, chain) == (meta.state, meta.chain):
+            return 0, following
+        tail = self._tail
+        if tail is None or (tail.state, tail.chain) != (state, chain):
+            for frame in self.read_log(meta):
+                if (frame.state, frame.chain) == (state, chain):
+                    tail = log.Tail(frame.redo, state, chain, 0, 0, 0)
+                    break
+            else:
+                tail = self._tail
+        if tail is None or (tail.state, tail.chain) != (state, chain):
+            raise errors.StorageError(
+                f"prefix {self.prefix!r}: state {state} with chain {chain:#x} stands neither in the log nor in the checkpoint; reopen the prefix"
+            )
+        if tail.number:
+            self._harden(names.redo_path(self.base, tail.number))
+        return tail.number, following
+
+    def _harden(self, path: str) -> None:
+        """Make a predecessor's log file durable: its writer may have died before its own sync."""
+        try:
+            fd = self._system.open(path, os.O_RDWR)
+            try:
+                self._system.fdatasync(fd)
+            finally:
+                self._system.close(fd)
+        except OSError as exc:
+            self._poisoned = True
+            raise self._fail(exc, "sync", path) from exc
+
+    def reserve(self, *, log_bytes: int, data_end: int) -> None:
+        """Make sure that a frame body of `log_bytes` and page file bytes up to `data_end` can be written. DiskFullError leaves everything as it was."""
+        with self._lock:
+            writer = self._need_writer()
+            if data_end > writer.header.data_limit:
+                raise errors.StorageError(
+                    f"prefix {self.prefix!r}: data up to {data_end} is beyond the region of log file {writer.path} ({writer.header.data_limit}); begin a new log file"
+                )
+            writer.reserve(log_bytes)
+            self._grow(data_end)
+
+    def _grow(self, data_end: int) -> None:
+        if data_end <= self._allocated:
+            return
+        try:
+            size = max(self._allocated, self._system.size(self._fd))
+            if data_end > size:
+                target = fmt.align_page(max(data_end, min(size + self._step, self._limit(data_end))))
+                start = size
+                if self._writer is not None and self._writer.header.data_base > start:
+                    start = self._writer.header.data_base  # a gap left for a replaced writer stays a hole
+                try:
+                    self._system.fallocate(self._fd, start, target - start)
+                except OSError:
+                    if target == fmt.align_page(data_end):
+                        raise
+                    target = fmt.align_page(data_end)  # a smaller step may still fit
+                    self._system.fallocate(self._fd, start, target - start)
+                size = target
+                self._step = min(2 * self._step, 64 * DATA_STEP)
+            self._allocated = size
+        except OSError as exc:
+            raise self._fail(exc, "extend") from exc
+
+    def _limit(self, data_end: int) -> int:
+        return max(data_end, self._writer.header.data_limit) if self._writer is not None else data_end
+
+    def write_data(self, address: int, data: bytes | memoryview) -> None:
+        """Write page file bytes inside the current log file's region. Not synced."""
+        header = self._need_writer().header
+        if not (header.data_base <= address and address + len(data) <= header.data_limit):
+            raise errors.StorageError(
+                f"prefix {self.prefix!r}: data at {address} is outside the region [{header.data_base}, {header.data_limit}) of this writer"
+            )
+        self._write(address, data)
+
+    def rewrite_data(self, address: int, data: bytes | memoryview) -> None:
+        """Write again what a replayed frame says stands at `address` (recovery, under the lease and the checkpoint lock)."""
+        self._alive()
+        if address < fmt.FIRST_DATA:
+            raise errors.CorruptError(f"prefix {self.prefix!r}: a frame places data at {address}, inside the header of {self.path}")
+        self._write(address, data)
+
+    def _write(self, address: int, data: bytes | memoryview) -> None:
+        try:
+            write_all(self._system, self._fd, [data], address)
+        except OSError as exc:
+            raise self._fail(exc, "write to") from exc
+
+    def sync_data(self) -> None:
+        """Make all page file bytes durable. A failure poisons the store."""
+        self._alive()
+        self._sync_page_file()
+
+    def _sync_page_file(self) -> None:
+        try:
+            self._system.fdatasync(self._fd)
+        except OSError as exc:
+            raise self._poison(exc, self.path) from exc
+
+    def _poison(self, exc: OSError, path: str, action: str = "sync") -> errors.PoisonedError:
+        self._poisoned = True
+        return errors.PoisonedError(
+            f"prefix {self.prefix!r}: cannot {action} {path}: {os.strerror(exc.errno) if exc.errno else exc}. Whether the last commit is durable is unknown: close and "
+            "reopen the prefix, and check the device"
+        )
+
+    def append(self, *, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview) -> int:
+        """Append a frame; returns its chain checksum. Not synced.
+
+        Raises:
+            FencedError: `epoch` is not the lease's. ValueError: `state` does not follow. DiskFullError, StorageError: nothing was appended.
+        """
+        with self._lock:
+            self._need_lease(epoch)
+            writer = self._need_writer()
+            if state != writer.state + 1 and (kind == fmt.COMMIT or state != writer.state):
+                raise ValueError(f"prefix {self.prefix!r}: frame of state {state} does not follow state {writer.state}")
+            if kind not in (fmt.COMMIT, fmt.PREPARE, fmt.DECISION):
+                raise ValueError(f"frame kind {kind} cannot be appended")
+            chain = writer.append(kind, epoch, state, durable, next_oid, body)
+            self._next_oid = next_oid
+            return chain
+
+    def rewind(self) -> None:
+        """Take back the commit frame appended last (its commit failed before publication). :attr:`position` tells the new chain.
+
+        Raises:
+            PoisonedError: whether the frame is taken back is unknown.
+        """
+        with self._sync_lock, self._lock:
+            writer = self._need_writer()
+            try:
+                writer.void(self._epoch, writer.state - 1, self._next_oid)
+            except errors.StorageError as exc:
+                self._poisoned = True
+                raise errors.PoisonedError(
+                    f"prefix {self.prefix!r}: the failed commit could not be taken back from {writer.path} ({exc}); close and reopen the prefix"
+                ) from exc
+            self._sync(writer)
+
+    def sync_log(self) -> None:
+        """Make every appended frame durable.
+
+        Raises:
+            PoisonedError: now and from now on. FencedError: another writer has taken over meanwhile; the outcome of the commit is unknown.
+        """
+        with self._sync_lock:
+            writer = self._need_writer()
+            self._sync(writer)
+            self._check_fence(writer)
+
+    def _sync(self, writer: log.LogWriter) -> None:
+        try:
+            self._system.fdatasync(writer.fd)
+        except OSError as exc:
+            raise self._poison(exc, writer.path) from exc
+
+    def _check_fence(self, writer: log.LogWriter) -> None:
+        """A writer that takes over creates the next log file before it reads this one: if it is there, this one may not acknowledge."""
+        following = names.redo_path(self.base, writer.header.number + 1)
+        try:  # in this order: log files are deleted in ascending order, so that a following one that came and went took this one along
+            mine = self._begun_fd >= 0 and self._begun_number == writer.header.number + 1
+            fenced = (not mine and self._system.exists(following)) or not self._system.same_file(writer.fd, writer.path)
+        except OSError as exc:
+            raise self._poison(exc, following, "look for") from exc  # synced, but perhaps behind a successor's back
+        if fenced:
+            raise errors.FencedError(
+                f"prefix {self.prefix!r}: another process has taken over writing ({following}); what was not acknowledged is void. Reopen the prefix"
+            )
+
+    def mark_durable(self, state: int) -> None:
+        """Note behind the last frame, unsynced, that `state` is durable. Best effort."""
+        with self._lock:
+            if self._writer is not None and not self._poisoned:
+                self._writer.mark(self._epoch, state, self._next_oid)
+
+    # --- reading ---------------------------------------------------------------------------------------------------------------------------
+
+    @_typed("read")
+    def read_meta(self) -> Meta:
+        """The newest valid checkpoint. CorruptError when none is, or when the page file is shorter than it says."""
+        slots = self._read_slots()
+        valid = [m for m in slots if m is not None]
+        if not valid:
+            raise errors.CorruptError(f"prefix {self.prefix!r}: both meta slots of {self.path} are damaged (addresses 4096 and 8192); restore it from a copy")
+        meta = max(valid, key=lambda m: m.checkpoint)
+        size = self._system.size(self._fd)
+        if size < meta.data_end:
+            raise errors.CorruptError(
+                f"prefix {self.prefix!r}: {self.path} is cut short: {size} bytes, checkpoint {meta.checkpoint} at state {meta.state} ends at {meta.data_end}; restore it from a copy"
+            )
+        return meta
+
+    def _read_slots(self) -> list[Meta | None]:
+        if self._fd < 0:
+            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
+        try:
+            return [
+                fmt.decode_meta(read_exact(self._system, self._fd, fmt.PAGE, slot), self._identity.file_id) for slot in fmt.META_SLOTS
+            ]
+        except OSError as exc:
+            raise self._fail(exc, "read") from exc
+
+    def read_log(self, meta: Meta) -> Iterator[Frame]:
+        """The frames after `meta`, in order, fenced-off and taken-back ones left out. Ends at a torn tail.
+
+        Raises:
+            CorruptError: damage before the end. StaleFileError: the page file is older than its log. CheckpointMovedError: read the meta again.
+        """
+        if self._fd < 0:
+            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
+        tail = log.Tail(0, meta.state, meta.chain, 0, meta.data_end, meta.data_end)
+        try:
+            yield from log.read_frames(self._system, self.prefix, self.base, self._identity.file_id, meta, tail)
+        except errors.StorageError as exc:
+            if self.read_meta().checkpoint != meta.checkpoint:
+                raise errors.CheckpointMovedError(
+                    f"prefix {self.prefix!r}: a checkpoint was put in force while the log behind checkpoint {meta.checkpoint} was read; read the meta again"
+                ) from exc
+            raise
+        self._tail = tail
+
+    @property
+    def tail(self) -> log.Tail | None:
+        """Where the newest complete :meth:`read_log` ended."""
+        return self._tail
+
+    def read_page(self, address: int, length: int) -> bytes:
+        """Page file bytes; short when the file ends."""
+        if self._fd < 0:
+            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
+        try:
+            data = read_exact(self._system, self._fd, length, address)
+        except OSError as exc:
+            raise self._fail(exc, "read") from exc
+        return self._patched(address, length, data) if self._overlay else data
+
+    def fileno(self) -> int:
+        """Descriptor from which C may read page file bytes, -1 when it must ask :meth:`read_page`."""
+        return -1 if self._overlay or self._fd < 0 else self._system.real_fd(self._fd)
+
+    @_typed("read")
+    def overlay(self, address: int, data: bytes | memoryview) -> None:
+        """Show `data` at `address` to this instance's readers without writing (a reader that may not write replays the log)."""
+        position = 0
+        while position < len(data):
+            page = (address + position) // fmt.PAGE
+            within = (address + position) % fmt.PAGE
+            n = min(fmt.PAGE - within, len(data) - position)
+            old = self._overlay.get(page)
+            if old is None:
+                old = read_exact(self._system, self._fd, fmt.PAGE, page * fmt.PAGE)
+            old = old.ljust(within + n, b"\0")
+            self._overlay[page] = old[:within] + bytes(data[position : position + n]) + old[within + n :]
+            position += n
+
+    def _patched(self, address: int, length: int, data: bytes) -> bytes:
+        out = bytearray(data)
+        for page in range(address // fmt.PAGE, (address + length + fmt.PAGE - 1) // fmt.PAGE):
+            patch = self._overlay.get(page)
+            if patch is None:
+                continue
+            start = page * fmt.PAGE
+            low, high = max(start, address), min(start + len(patch), address + length)
+            if low >= high:
+                continue
+            if len(out) < high - address:
+                out.extend(bytes(high - address - len(out)))
+            out[low - address : high - address] = patch[low - start : high - start]
+        return bytes(out)
+
+    # --- checkpoint ------------------------------------------------------------------------------------------------------------------------
+
+    def write_pages(self, pages: Iterable[tuple[int, bytes]]) -> None:
+        """Write table pages (not reachable from any checkpoint that is in force). Not synced."""
+        self._alive()
+        for address, data in pages:
+            if address < fmt.FIRST_DATA or address % fmt.PAGE or len(data) != fmt.PAGE:
+                raise ValueError(f"no table page: {len(data)} bytes at {address}")
+            self._write(address, data)
+
+    @_typed("put a checkpoint in force in")
+    def put_meta(self, meta: Meta) -> None:
+        """Sync the page file, then put `meta` in force: one slot, sync, the other slot, sync. Needs the checkpoint lock.
+
+        The one that is in force already can be put again; slots that differ from it are mended.
+
+        Raises:
+            FencedError: another checkpoint with this number is in force. PoisonedError: a sync failed.
+        """
+        self._alive()
+        slots = self._read_slots()
+        current = max((m for m in slots if m is not None), key=lambda m: m.checkpoint, default=None)
+        if meta == current and slots[0] == slots[1]:
+            return
+        if meta != current and meta.checkpoint != (current.checkpoint if current else 0) + 1:
+            raise errors.FencedError(
+                f"prefix {self.prefix!r}: checkpoint {meta.checkpoint} does not follow the one in force, which another process has put there; reopen the prefix"
+            )
+        page = fmt.encode_meta(meta, self._identity.file_id)
+        # The file's size counts as written only with a page at its end: after a failed sync an unchanged size would not be written again.
+        last = meta.data_end - 1
+        self._write(last, self._system.pread(self._fd, 1, last) or b"\0")
+        self._sync_page_file()
+        # The slot that is not the one in force goes first: that one stays valid whatever happens to this write.
+        for index in sorted(range(2), key=lambda i: (slots[i] == meta, slots[i] is not None and slots[i] == current)):
+            if slots[index] != meta:
+                self._write(fmt.META_SLOTS[index], page)
+                self._sync_page_file()
+
+    def truncate_log(self, upto: int) -> None:
+        """Delete log files with a number below `upto`."""
+        self._alive()
+        log.delete(self._system, self.prefix, self.base, upto)
+
+    def trim(self) -> None:
+        """Give reserved but unused space of the page file back (clean close: after the last checkpoint, under the lease)."""
+        self._alive()
+        meta = self.read_meta()
+        try:
+            if self._system.size(self._fd) > meta.data_end:
+                self._system.ftruncate(self._fd, meta.data_end)
+                self._allocated = 0
+        except OSError as exc:
+            raise self._fail(exc, "trim") from exc
+
+    # --- following and closing -------------------------------------------------------------------------------------------------------------
+
+    def watch(self, timeout: float | None) -> bool:
+        """Sleep until a file of this prefix changed since the last call. False after `timeout` seconds (None: wait for ever)."""
+        if self._fd < 0:
+            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
+        directory, stem = os.path.split(self.base)
+        try:
+            if self._watch is None:
+                self._watch = self._system.watch(directory)
+            return self._watch.wait(stem + ".redo.", timeout)
+        except OSError as exc:
+            raise self._fail(exc, "watch", directory) from exc
+
+    @_typed("close")
+    def close(self) -> None:
+        """Release the lease and every descriptor. Safe to call again."""
+        if self._epoch:
+            self.release()
+        self._close_all()
+
+    def _close_all(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        for name in ("_begun_fd", "_lock_fd", "_fd"):
+            fd = getattr(self, name)
+            if fd >= 0:
+                setattr(self, name, -1)
+                self._system.close(fd)
+
+    def _after_fork(self) -> None:
+        """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its last descriptor, so it must go."""
+        self._lock, self._sync_lock = threading.RLock(), threading.Lock()
+        self._epoch, self._generation = 0, -1
+        for fd in (self._lock_fd, self._begun_fd):
+            if fd >= 0:
+                self._system.close(fd)
+        self._lock_fd = self._begun_fd = -1
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+_stores: Final[weakref.WeakSet[LocalFileStore]] = weakref.WeakSet()
+
+
+def _fork_child() -> None:
+    for store in list(_stores):
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_fork_child)
+
+
+def _random64() -> int:
+    return secrets.randbits(63) + 1

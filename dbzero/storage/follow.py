@@ -1,0 +1,69 @@
+"""Bringing a segment's slot to what the files say, for readers whose writer does not share their segment (another container, a deleted name) or does not run.
+
+Whoever does it holds the slot's lock and knows that no writer leads the slot, so it may set the words that otherwise only the lease holder moves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dbzero.errors import CheckpointMovedError
+from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.starting import led, slot_lock
+from dbzero.storage import recovery
+from dbzero.storage.filestore import LocalFileStore
+from dbzero.storage.store import Meta
+
+_ATTEMPTS = 20
+
+
+def fill(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> None:
+    """Fill a slot that was just reset: the checkpoint's root, the log's changes, the states; then it is ready."""
+    meta, found = _replay(store, seg, slot)
+    slot.start(epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
+
+
+def _replay(store: LocalFileStore, seg: Any, slot: PrefixSlot, after: int = 0) -> tuple[Meta, recovery.Recovered]:
+    for attempt in range(_ATTEMPTS):
+        meta = store.read_meta()
+        try:
+            slot.install_root(meta.root, meta.depth, meta.state)
+            return meta, recovery.replay_into(store, seg, slot.index, meta, after=after)
+        except CheckpointMovedError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def behind(store: LocalFileStore, slot: PrefixSlot) -> bool:
+    """Whether the files' checkpoint is newer than what the slot shows."""
+    return store.read_meta().state > slot.durable
+
+
+def catch_up(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> bool:
+    """Take in what a writer outside this segment committed. True when the slot moved.
+
+    When the writer made a checkpoint, its root is installed and the entries below it are dropped; the order - freeze, fill anew, install, drop - keeps every
+    lookup that runs beside it right.
+    """
+    with slot_lock(slot):
+        if led(slot) or not slot.status().ready:
+            return False
+        before = slot.durable
+        info = slot.status()
+        meta = store.read_meta()
+        if meta.state > info.root_state:
+            if info.has_frozen:
+                slot.delta_retire()
+            slot.delta_rotate(before)
+            meta, found = _replay(store, seg, slot)
+            slot.delta_retire()
+        else:
+            try:
+                found = recovery.replay_into(store, seg, slot.index, meta, after=before)
+            except CheckpointMovedError:
+                return False  # the next call finds the new checkpoint
+        if found.state <= before:
+            return False
+        slot.start(epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
+        return True

@@ -1,0 +1,428 @@
+"""One open prefix in this process: store, slot in the segment and reader, tied together by the commit protocol.
+
+Everything above sees records and states only. The protocol's steps and what a crash after each leaves are argued in docs/design.md, sections 3 to 6.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from typing import Final
+
+from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StorageError
+from dbzero.runtime.batch import Batch
+from dbzero.runtime.reader import Reader
+from dbzero.runtime.segment import Segment
+from dbzero.runtime.lease import SlotLease
+from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.starting import clear_delta, led, slot_lock
+from dbzero.runtime.watching import Waiter, wait_durable
+from dbzero.storage import checkpoint as ckpt
+from dbzero.storage import follow, merge, recovery
+from dbzero.storage import format as fmt
+from dbzero.storage.filestore import DATA_REGION, LocalFileStore
+
+LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
+IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
+_FRAME_ROOM: Final = 4096
+
+
+class DeltaRoomMade(Exception):
+    """The delta index was emptied to make room: the batch has to be built again on top of that."""
+
+
+class Prefix:
+    """A prefix that is open for reading, or (`writable`) whose lease this process holds.
+
+    Attributes: name; uuid (64 bits, fixed at creation); writable.
+    """
+
+    def __init__(self, segment: Segment, store: LocalFileStore, slot: PrefixSlot, epoch: int) -> None:
+        self.name: Final = store.prefix
+        self.uuid: Final = store.identity.prefix_uuid
+        self.writable = epoch > 0
+        self._segment = segment
+        self._store = store
+        self._slot = slot
+        self._epoch = epoch
+        self._reader = self._make_reader()
+        self._lock = threading.RLock()  # the reader serves one thread at a time
+        self._commit_lock = threading.RLock()
+        self._limit = 0  # end of the data region of the log file in use
+        self._fresh = 0  # no OID from here on is stored
+        self._checkpointer: threading.Thread | None = None
+        self._checkpoint_error: Exception | None = None
+        self._pending_cut: ckpt.Cut | None = None  # a cut whose checkpoint failed and is to be tried again
+        self._changed = False  # something was committed since the last checkpoint
+        self._through_table = False  # the next commit is too big for the delta index
+        self._forked = False
+        self._closed = False
+
+    def _make_reader(self) -> Reader:
+        store = self._store
+        return Reader(
+            self._segment.handle,
+            self._slot.index,
+            name=store.prefix,
+            path=store.path,
+            fd=store.fileno(),
+            supply=lambda address: store.read_page(address, fmt.PAGE),
+        )
+
+    # --- opening ---------------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        segment: Segment,
+        root: str,
+        name: str,
+        *,
+        writable: bool,
+        blocking: bool = False,
+        timeout: float | None = None,
+        force: bool = False,
+    ) -> Prefix:
+        """Open a prefix, created when missing and `writable`.
+
+        Args:
+            segment: the root's segment. root: its directory. name: of the prefix.
+            blocking, timeout (seconds), force: how to get the lease when another process holds it.
+
+        Raises:
+            LeaseError: held by another process. PrefixError, StorageError and subclasses: the files cannot be used.
+        """
+        store = LocalFileStore.open(root, name, writable=writable)
+        try:
+            epoch = store.acquire(blocking=blocking, timeout=timeout, force=force) if writable else 0
+            slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
+            replaced = writable and force and slot.status().ready and led(slot)
+            if replaced:
+                slot.retire(epoch)
+                slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
+            prefix = cls(segment, store, slot, epoch)
+            with slot_lock(slot):
+                if writable:
+                    prefix._take_over(forced=force)
+                elif not slot.status().ready or slot.status().poisoned:
+                    prefix._fill_from_disk()
+        except BaseException:
+            store.close()
+            raise
+        return prefix
+
+    def _take_over(self, *, forced: bool) -> None:
+        """Become the writer: recover what the predecessor left in the log, then put the slot at the recovered state.
+
+        A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and both say the same for every state they look at.
+        """
+        slot, store = self._slot, self._store
+        usable = slot.status().ready and not slot.status().poisoned
+        if not usable:
+            self._reset_slot()
+        SlotLease(slot).take(self._epoch, force=forced)
+        found = recovery.recover(store, self._segment.handle, slot.index, self._reader, forced=forced)
+        if usable and found.state < slot.published:
+            # What was published was lost with the kernel's cache: views that saw it must start over.
+            self._reset_slot()
+            SlotLease(slot).take(self._epoch, force=forced)
+            slot.install_root(found.meta.root, found.meta.depth, found.meta.state)
+            usable = False
+        if not usable:
+            slot.start(epoch=self._epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
+        else:
+            if found.merged:
+                clear_delta(slot, found.state)
+            slot.advance(found.data_end, found.next_oid)
+            before = slot.published
+            if found.state > before:
+                slot.publish(self._epoch, before, found.state)
+            slot.set_durable(found.state)
+        self._limit = found.data_end + DATA_REGION
+        self._fresh = found.next_oid
+        self._changed = not found.merged
+
+    def _fill_from_disk(self) -> None:
+        """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
+        self._reset_slot()
+        follow.fill(self._store, self._segment.handle, self._slot)
+        self._reader.close()
+        self._reader = self._make_reader()  # the store may read pages through an overlay now
+
+    def _reset_slot(self) -> None:
+        self._slot.reset(self._store.identity.file_id, self.uuid)
+        self._reader.close()
+        self._reader = self._make_reader()
+
+    # --- reading (the model's Records) -----------------------------------------------------------------------------------------------------
+
+    def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
+        """Payload and reference count of the newest version of an object at or below `state`; None when it does not exist there."""
+        with self._lock:
+            return self._reader.read(oid, state)
+
+    def refcount(self, oid: int, state: int) -> int:
+        """Stored strong references to an object as of `state` (0 when there is none)."""
+        with self._lock:
+            return self._reader.refcount(oid, state)
+
+    def references(self, oid: int, state: int) -> tuple[int, ...]:
+        """OIDs that the stored version of an object holds strongly at `state`, duplicates included."""
+        with self._lock:
+            version = self._reader.get(oid, state)
+        return () if version is None or version.deleted else version.refs
+
+    def changes(self, state: int) -> list[int] | None:
+        """OIDs whose content the commit of `state` changed, ascending; None when that is not known."""
+        with self._lock:
+            found = self._reader.changes(state)
+        return None if found is None else found[0]
+
+    def reserve_oids(self, n: int) -> int:
+        """First of `n` fresh OIDs."""
+        return self._slot.reserve_oids(n)
+
+    def head(self) -> int:
+        """The state that views start from: the writer's newest, a reader's newest durable one."""
+        return self._slot.published if self.writable else self._slot.durable
+
+    @property
+    def incarnation(self) -> int:
+        """Changes when a successor could not recover a state that had been visible."""
+        return self._slot.incarnation
+
+    def wait(self, state: int, timeout: float | None) -> bool:
+        """Sleep until a state above `state` is durable (or the incarnation changed). False after `timeout` seconds."""
+        return wait_durable(self._slot, state, self._slot.incarnation, timeout)
+
+    def waiter(self) -> Waiter:
+        """For a thread that follows the prefix."""
+        return Waiter(self._slot)
+
+    def wake(self) -> None:
+        """Make every sleeper of this prefix look again."""
+        self._slot.wake()
+
+    def follow_log(self, timeout: float) -> bool:
+        """For a reader whose writer does not share the segment: wait up to `timeout` seconds for its log to grow, then take the new commits in.
+
+        Returns False when the writer does share the segment, or there is none: then `wait` is enough.
+        """
+        slot, store = self._slot, self._store
+        if led(slot) or not (store.leased() or follow.behind(store, slot)):
+            return False
+        follow.catch_up(store, self._segment.handle, slot)
+        store.watch(timeout)
+        follow.catch_up(store, self._segment.handle, slot)
+        return True
+
+    # --- committing ------------------------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Batch:
+        """An empty batch for the next state. Only the lease holder, under its operation lock."""
+        if self._forked:
+            raise ForkedError(f"prefix {self.name!r}: this process was forked from its writer; only that one may commit. Close and open it anew here")
+        if self._closed:
+            raise ClosedError(f"prefix {self.name!r} is closed; open it again")
+        if not self.writable:
+            raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
+        state = self._slot.published
+        return Batch(self._reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
+
+    def seal(self, batch: Batch, time_us: int) -> None:
+        """Finish a batch. time_us: commit time, microseconds since 1970."""
+        batch.seal(time_us, in_place=batch.size >= IN_PLACE)
+
+    def commit(self, batch: Batch) -> int:
+        """Make a sealed batch the next state; returns its number when it is durable.
+
+        Raises:
+            DeltaRoomMade: nothing happened; build the batch anew. DiskFullError, StorageError: nothing happened. PoisonedError, FencedError: the prefix has to be reopened.
+        """
+        with self._commit_lock:
+            self._report_checkpoint()
+            state = self._commit(batch)
+            if self._store.log_size > LOG_LIMIT:
+                self._start_checkpoint()
+            return state
+
+    def _commit(self, batch: Batch) -> int:
+        slot, store, epoch = self._slot, self._store, self._epoch
+        before = slot.published
+        state = batch.state
+        data, body, entries = batch.data(), batch.body(), batch.entries()
+        end = batch.address + len(data)
+        if end > self._limit:
+            self._begin_log(batch.address, end, before)
+        store.reserve(log_bytes=len(body) + _FRAME_ROOM, data_end=end)
+        if not self._through_table:
+            self._reserve_delta(entries.count)
+        store.write_data(batch.address, data)
+        if len(data) >= IN_PLACE:
+            store.sync_data()
+        next_oid = int(slot.status().next_oid)
+        store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
+        if self._through_table:
+            self._publish_through_table(batch, before, end, next_oid)
+        else:
+            try:
+                slot.delta_apply(entries.array, entries.count)
+                slot.advance(end, next_oid)
+                slot.publish(epoch, before, state)
+            except Error:
+                with contextlib.suppress(Error):
+                    store.rewind()
+                raise
+            self._sync_log()
+        self._fresh = next_oid
+        self._changed = True
+        store.mark_durable(state)
+        slot.set_durable(state)
+        return state
+
+    def _sync_log(self) -> None:
+        try:
+            self._store.sync_log()
+        except PoisonedError:
+            self._slot.poison()
+            raise
+
+    def _begin_log(self, start: int, end: int, state: int) -> None:
+        """A log file whose data region holds a transaction that the present one's does not."""
+        _, at, chain = self._store.position
+        base = start - start % fmt.PAGE
+        limit = base + max(DATA_REGION, 2 * (end - base))
+        if at != state:
+            raise StorageError(f"prefix {self.name!r}: its log is at state {at}, the segment at {state}; reopen the prefix")
+        self._store.begin_log(epoch=self._epoch, state=state, chain=chain, data_base=base, data_limit=limit)
+        self._limit = limit
+
+    def _reserve_delta(self, entries: int) -> None:
+        if self._slot.delta_reserve(entries):
+            return
+        self.checkpoint()
+        self._through_table = not self._slot.delta_reserve(entries)
+        raise DeltaRoomMade
+
+    def _publish_through_table(self, batch: Batch, before: int, end: int, next_oid: int) -> None:
+        """A transaction whose changes do not fit into the segment: durable in the log, then merged into the table, then published."""
+        self._sync_log()
+        slot = self._slot
+        extra = merge.Pile()
+        extra.add(batch.entries())
+        slot.advance(end, next_oid)
+        cut = self._cut(extra=len(extra))
+        self._run_checkpoint(cut, extra)
+        slot.publish(self._epoch, before, batch.state)
+        self._through_table = False
+
+    # --- checkpoints -----------------------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Bring the page file to the newest state and begin an empty log."""
+        with self._commit_lock:
+            self._finish_pending()
+            self._run_checkpoint(self._cut())
+
+    def _cut(self, extra: int = 0) -> ckpt.Cut:
+        slot, store = self._slot, self._store
+        info = slot.status()
+        cut = ckpt.cut(
+            store,
+            self._segment.handle,
+            slot.index,
+            meta=store.read_meta(),
+            data_end=int(info.data_end),
+            next_oid=int(info.next_oid),
+            extra=extra,
+        )
+        slot.advance(cut.data_end, cut.next_oid)
+        self._limit = cut.data_end + DATA_REGION
+        self._pending_cut = cut
+        return cut
+
+    def _run_checkpoint(self, cut: ckpt.Cut, extra: merge.Pile | None = None) -> None:
+        reader = self._make_reader()  # its own: this may run beside other readers of this process
+        try:
+            ckpt.checkpoint(self._store, self._segment.handle, self._slot.index, reader, cut, extra)
+        except PoisonedError:
+            self._slot.poison()
+            raise
+        finally:
+            reader.close()
+        self._pending_cut = None
+
+    def _start_checkpoint(self) -> None:
+        """Cut here; merge and write in the background, beside further commits."""
+        if self._checkpointer is not None and self._checkpointer.is_alive():
+            return
+        try:
+            cut = self._pending_cut or self._cut()
+        except Error as error:
+            self._checkpoint_error = error
+            return
+        self._checkpointer = threading.Thread(
+            target=self._checkpoint_in_background, args=(cut,), name=f"dbzero-checkpoint-{self.name}", daemon=True
+        )
+        self._checkpointer.start()
+
+    def _checkpoint_in_background(self, cut: ckpt.Cut) -> None:
+        try:
+            self._run_checkpoint(cut)
+        except Exception as error:
+            self._checkpoint_error = error
+
+    def _report_checkpoint(self) -> None:
+        error, self._checkpoint_error = self._checkpoint_error, None
+        if isinstance(error, PoisonedError):
+            raise error
+        if error is not None:
+            warnings.warn(
+                f"prefix {self.name!r}: a checkpoint failed and will be tried again ({error}). Commits go on; the log grows until it succeeds",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _finish_pending(self) -> None:
+        """Wait for the background checkpoint; if it failed, do it now."""
+        if self._checkpointer is not None and self._checkpointer is not threading.current_thread():
+            self._checkpointer.join()
+            self._checkpointer = None
+        self._checkpoint_error = None
+        if self._pending_cut is not None:
+            self._run_checkpoint(self._pending_cut)
+
+    # --- closing ---------------------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave the prefix. A writer makes a last checkpoint, so that the page file is complete in itself, and gives the lease back."""
+        with self._commit_lock:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self.writable and not self._forked:
+                    self._close_writer()
+            finally:
+                self._reader.close()
+                self._store.close()
+
+    def _close_writer(self) -> None:
+        store, slot = self._store, self._slot
+        try:
+            if not (store.poisoned or slot.published >> 40):
+                self._finish_pending()
+                if self._changed:
+                    self._run_checkpoint(self._cut())
+                store.truncate_log(store.position[0] + 1)
+                store.trim()
+        finally:
+            SlotLease(slot).drop(self._epoch)
+
+    def after_fork(self) -> None:
+        """In a forked child: what only the parent holds is gone; reading goes on."""
+        self._forked = True
+        self._lock = threading.RLock()
+        self._commit_lock = threading.RLock()
+        self._checkpointer = None

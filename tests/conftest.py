@@ -1,0 +1,40 @@
+"""Fixtures: a store directory that is checked as a whole after every test that used it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dbzero as db0
+from dbzero.model import scope
+from dbzero.storage.verify import check_root
+
+
+@pytest.fixture(autouse=True)
+def _session_scope() -> Iterator[None]:
+    """Tests of lower layers install views of their own; the session's answers are back in force after each."""
+    answers = scope._view_of, scope._view_of_uuid
+    yield
+    scope.install(*answers)
+    scope.set_current(None)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[str]:
+    """An empty root directory. Afterwards dbzero is closed and every prefix below the directory has to pass the whole check."""
+    directory = str(tmp_path / "root")
+    yield directory
+    db0.close()
+    gc.collect()
+    assert check_root(directory) == []
+
+
+@pytest.fixture
+def store(root: str) -> str:
+    """A root directory with dbzero initialized on it (autocommit off) and prefix "main" current."""
+    db0.init(root, autocommit=False)
+    db0.open("main")
+    return root

@@ -1,0 +1,46 @@
+"""Both stores pass the conformance suite."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from dbzero.storage.filestore import LocalFileStore
+from dbzero.storage.memstore import MemoryDisk, MemoryStore
+from tests.storage.conformance import StoreConformance
+
+
+class TestLocalFileStore(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def _root(self, tmp_path: pathlib.Path) -> None:
+        self.root = tmp_path
+        self.opened: list[LocalFileStore] = []
+
+    def open_store(self, prefix: str = "p", *, writable: bool = True, create: bool = True) -> LocalFileStore:
+        store = LocalFileStore.open(self.root, prefix, writable=writable, create=create)
+        self.opened.append(store)
+        return store
+
+    def crash(self) -> None:
+        """Give up descriptors as the kernel would: no method of the store runs."""
+        for store in self.opened:
+            for fd in (store._lock_fd, store._fd, store._begun_fd, store._writer.fd if store._writer else -1):
+                if fd >= 0:
+                    os.close(fd)
+            store._lock_fd = store._fd = store._begun_fd = -1
+            store._writer, store._epoch = None, 0
+        self.opened.clear()
+
+
+class TestMemoryStore(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def _disk(self) -> None:
+        self.disk = MemoryDisk()
+
+    def open_store(self, prefix: str = "p", *, writable: bool = True, create: bool = True) -> LocalFileStore:
+        return MemoryStore.on(self.disk, prefix, writable=writable, create=create)
+
+    def crash(self) -> None:
+        self.disk = self.disk.kill()
