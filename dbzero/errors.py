@@ -31,7 +31,7 @@ class ReadOnlyError(Error, AttributeError):
     """A write met a prefix that is open read-only."""
 
 
-class ForkedError(Error):
+class ForkedError(ReadOnlyError):
     """A forked child tried to write through what only its parent holds."""
 
 

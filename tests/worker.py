@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -30,7 +31,8 @@ class Worker:
 
     def __init__(self, **variables: Any) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", __file__],
+            [sys.executable, "-X", "faulthandler", "-m", "tests.worker"],
+            cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,8 +1,10 @@
 """The persistent containers: List, Tuple, Dict and Set, in memory and on disk.
 
-What lives here: the four collection classes and their factories, the trees that large ones are made of (:mod:`.counted` by position, :mod:`.keyed` by integer
-key), and the rules for keys (:mod:`.keys`). May import: :mod:`dbzero.model` and :mod:`dbzero.errors`. Promises: behaviour of the builtin counterparts; every change is
-one operation, whole or not at all; cost and memory of an access don't grow with the collection (but by a tree level); each class has ``_check()``, which verifies its structure.
+What lives here: the four collection classes and their factories, the trees that large ones are made of
+(:mod:`.counted` by position, :mod:`.keyed` by integer key), and the rules for keys (:mod:`.keys`). May import:
+:mod:`dbzero.model` and :mod:`dbzero.errors`. Promises: behaviour of the builtin counterparts; every change is one
+operation, whole or not at all; cost and memory of an access don't grow with the collection (but by a tree level); each
+class has ``_check()``, which verifies its structure.
 """
 
 from dbzero.collections.counted import ListNode

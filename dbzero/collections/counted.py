@@ -1,10 +1,12 @@
 """Counted tree: a sequence as a B+-tree by position.
 
-A leaf (:class:`ListNode` whose state is a builtin list) holds up to LEAF values; an inner node holds up to FANOUT children and how many values are below each.
-All leaves are on one level. Appending fills leaves completely; insertion splits in halves, deletion merges sparse neighbours, so every operation touches one path.
-Functions that may replace the root return the new one. All of them run inside an operation.
+A leaf (:class:`ListNode` whose state is a builtin list) holds up to LEAF values; an inner node holds up to FANOUT
+children and how many values are below each. All leaves are on one level. Appending fills leaves completely; insertion
+splits in halves, deletion merges sparse neighbours, so every operation touches one path. Functions that may replace
+the root return the new one. All of them run inside an operation.
 
-Algorithm: the order-statistic B+-tree (Cormen et al., *Introduction to Algorithms*, chapters 14 and 18), with relaxed minimum fill.
+Algorithm: the order-statistic B+-tree (Cormen et al., *Introduction to Algorithms*, chapters 14 and 18), with relaxed
+minimum fill.
 """
 
 from __future__ import annotations
@@ -15,12 +17,26 @@ from itertools import accumulate
 from typing import Any
 
 from dbzero.collections.fronts import Fronted
-from dbzero.collections.nodes import DEPTH, FANOUT, LEAF, SPARSE, corrupt, create, natural, pack, set_data, touch, unpack
+from dbzero.collections.nodes import (
+    DEPTH,
+    FANOUT,
+    LEAF,
+    SPARSE,
+    corrupt,
+    create,
+    member,
+    natural,
+    pack,
+    set_data,
+    touch,
+    unpack,
+)
 from dbzero.model.view import View
 
 
 class Inner:
-    """State of an inner node: `counts[k]` values below `children[k]`, whose first has position `starts[k]` (starts: None until asked for)."""
+    """State of an inner node: `counts[k]` values below `children[k]`, whose first has position `starts[k]` (starts:
+    None until asked for)."""
 
     __slots__ = ("children", "counts", "level", "starts")
 
@@ -67,8 +83,7 @@ class ListNode(Fronted):
         if len(values) != 2 * n + 1 or not 1 <= n <= FANOUT:
             raise corrupt(self, f"{len(values)} numbers in an inner node")
         counts = [natural(self, count, 1) for count in values[1 : n + 1]]
-        view = self._p_view
-        children = [view.ghost(ListNode, natural(self, oid, 1)) for oid in values[n + 1 :]]
+        children = [member(self, ListNode, oid) for oid in values[n + 1 :]]
         set_data(self, Inner(level, counts, children))
 
 
@@ -94,7 +109,8 @@ def locate(root: ListNode, position: int) -> tuple[ListNode, int]:
 
 
 def _descend(root: ListNode, position: int) -> tuple[list[tuple[ListNode, int]], ListNode, int]:
-    """The path to the leaf that holds `position`, or would have it appended: (inner node, child number) from the root down, leaf, offset."""
+    """The path to the leaf that holds `position`, or would have it appended: (inner node, child number) from the root
+    down, leaf, offset."""
     path: list[tuple[ListNode, int]] = []
     node = root
     for _ in DEPTH:
@@ -118,8 +134,11 @@ def _recount(path: list[tuple[ListNode, int]], by: int) -> None:
         data.starts = None
 
 
-def _attach(view: View, root: ListNode, path: list[tuple[ListNode, int]], right: ListNode, moved: int, added: int) -> ListNode:
-    """Put `right`, holding `moved` values taken from the node at the end of `path` and `added` new ones, behind that node; split upwards as needed."""
+def _attach(
+    view: View, root: ListNode, path: list[tuple[ListNode, int]], right: ListNode, moved: int, added: int
+) -> ListNode:
+    """Put `right`, holding `moved` values taken from the node at the end of `path` and `added` new ones, behind that
+    node; split upwards as needed."""
     while path:
         parent, k = path.pop()
         data = touch(parent)
@@ -287,7 +306,9 @@ def check(root: ListNode) -> int:
             return len(data), 0
         assert level is None or data.level == level, "inner node on the wrong level"
         own, counts, children = data.level, list(data.counts), list(data.children)
-        assert len(counts) == len(children) and (2 if top else 1) <= len(children) <= FANOUT, "inner node of a wrong size"
+        assert len(counts) == len(children) and (2 if top else 1) <= len(children) <= FANOUT, (
+            "inner node of a wrong size"
+        )
         assert data.starts is None or data.starts == list(accumulate(counts[:-1], initial=0)), "stale start positions"
         for count, child in zip(counts, children, strict=True):
             assert walk(child, own - 1, False)[0] == count, "wrong count"

@@ -1,9 +1,10 @@
 """Dict: the persistent counterpart of builtin dict.
 
-State: up to LEAF entries in the collection's own record, loaded as a builtin dict. More of them stand in two keyed trees: the *entries*, in order of insertion, each with a
-sequence number (:class:`DictNode`), and the *index*, from a key's stable hash to the sequence numbers of the entries that have it (:class:`IndexNode`). So a change
-touches one leaf of each, and iteration reads leaves in order. Keys are kept in native form (:mod:`dbzero.collections.keys`). In front of the trees stands a front
-(:mod:`dbzero.collections.fronts`), a builtin dict of entries found lately.
+State: up to LEAF entries in the collection's own record, loaded as a builtin dict. More of them stand in two keyed
+trees: the *entries*, in order of insertion, each with a sequence number (:class:`DictNode`), and the *index*, from a
+key's stable hash to the sequence numbers of the entries that have it (:class:`IndexNode`). So a change touches one
+leaf of each, and iteration reads leaves in order. Keys are kept in native form (:mod:`dbzero.collections.keys`). In
+front of the trees stands a front (:mod:`dbzero.collections.fronts`), a builtin dict of entries found lately.
 """
 
 from __future__ import annotations
@@ -18,9 +19,22 @@ from dbzero.collections.dictviews import DictItems, DictKeys, DictValues
 from dbzero.collections.fronts import FRONT, Fronted, inherit, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
-from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, create, natural, pack, relieve, set_data, touch, unpack
+from dbzero.collections.nodes import (
+    ATOMS,
+    LEAF,
+    Stored,
+    corrupt,
+    create,
+    member,
+    natural,
+    pack,
+    refuse_move,
+    relieve,
+    set_data,
+    touch,
+    unpack,
+)
 from dbzero.collections.text import shown
-from dbzero.errors import BadPrefixError
 from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.values import convert
@@ -73,7 +87,8 @@ class DictNode(Fronted, KeyedNode):
 
 
 class IndexNode(KeyedNode):
-    """One node of a dict's hash index. A leaf's state is a builtin dict: hash -> sequence number, or a list of them when several keys have that hash."""
+    """One node of a dict's hash index. A leaf's state is a builtin dict: hash -> sequence number, or a list of them
+    when several keys have that hash."""
 
     __slots__ = ()
     KIND = 11
@@ -114,8 +129,8 @@ def restored_keys(node: Stored, values: list[Any], n: int) -> list[Any]:
 
 
 class State:
-    """Loaded state: the entries in `items`, or (items None) `count` of them in the trees. `next` is the next sequence number, `last` the last leaf of entries if
-    known, and `version` changes with every change."""
+    """Loaded state: the entries in `items`, or (items None) `count` of them in the trees. `next` is the next sequence
+    number, `last` the last leaf of entries if known, and `version` changes with every change."""
 
     __slots__ = ("count", "entries", "front", "index", "items", "last", "next", "version")
 
@@ -131,16 +146,18 @@ class State:
 
 
 class Dict(Stored):
-    """A dict that lives in a prefix. Make one with ``db0.dict``; it has the methods, operators and order of a builtin dict.
+    """A dict that lives in a prefix. Make one with ``db0.dict``; it has the methods, operators and order of a builtin
+    dict.
 
-    Keys are None, bool, int, float, str, bytes, Decimal, date, datetime, time, tuples of these, and memo objects, which count by identity whatever equality their class
-    defines. A change while iterating is tolerated: every entry is visited at most once, and no more steps are made than entries are left.
+    Keys are None, bool, int, float, str, bytes, Decimal, date, datetime, time, tuples of these, and memo objects,
+    which count by identity whatever equality their class defines. A change while iterating is tolerated: every entry
+    is visited at most once, and no more steps are made than entries are left.
     """
 
     __slots__ = ()
     KIND = 6
     __hash__ = None  # type: ignore[assignment]
-    __class_getitem__ = classmethod(type(dict[int, int]))
+    __class_getitem__: Any = classmethod(type(dict[int, int]))
     _data: State
 
     def __new__(cls, *args: Any, **kw: Any) -> Any:
@@ -148,7 +165,7 @@ class Dict(Stored):
             raise TypeError("make dicts with db0.dict()")
         return super().__new__(cls)
 
-    # --- storing ---------------------------------------------------------------------------------------------------------------------------
+    # --- storing ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def _p_make(cls, view: View, values: Any = (), kw: dict[str, Any] | None = None) -> Any:
@@ -175,7 +192,12 @@ class Dict(Stored):
         view = self._p_view
         keys, values, n = list(items), list(items.values()), len(items)
         state.entries = keyed.build(
-            view, DictNode, [(i, Entries(list(range(i, min(i + LEAF, n))), keys[i : i + LEAF], values[i : i + LEAF])) for i in range(0, n, LEAF)]
+            view,
+            DictNode,
+            [
+                (i, Entries(list(range(i, min(i + LEAF, n))), keys[i : i + LEAF], values[i : i + LEAF]))
+                for i in range(0, n, LEAF)
+            ],
         )
         hashed: dict[int, Any] = {}
         for seq, form in enumerate(keys):
@@ -205,8 +227,8 @@ class Dict(Stored):
             raise corrupt(self, f"{len(values)} values instead of 4")
         state = State(None)
         state.count, state.next = count, natural(self, values[1], count)
-        state.entries = self._p_view.ghost(DictNode, natural(self, values[2], 1))
-        state.index = self._p_view.ghost(IndexNode, natural(self, values[3], 1))
+        state.entries = member(self, DictNode, values[2])
+        state.index = member(self, IndexNode, values[3])
         set_data(self, state)
 
     def _p_clear(self) -> None:
@@ -219,12 +241,13 @@ class Dict(Stored):
         raise TypeError("unhashable type: 'Dict'")
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty dict's counterpart. BadPrefixError when it has entries."""
+        """What another prefix's `view` stores when this is assigned to one of its objects: an empty dict's
+        counterpart. BadPrefixError when it has entries."""
         if len(self):
-            raise BadPrefixError(f"a dict of prefix {self._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy of its items")
+            refuse_move(self, view)
         return self._p_make(view)
 
-    # --- look-up ---------------------------------------------------------------------------------------------------------------------------
+    # --- look-up ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         state = self._data
@@ -279,7 +302,8 @@ class Dict(Stored):
             return value
 
     def _p_entry(self, state: State, place: Any, form: Any) -> tuple[DictNode, int] | None:
-        """The leaf of entries with `form`, and its place there, given what the index holds for its hash. Inside an operation."""
+        """The leaf of entries with `form`, and its place there, given what the index holds for its hash. Inside an
+        operation."""
         if place is None:
             return None
         assert state.entries is not None
@@ -294,7 +318,7 @@ class Dict(Stored):
                 return node, i
         return None
 
-    # --- change ----------------------------------------------------------------------------------------------------------------------------
+    # --- change -------------------------------------------------------------------------------------------------------
 
     def __setitem__(self, key: Any, value: Any) -> None:
         with operation:
@@ -438,7 +462,8 @@ class Dict(Stored):
             return value
 
     def update(self, other: Any = (), /, **kw: Any) -> None:
-        """Set all entries of a mapping or of an iterable of pairs, then the keywords. When one fails, those before it stay."""
+        """Set all entries of a mapping or of an iterable of pairs, then the keywords. When one fails, those before it
+        stay."""
         for key, value in _pairs(other, kw):
             self[key] = value
 
@@ -447,22 +472,23 @@ class Dict(Stored):
         with operation:
             self._p_fill({})
 
-    # --- all entries -----------------------------------------------------------------------------------------------------------------------
+    # --- all entries --------------------------------------------------------------------------------------------------
 
     def keys(self) -> KeysView[Any]:
         """A live view of the keys."""
-        return DictKeys(self)  # type: ignore[arg-type]
+        return DictKeys(self)
 
     def values(self) -> ValuesView[Any]:
         """A live view of the values."""
-        return DictValues(self)  # type: ignore[arg-type]
+        return DictValues(self)
 
     def items(self) -> ItemsView[Any, Any]:
         """A live view of the (key, value) pairs."""
-        return DictItems(self)  # type: ignore[arg-type]
+        return DictItems(self)
 
     def _p_part(self, cursor: int | None, seen: set[Any]) -> tuple[list[Any], list[Any], list[int] | None, State]:
-        """The next entries, in order: keys, values, sequence numbers (None: small dict), the state. No keys: there are no more.
+        """The next entries, in order: keys, values, sequence numbers (None: small dict), the state. No keys: there are
+        no more.
 
         They are those from sequence number `cursor` on (None: from the first on) that are not in `seen`."""
         relieve(self)
@@ -498,9 +524,12 @@ class Dict(Stored):
             if not forms:
                 return
             version = state.version
-            out: Iterable[Any] = reveal_all(forms) if what == 0 else values if what == 1 else zip(reveal_all(forms), values, strict=True)
+            out: Iterable[Any] = (
+                reveal_all(forms) if what == 0 else values if what == 1 else zip(reveal_all(forms), values, strict=True)
+            )
             n = 0
-            for n, item in enumerate(out, 1):
+            for item in out:
+                n += 1
                 yield item
                 if state.version != version:
                     changed = True
@@ -519,7 +548,7 @@ class Dict(Stored):
         return self._p_walk(0)
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def copy(self) -> Dict:
         """A new dict of the same prefix with the same entries."""
@@ -531,7 +560,7 @@ class Dict(Stored):
         made: Dict = Dict._p_make(self._p_view, [(key, value) for key in iterable])
         return made
 
-    # --- operators -------------------------------------------------------------------------------------------------------------------------
+    # --- operators ----------------------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> Any:
         if self is other:
@@ -569,14 +598,18 @@ class Dict(Stored):
         return self
 
     def __repr__(self) -> str:
-        return shown(self, lambda: "{" + ", ".join([f"{key!r}: {value!r}" for key, value in self.items()]) + "}", "{...}")
+        return shown(
+            self, lambda: "{" + ", ".join([f"{key!r}: {value!r}" for key, value in self.items()]) + "}", "{...}"
+        )
 
     def _check(self) -> None:
         """Verify the structure; AssertionError tells what is wrong."""
         with operation:
             state = self._data
             if state.items is not None:
-                assert state.entries is None and state.index is None and len(state.items) <= LEAF, "small dict of a wrong size"
+                assert state.entries is None and state.index is None and len(state.items) <= LEAF, (
+                    "small dict of a wrong size"
+                )
                 return
             assert state.entries is not None and state.index is not None
             entries: dict[int, Any] = {}
@@ -595,12 +628,16 @@ class Dict(Stored):
                 return list(data)
 
             seqs = keyed.check(state.entries, seqs_of)
-            assert seqs == sorted(seqs) and len(seqs) == state.count > 0 and seqs[-1] < state.next, "wrong number or order of entries"
+            assert seqs == sorted(seqs) and len(seqs) == state.count > 0 and seqs[-1] < state.next, (
+                "wrong number or order of entries"
+            )
             keyed.check(state.index, hashes_of)
             assert sorted(seq for _, seq in places) == seqs, "index and entries differ"
             assert all(stable_hash(entries[seq]) == key for key, seq in places), "entry under a wrong hash"
             assert state.last is None or state.last is keyed.find(state.entries, state.next), "wrong last leaf"
-            assert all(self._p_find_value(form) is value for form, value in state.front.items()), "wrong entry in front of the trees"
+            assert all(self._p_find_value(form) is value for form, value in state.front.items()), (
+                "wrong entry in front of the trees"
+            )
 
     def _p_find_value(self, form: Any) -> Any:
         state = self._data
@@ -624,7 +661,8 @@ def _note(data: dict[int, Any], key: int, seq: int) -> None:
 
 
 def _pairs(other: Any, kw: dict[str, Any] | None = None) -> Iterator[tuple[Any, Any]]:
-    """The entries of a mapping or an iterable of pairs, then of the keywords; TypeError or ValueError as builtin dict raises them."""
+    """The entries of a mapping or an iterable of pairs, then of the keywords; TypeError or ValueError as builtin dict
+    raises them."""
     if isinstance(other, (dict, Dict)):
         yield from list(other.items())
     elif hasattr(other, "keys"):
@@ -654,7 +692,8 @@ def make_dict(iterable: Any = None, /, **kw: Any) -> Dict:
         kw: further entries.
 
     Raises:
-        TypeError: `iterable` is neither, or a key is unhashable. ValueError: an element isn't a pair. UnsupportedTypeError: a key or value can't be stored.
+        TypeError: `iterable` is neither, or a key is unhashable. ValueError: an element isn't a pair.
+        UnsupportedTypeError: a key or value can't be stored.
         ReadOnlyError: the prefix is read-only.
     """
     made: Dict = Dict._p_make(scope.current_view(True), () if iterable is None else iterable, kw)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import ItemsView as _Items
+from collections.abc import Iterator
 from collections.abc import KeysView as _Keys
 from collections.abc import ValuesView as _Values
 from typing import Any
@@ -15,10 +15,11 @@ class DictKeys(_Keys[Any]):
     __slots__ = ()
 
     def __iter__(self) -> Iterator[Any]:
-        return self._mapping._p_walk(0)  # type: ignore[attr-defined, no-any-return]
+        walk: Iterator[Any] = self._mapping._p_walk(0)  # type: ignore[attr-defined]
+        return walk
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __repr__(self) -> str:
         return f"dict_keys({list(self)!r})"
@@ -30,10 +31,11 @@ class DictValues(_Values[Any]):
     __slots__ = ()
 
     def __iter__(self) -> Iterator[Any]:
-        return self._mapping._p_walk(1)  # type: ignore[attr-defined, no-any-return]
+        walk: Iterator[Any] = self._mapping._p_walk(1)  # type: ignore[attr-defined]
+        return walk
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __repr__(self) -> str:
         return f"dict_values({list(self)!r})"
@@ -45,10 +47,11 @@ class DictItems(_Items[Any, Any]):
     __slots__ = ()
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self._mapping._p_walk(2)  # type: ignore[attr-defined, no-any-return]
+        walk: Iterator[Any] = self._mapping._p_walk(2)  # type: ignore[attr-defined]
+        return walk
 
     def __reversed__(self) -> Iterator[tuple[Any, Any]]:
-        return reversed(list(self))
+        return iter(list(self)[::-1])
 
     def __repr__(self) -> str:
         return f"dict_items({list(self)!r})"

@@ -1,8 +1,11 @@
-"""Fronts: what a large collection found lately, in one builtin container in front of its tree, so that most look-ups don't walk.
+"""Fronts: what a large collection found lately, in one builtin container in front of its tree, so that most look-ups
+don't walk.
 
-A dict's front is a builtin dict of entries, a set's a builtin set of elements, and that of a list or tuple whose leaves are all full a dict of leaf containers by number.
-It holds at most FRONT items and lives in its collection's loaded state. Every leaf that something in it comes from is linked to it, and empties it when
-the leaf's state is cleared (evicted, or replaced by what another process wrote). So the front never knows anything that the loaded leaves don't.
+A dict's front is a builtin dict of entries, a set's a builtin set of elements, and that of a list or tuple whose
+leaves are all full a dict of leaf containers by number. It holds at most FRONT items and lives in its collection's
+loaded state. Every leaf that something in it comes from is linked to it, and empties it when the leaf's state is
+cleared (evicted, or replaced by what another process wrote). So the front never knows anything that the loaded leaves
+don't.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Keyed tree: a B+-tree by integer key, for the entries of a dict (by sequence number), its hash index, and the elements of a set (by hash).
+"""Keyed tree: a B+-tree by integer key, for the entries of a dict (by sequence number), its hash index, and the
+elements of a set (by hash).
 
-What a leaf is, the node class says: the state of a leaf has a length, and :meth:`KeyedNode._p_absorb` joins two. An inner node has `marks[k]`, a lower bound of the keys
-below `children[k]`; ``marks[0]`` is not looked at, so a leftmost child takes every smaller key. All leaves are on one level. Functions that may
-replace the root return the new one. All of them run inside an operation.
+What a leaf is, the node class says: the state of a leaf has a length, and :meth:`KeyedNode._p_absorb` joins two. An
+inner node has `marks[k]`, a lower bound of the keys below `children[k]`; ``marks[0]`` is not looked at, so a leftmost
+child takes every smaller key. All leaves are on one level. Functions that may replace the root return the new one. All
+of them run inside an operation.
 
 Algorithm: the B+-tree (Comer, *The Ubiquitous B-Tree*, 1979), with relaxed minimum fill.
 """
@@ -10,9 +12,24 @@ Algorithm: the B+-tree (Comer, *The Ubiquitous B-Tree*, 1979), with relaxed mini
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Any, TypeVar
 
-from dbzero.collections.nodes import DEPTH, FANOUT, LEAF, SPARSE, Stored, corrupt, create, natural, pack, set_data, touch, unpack
+from dbzero.collections.nodes import (
+    DEPTH,
+    FANOUT,
+    LEAF,
+    SPARSE,
+    Stored,
+    corrupt,
+    create,
+    member,
+    natural,
+    pack,
+    set_data,
+    touch,
+    unpack,
+)
 from dbzero.model.view import View
 
 
@@ -53,10 +70,10 @@ class KeyedNode(Stored):
         if len(values) != 2 * n + 1 or not 1 <= n <= FANOUT:
             raise corrupt(self, f"{len(values)} numbers in an inner node")
         marks = values[1 : n + 1]
-        if any(type(mark) is not int for mark in marks) or any(a >= b for a, b in zip(marks[1:], marks[2:], strict=False)):
+        if any(type(mark) is not int for mark in marks) or any(a >= b for a, b in pairwise(marks[1:])):
             raise corrupt(self, "keys out of order")
-        view, cls = self._p_view, type(self)
-        children = [view.ghost(cls, natural(self, oid, 1)) for oid in values[n + 1 :]]
+        cls = type(self)
+        children = [member(self, cls, oid) for oid in values[n + 1 :]]
         set_data(self, Inner(level, marks, children))
 
     def _p_leaf_values(self, data: Any) -> list[Any]:
@@ -102,7 +119,8 @@ def find_path(root: N, key: int) -> tuple[Path, N]:
 
 
 def find_bound(root: N, key: int | None) -> tuple[N, int | None, int | None]:
-    """The leaf in whose range `key` is (None: the first leaf), its lower bound (None: it is the first) and that of the next leaf (None: there is none)."""
+    """The leaf in whose range `key` is (None: the first leaf), its lower bound (None: it is the first) and that of the
+    next leaf (None: there is none)."""
     node = root
     low: int | None = None
     high: int | None = None
@@ -121,7 +139,8 @@ def find_bound(root: N, key: int | None) -> tuple[N, int | None, int | None]:
 
 
 def find_bound_before(root: N, key: int | None) -> tuple[N, int | None]:
-    """The leaf that holds the keys right below `key` (None: the last leaf), and that leaf's own lower bound (None: it is the first)."""
+    """The leaf that holds the keys right below `key` (None: the last leaf), and that leaf's own lower bound (None: it
+    is the first)."""
     node = root
     bound: int | None = None
     for _ in DEPTH:
@@ -156,7 +175,8 @@ def attach(view: View, root: N, path: Path, right: N, mark: int) -> N:
 
 
 def shrunk(root: N, path: Path, leaf: N) -> N | None:
-    """Tidy up after something was removed from `leaf`, at the end of `path`: drop it when empty, merge it when sparse. Returns the new root (None: all empty)."""
+    """Tidy up after something was removed from `leaf`, at the end of `path`: drop it when empty, merge it when sparse.
+    Returns the new root (None: all empty)."""
     if not len(leaf._data):
         return _detach(root, path)
     node: KeyedNode = leaf
@@ -219,13 +239,17 @@ def build(view: View, cls: type[N], leaves: list[tuple[int, Any]]) -> N:
     level = 1
     while len(nodes) > 1:
         parts = [nodes[i : i + FANOUT] for i in range(0, len(nodes), FANOUT)]
-        nodes = [(part[0][0], create(view, cls, Inner(level, [mark for mark, _ in part], [node for _, node in part]))) for part in parts]
+        nodes = [
+            (part[0][0], create(view, cls, Inner(level, [mark for mark, _ in part], [node for _, node in part])))
+            for part in parts
+        ]
         level += 1
     return nodes[0][1]
 
 
 def check(root: KeyedNode, keys_of: Any) -> list[int]:
-    """Verify the structure below `root`; AssertionError tells what is wrong. `keys_of(leaf state)` gives a leaf's keys. Returns all keys, in order of the leaves."""
+    """Verify the structure below `root`; AssertionError tells what is wrong. `keys_of(leaf state)` gives a leaf's
+    keys. Returns all keys, in order of the leaves."""
     found: list[int] = []
 
     def walk(node: KeyedNode, level: int | None, low: int | None, high: int | None, top: bool) -> int:
@@ -234,13 +258,17 @@ def check(root: KeyedNode, keys_of: Any) -> list[int]:
             assert level in (None, 0), "leaf on the wrong level"
             assert len(data) or top, "empty leaf"
             keys = list(keys_of(data))
-            assert all((low is None or low <= key) and (high is None or key < high) for key in keys), "key outside the range of its leaf"
+            assert all((low is None or low <= key) and (high is None or key < high) for key in keys), (
+                "key outside the range of its leaf"
+            )
             found.extend(keys)
             return 0
         assert level is None or data.level == level, "inner node on the wrong level"
         own, marks, children = data.level, list(data.marks), list(data.children)
-        assert len(marks) == len(children) and (2 if top else 1) <= len(children) <= FANOUT, "inner node of a wrong size"
-        assert all(a < b for a, b in zip(marks[1:], marks[2:], strict=False)), "keys out of order"
+        assert len(marks) == len(children) and (2 if top else 1) <= len(children) <= FANOUT, (
+            "inner node of a wrong size"
+        )
+        assert all(a < b for a, b in pairwise(marks[1:])), "keys out of order"
         for k, child in enumerate(children):
             walk(child, own - 1, marks[k] if k else low, marks[k + 1] if k + 1 < len(marks) else high, False)
         return int(own)

@@ -1,11 +1,13 @@
 """Keys of dicts and elements of sets: how they compare, hash and are stored.
 
-Keys compare by value, memo instances by identity, whatever ``__eq__`` or ``__hash__`` their class defines. So a key is turned into its *native form*, a Python object whose own hash
-and equality are right and run no user code: atoms as they are, tuples as builtin tuples of native forms, memo instances as they are or, when their class defines
-equality, wrapped in an :class:`ObjectKey`. Numbers that are equal are one key, as in Python.
+Keys compare by value, memo instances by identity, whatever ``__eq__`` or ``__hash__`` their class defines. So a key is
+turned into its *native form*, a Python object whose own hash and equality are right and run no user code: atoms as
+they are, tuples as builtin tuples of native forms, memo instances as they are or, when their class defines equality,
+wrapped in an :class:`ObjectKey`. Numbers that are equal are one key, as in Python.
 
-The position of a key in a tree comes from :func:`stable_hash`, which is the same in every process. Numbers hash as Python hashes them (unsalted, equal for equal numbers of any
-type), so neighbouring integers are neighbours in the tree; the rest hash by XXH3 (Y. Collet, xxhash.com).
+The position of a key in a tree comes from :func:`stable_hash`, which is the same in every process. Numbers hash as
+Python hashes them (unsalted, equal for equal numbers of any type), so neighbouring integers are neighbours in the
+tree; the rest hash by XXH3 (Y. Collet, xxhash.com).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ PLAIN = ATOMS | EXTENDED  # their own native form
 _NAN_HASH = 0x7FF8_0000
 _NONE_HASH = 0x6E6F_6E65
 _REFERENCE = 1 << 62  # keeps objects apart from small ints
+_BASES: tuple[Any, ...] = (int, float, str, bytes)
 _UNHASHABLE = (list, dict, set, bytearray)
 
 
@@ -66,7 +69,7 @@ def native(view: View, key: Any) -> Any:
         return ObjectKey(key)
     if kind.__hash__ is None or isinstance(key, _UNHASHABLE):
         raise TypeError(f"unhashable type: {kind.__name__!r}")
-    for base in (int, float, str, bytes):
+    for base in _BASES:
         if isinstance(key, base):
             return base(key)  # equal as Python sees it; only exact types can be stored
     if isinstance(key, tuple):
@@ -77,7 +80,8 @@ def native(view: View, key: Any) -> Any:
 def admit(view: View, key: Any) -> Any:
     """The native form of `key`, for storing it in `view`.
 
-    Raises TypeError ("unhashable type: ...") for containers that can change, UnsupportedTypeError for what can't be stored.
+    Raises TypeError ("unhashable type: ...") for containers that can change, UnsupportedTypeError for what can't be
+    stored.
     """
     kind = type(key)
     if kind in PLAIN:
@@ -93,10 +97,14 @@ def admit(view: View, key: Any) -> Any:
         if not hasattr(kind, "_p_native"):
             stored = convert(view, key)
             if stored is not key:
-                raise UnsupportedTypeError(f"a {kind.__name__} of prefix {key._p_view.name!r} cannot be a key in prefix {view.name!r}")
+                raise UnsupportedTypeError(
+                    f"a {kind.__name__} of prefix {key._p_view.name!r} cannot be a key in prefix {view.name!r}"
+                )
         return form
     if kind in (set, frozenset) or isinstance(key, (int, float, str, bytes, tuple)):
-        raise UnsupportedTypeError(f"a {kind.__name__} cannot be a key: only exact builtin types, dates, Decimal, tuples of these and memo objects")
+        raise UnsupportedTypeError(
+            f"a {kind.__name__} cannot be a key: use exact builtins, dates, Decimal, tuples of them or memo objects"
+        )
     return convert(view, key)
 
 
@@ -120,7 +128,8 @@ def _xxh(data: bytes, seed: int = 0) -> int:
 
 
 def stable_hash(form: Any) -> int:
-    """A hash of a native form that is the same in every process: an int of 64 bits with sign. Equal forms have equal hashes."""
+    """A hash of a native form that is the same in every process: an int of 64 bits with sign. Equal forms have equal
+    hashes."""
     kind = type(form)
     if kind is str:
         return xxh3_64_intdigest(form.encode("utf-8", "surrogatepass")) >> 1
@@ -152,19 +161,23 @@ def _instant(value: Any) -> bytes:
     value = value.replace(fold=0)
     offset = value.utcoffset()
     if offset is None:
-        return value.isoformat().encode()
+        return str(value.isoformat()).encode()
     if type(value) is dt.datetime:
         since = value.replace(tzinfo=None) - dt.datetime(1, 1, 1) - offset
     else:
-        since = dt.timedelta(hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond) - offset
+        since = (
+            dt.timedelta(hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond)
+            - offset
+        )
     return b"utc %d %d %d" % (since.days, since.seconds, since.microseconds)
 
 
 def flatten(forms: Iterable[Any]) -> list[Any]:
     """Native forms as a flat list of storable values; :func:`restore` is the way back.
 
-    A tuple becomes the pair (number of tuples' items that follow, as the first list says) so that no container type is needed: the result is
-    ``[number of shape numbers, shape numbers..., items...]`` where each tuple adds its place in the items and its length to the shape, outermost first.
+    A tuple becomes the pair (number of tuples' items that follow, as the first list says) so that no container type is
+    needed: the result is ``[number of shape numbers, shape numbers..., items...]`` where each tuple adds its place in
+    the items and its length to the shape, outermost first.
     """
     shape: list[int] = []
     items: list[Any] = []

@@ -19,10 +19,12 @@ _BATCH = 1024
 
 
 class List(Sequence):
-    """A list that lives in a prefix. Make one with ``db0.list``; it has the methods, operators and order of a builtin list.
+    """A list that lives in a prefix. Make one with ``db0.list``; it has the methods, operators and order of a builtin
+    list.
 
-    Slices read as builtin lists. Iteration goes by position and tolerates changes: what is appended meanwhile is visited.
-    Methods that change it raise ReadOnlyError on a read-only prefix and UnsupportedTypeError for values that can't be stored, and leave it unchanged then.
+    Slices read as builtin lists. Iteration goes by position and tolerates changes: what is appended meanwhile is
+    visited. Methods that change it raise ReadOnlyError on a read-only prefix and UnsupportedTypeError for values that
+    can't be stored, and leave it unchanged then.
     """
 
     __slots__ = ()
@@ -35,7 +37,7 @@ class List(Sequence):
             raise TypeError("make lists with db0.list()")
         return super().__new__(cls)
 
-    # --- one value -------------------------------------------------------------------------------------------------------------------------
+    # --- one value ----------------------------------------------------------------------------------------------------
 
     def append(self, value: Any) -> None:
         """Add `value` at the end."""
@@ -182,7 +184,7 @@ class List(Sequence):
             raise IndexError(message)
         return position
 
-    # --- many values -----------------------------------------------------------------------------------------------------------------------
+    # --- many values --------------------------------------------------------------------------------------------------
 
     def extend(self, iterable: Iterable[Any]) -> None:
         """Append every value of `iterable`. When iterating it or storing a value fails, the values before it stay."""
@@ -239,7 +241,9 @@ class List(Sequence):
                         self._p_delete(position)
                     return
                 if len(new) != len(places):
-                    raise ValueError(f"attempt to assign sequence of size {len(new)} to extended slice of size {len(places)}")
+                    raise ValueError(
+                        f"attempt to assign sequence of size {len(new)} to extended slice of size {len(places)}"
+                    )
                 for position, value in zip(places, new, strict=True):
                     self._p_set(position, value)
                 return
@@ -296,7 +300,7 @@ class List(Sequence):
                 raise ValueError("list modified during sort")
             self._p_replace(values)
 
-    # --- operators -------------------------------------------------------------------------------------------------------------------------
+    # --- operators ----------------------------------------------------------------------------------------------------
 
     def _p_of(self, values: Iterable[Any]) -> List:
         made: List = List._p_make(self._p_view, values)
@@ -312,7 +316,7 @@ class List(Sequence):
             return NotImplemented
         return self._p_of([*other, *self])
 
-    def __iadd__(self, other: Iterable[Any]) -> List:
+    def __iadd__(self, other: Iterable[Any]) -> List:  # type: ignore[misc]
         self.extend(other)
         return self
 
@@ -344,11 +348,10 @@ def make_list(iterable: Iterable[Any] | None = None, /) -> List:
         iterable: values to fill it with; builtin containers among them become persistent ones, copied.
 
     Raises:
-        TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the prefix is read-only.
+        TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the
+        prefix is read-only.
     """
     values = () if iterable is None else iterable
     iter(values)
     made: List = List._p_make(scope.current_view(True), values)
     return made
-
-

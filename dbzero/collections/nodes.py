@@ -1,21 +1,24 @@
 """What every stored collection and every node of its trees has in common.
 
-State lives in one slot, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes through the slot descriptor and so
-neither converts nor marks anything. Two rules keep this safe:
+State lives in one slot, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
+through the slot descriptor and so neither converts nor marks anything. Two rules keep this safe:
 
-* A node may turn back into a ghost at any moment between operations, and a clean one also while another node is loaded. So nothing keeps what
+* A node may turn back into a ghost at any moment between operations, and a clean one also while another node is
+loaded. So nothing keeps what
   ``node._data`` returned across a call that may load, or across user code: it is fetched again.
-* Before a change, :func:`touch` loads the node, marks it dirty (dirty objects are never evicted) and only then hands out the container to change.
+* Before a change, :func:`touch` loads the node, marks it dirty (dirty objects are never evicted) and only then hands
+out the container to change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
-from dbzero.errors import CorruptError
+from dbzero.errors import BadPrefixError, CorruptError
 from dbzero.model.base import Persistent, operation
 from dbzero.model.codec import ATOMS, decode_values, encode_values
+from dbzero.model.kinds import FIRST_OID
 from dbzero.model.view import View
 
 LEAF = 128  # most values in a leaf, and in a collection that is a single record
@@ -24,7 +27,7 @@ SPARSE = 4  # a node filled to less than 1/SPARSE is merged with a neighbour if 
 DEPTH = range(40)  # no tree is deeper: a longer walk has met a cycle
 
 
-class Stored(Persistent):
+class Stored(Persistent):  # type: ignore[misc]
     """Base of collections and nodes: a persistent object whose whole state is ``_data``."""
 
     __slots__ = ("_data",)
@@ -39,8 +42,23 @@ class Stored(Persistent):
 set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
 
 __all__ = [
-    "ATOMS", "DEPTH", "FANOUT", "LEAF", "SPARSE", "Stored", "corrupt", "create", "natural", "pack", "relieve", "set_data", "touch", "unpack",
-]  # fmt: skip
+    "ATOMS",
+    "DEPTH",
+    "FANOUT",
+    "LEAF",
+    "SPARSE",
+    "Stored",
+    "corrupt",
+    "create",
+    "member",
+    "natural",
+    "pack",
+    "refuse_move",
+    "relieve",
+    "set_data",
+    "touch",
+    "unpack",
+]
 
 S = TypeVar("S", bound=Stored)
 
@@ -54,7 +72,8 @@ def create(view: View, cls: type[S], data: Any) -> S:
 
 
 def touch(node: Stored) -> Any:
-    """Load `node`, mark it changed and return its state, which stays loaded for the rest of the operation. Call it inside an operation.
+    """Load `node`, mark it changed and return its state, which stays loaded for the rest of the operation. Call it
+    inside an operation.
 
     Raises ReadOnlyError, ClosedError or ReferenceError, with nothing changed, when the node can't be written.
     """
@@ -63,8 +82,17 @@ def touch(node: Stored) -> Any:
     return node._data
 
 
+def refuse_move(obj: Stored, view: View) -> NoReturn:
+    """A collection with items was assigned to an object of another prefix."""
+    kind = type(obj).__name__.lower()
+    raise BadPrefixError(
+        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy"
+    )
+
+
 def relieve(obj: Stored) -> None:
-    """Evict when more is loaded than the view's limit. Inside an operation nothing is evicted, so what walks many nodes calls this between its operations."""
+    """Evict when more is loaded than the view's limit. Inside an operation nothing is evicted, so what walks many
+    nodes calls this between its operations."""
     view = obj._p_view
     limit = view.limit
     if limit and view.weight > limit and not operation.held():
@@ -73,9 +101,9 @@ def relieve(obj: Stored) -> None:
 
 def corrupt(node: Stored, what: str) -> CorruptError:
     """The error for damage found in `node`."""
+    where = f"prefix {node._p_view.name!r}, object {node._p_oid}"
     return CorruptError(
-        f"prefix {node._p_view.name!r}, object {node._p_oid}: damaged {type(node).__name__} record ({what}); run a verification of the prefix and "
-        "restore it from a backup"
+        f"{where}: damaged {type(node).__name__} record ({what}); verify the prefix and restore it from a backup"
     )
 
 
@@ -96,6 +124,16 @@ def unpack(node: Stored, payload: bytes, least: int) -> list[Any]:
     if len(values) < least:
         raise corrupt(node, f"{len(values)} values, expected {least} or more")
     return values
+
+
+def member(node: Stored, cls: type[S], oid: Any) -> S:
+    """The node of class `cls` that `node` holds by its OID, as a ghost if it isn't in memory.
+
+    CorruptError when that can't be."""
+    found: S = node._p_view.ghost(cls, natural(node, oid, FIRST_OID, (1 << 48) - 1))
+    if type(found) is not cls:
+        raise corrupt(node, f"it holds a {type(found).__name__} as a {cls.__name__}")
+    return found
 
 
 def natural(node: Stored, value: Any, least: int = 0, most: int = 1 << 62) -> int:

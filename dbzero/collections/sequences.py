@@ -1,7 +1,8 @@
 """What List and Tuple share: the state, reading, comparing, storing.
 
-State: a *tail* of at most LEAF values, which stands in the collection's own record, and, in front of it, a counted tree (:mod:`dbzero.collections.counted`)
-of full leaves once the tail overflows. So a short sequence is one record and one builtin list, and appending to a long one changes one record.
+State: a *tail* of at most LEAF values, which stands in the collection's own record, and, in front of it, a counted
+tree (:mod:`dbzero.collections.counted`) of full leaves once the tail overflows. So a short sequence is one record and
+one builtin list, and appending to a long one changes one record.
 """
 
 from __future__ import annotations
@@ -15,9 +16,20 @@ from typing import Any, ClassVar
 from dbzero.collections import counted
 from dbzero.collections.counted import ListNode
 from dbzero.collections.fronts import FRONT, link
-from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, natural, pack, relieve, set_data, unpack
+from dbzero.collections.nodes import (
+    ATOMS,
+    LEAF,
+    Stored,
+    corrupt,
+    member,
+    natural,
+    pack,
+    refuse_move,
+    relieve,
+    set_data,
+    unpack,
+)
 from dbzero.collections.text import shown
-from dbzero.errors import BadPrefixError
 from dbzero.model.base import operation
 from dbzero.model.values import convert
 from dbzero.model.view import View
@@ -66,16 +78,17 @@ class Sequence(Stored):
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
-    __class_getitem__ = classmethod(type(list[int]))
+    __class_getitem__: Any = classmethod(type(list[int]))
     _data: State
     _p_builtin: ClassVar[type]
     _p_brackets: ClassVar[tuple[str, str]]
 
-    # --- storing ---------------------------------------------------------------------------------------------------------------------------
+    # --- storing ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def _p_make(cls, view: View, values: Iterable[Any]) -> Any:
-        """A new collection in `view` with what storing `values` stores. If iterating or converting fails, nothing is made."""
+        """A new collection in `view` with what storing `values` stores. If iterating or converting fails, nothing is
+        made."""
         # what user code the iteration runs, it runs before the operation
         source = list(values)
         with operation:
@@ -106,7 +119,7 @@ class Sequence(Stored):
         state = State(values)
         state.full = full
         if oid:
-            state.tree = self._p_view.ghost(ListNode, oid)
+            state.tree = member(self, ListNode, oid)
             state.count = count
         set_data(self, state)
 
@@ -119,7 +132,7 @@ class Sequence(Stored):
     def _p_native(self, view: View) -> Any:
         raise TypeError(f"unhashable type: {type(self).__name__!r}")
 
-    # --- reading ---------------------------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         state = self._data
@@ -141,7 +154,9 @@ class Sequence(Stored):
         if isinstance(key, tuple):
             return self._p_builtin(self[i] for i in key)
         if not hasattr(key, "__index__"):
-            raise TypeError(f"{type(self).__name__.lower()} indices must be integers or slices, not {type(key).__name__}")
+            raise TypeError(
+                f"{type(self).__name__.lower()} indices must be integers or slices, not {type(key).__name__}"
+            )
         return self._p_get(index(key))
 
     def _p_get(self, position: int) -> Any:
@@ -174,7 +189,7 @@ class Sequence(Stored):
                 return self._p_builtin()
             low, high = min(places[0], places[-1]), max(places[0], places[-1]) + 1
             values = self._p_read(low, high)
-            return self._p_builtin(values if step == 1 else values[::step] if step > 0 else values[::-1][:: -step])
+            return self._p_builtin(values if step == 1 else values[::step] if step > 0 else values[::-1][::-step])
 
     def _p_read(self, low: int, high: int) -> list[Any]:
         """The values at positions low..high-1 (in range). Inside an operation."""
@@ -191,7 +206,8 @@ class Sequence(Stored):
         return values
 
     def _p_part(self, position: int) -> tuple[list[Any], int, State]:
-        """The live container that holds `position` or, at the end, is the tail; the offset there; the state it belongs to."""
+        """The live container that holds `position` or, at the end, is the tail; the offset there; the state it belongs
+        to."""
         state = self._data
         if state.tree is None:
             return state.tail, position, state
@@ -210,7 +226,7 @@ class Sequence(Stored):
             if offset >= len(values):
                 return
             version = state.version
-            # values replaced meanwhile are seen; whatever changes the length, or an eviction followed by a change, changes the version
+            # every change, and an eviction, changes the version
             for value in islice(values, offset, None) if offset else values:
                 position += 1
                 yield value
@@ -264,7 +280,7 @@ class Sequence(Stored):
                     break
         raise ValueError(f"{value!r} is not in {type(self).__name__.lower()}")
 
-    # --- comparing -------------------------------------------------------------------------------------------------------------------------
+    # --- comparing ----------------------------------------------------------------------------------------------------
 
     def _p_like(self, other: Any) -> bool:
         return isinstance(other, (self._p_builtin, type(self)))
@@ -286,7 +302,7 @@ class Sequence(Stored):
         if not self._p_like(other):
             return NotImplemented
         for a, b in zip(self, other, strict=False):
-            if a is not b and not (a == b):
+            if a is not b and not (a == b):  # noqa: SIM201
                 return compare(a, b)
         return compare(len(self), len(other))
 
@@ -312,17 +328,16 @@ class Sequence(Stored):
             return f"({parts[0]},)"
         return left + ", ".join(parts) + right
 
-    # --- moving ----------------------------------------------------------------------------------------------------------------------------
+    # --- moving -------------------------------------------------------------------------------------------------------
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty collection's counterpart there.
+        """What another prefix's `view` stores when this is assigned to one of its objects: an empty collection's
+        counterpart there.
 
         Raises BadPrefixError when the collection has items (a tuple is copied).
         """
         if len(self):
-            raise BadPrefixError(
-                f"a {type(self).__name__.lower()} of prefix {self._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy of its items"
-            )
+            refuse_move(self, view)
         return self._p_make(view, ())
 
     def _check(self) -> None:
@@ -338,5 +353,3 @@ class Sequence(Stored):
                 assert not state.full or all(len(leaf) == LEAF for leaf in leaves), "a leaf that isn't full"
                 assert state.full or not state.front, "leaves in front of an uneven tree"
                 assert all(leaves[i] is leaf for i, leaf in state.front.items()), "a wrong leaf in front of the tree"
-
-

@@ -1,8 +1,9 @@
 """Set: the persistent counterpart of builtin set.
 
-State: up to LEAF elements in the collection's own record, loaded as a builtin set; more of them in a keyed tree by stable hash, each leaf a builtin set. Elements are kept in
-native form (:mod:`dbzero.collections.keys`). In front of the tree stands a *front*: a builtin set of elements found lately, so that most tests for
-membership don't walk. It is emptied when any leaf it was filled from is cleared, and holds at most FRONT elements.
+State: up to LEAF elements in the collection's own record, loaded as a builtin set; more of them in a keyed tree by
+stable hash, each leaf a builtin set. Elements are kept in native form (:mod:`dbzero.collections.keys`). In front of
+the tree stands a *front*: a builtin set of elements found lately, so that most tests for membership don't walk. It is
+emptied when any leaf it was filled from is cleared, and holds at most FRONT elements.
 """
 
 from __future__ import annotations
@@ -15,12 +16,26 @@ from dbzero.collections import keyed
 from dbzero.collections.fronts import FRONT, Fronted, inherit, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
-from dbzero.collections.nodes import ATOMS, LEAF, Stored, corrupt, create, natural, pack, relieve, set_data, touch, unpack
+from dbzero.collections.nodes import (
+    ATOMS,
+    LEAF,
+    Stored,
+    corrupt,
+    create,
+    member,
+    natural,
+    pack,
+    refuse_move,
+    relieve,
+    set_data,
+    touch,
+    unpack,
+)
 from dbzero.collections.text import shown
-from dbzero.errors import BadPrefixError
 from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.view import View
+
 
 class SetNode(Fronted, KeyedNode):
     """One node of a set's tree. A leaf's state is a builtin set of native forms."""
@@ -52,7 +67,8 @@ def restored(node: Stored, values: list[Any]) -> set[Any]:
 
 
 class State:
-    """Loaded state: the elements in `items`, or (items None) `count` of them in the tree below `root`. `version` changes with every change."""
+    """Loaded state: the elements in `items`, or (items None) `count` of them in the tree below `root`. `version`
+    changes with every change."""
 
     __slots__ = ("count", "front", "items", "root", "version")
 
@@ -82,15 +98,15 @@ def _leaves(forms: Iterable[Any]) -> list[tuple[int, Any]]:
 class Set(Stored):
     """A set that lives in a prefix. Make one with ``db0.set``; it has the methods and operators of a builtin set.
 
-    Elements are None, bool, int, float, str, bytes, Decimal, date, datetime, time, tuples of these, and memo objects, which count by identity whatever
-    equality their class defines. Operators and methods that make a set make a persistent one on the same prefix. A change while iterating is tolerated: an
-    element is visited at most once.
+    Elements are None, bool, int, float, str, bytes, Decimal, date, datetime, time, tuples of these, and memo objects,
+    which count by identity whatever equality their class defines. Operators and methods that make a set make a
+    persistent one on the same prefix. A change while iterating is tolerated: an element is visited at most once.
     """
 
     __slots__ = ()
     KIND = 7
     __hash__ = None  # type: ignore[assignment]
-    __class_getitem__ = classmethod(type(set[int]))
+    __class_getitem__: Any = classmethod(type(set[int]))
     _data: State
 
     def __new__(cls, *args: Any, **kw: Any) -> Any:
@@ -98,7 +114,7 @@ class Set(Stored):
             raise TypeError("make sets with db0.set()")
         return super().__new__(cls)
 
-    # --- storing ---------------------------------------------------------------------------------------------------------------------------
+    # --- storing ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def _p_make(cls, view: View, values: Iterable[Any]) -> Any:
@@ -140,7 +156,7 @@ class Set(Stored):
             return
         state = State(None)
         state.count = count
-        state.root = self._p_view.ghost(SetNode, natural(self, values[1], 1))
+        state.root = member(self, SetNode, values[1])
         set_data(self, state)
 
     def _p_clear(self) -> None:
@@ -153,12 +169,13 @@ class Set(Stored):
         raise TypeError("unhashable type: 'Set'")
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty set's counterpart. BadPrefixError when it has elements."""
+        """What another prefix's `view` stores when this is assigned to one of its objects: an empty set's counterpart.
+        BadPrefixError when it has elements."""
         if len(self):
-            raise BadPrefixError(f"a set of prefix {self._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy of its items")
+            refuse_move(self, view)
         return self._p_make(view, ())
 
-    # --- one element -----------------------------------------------------------------------------------------------------------------------
+    # --- one element --------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         state = self._data
@@ -298,7 +315,7 @@ class Set(Stored):
             self._p_drop(form)
         return reveal(form)
 
-    # --- all elements ----------------------------------------------------------------------------------------------------------------------
+    # --- all elements -------------------------------------------------------------------------------------------------
 
     def _p_forms(self) -> set[Any]:
         """All elements in native form, as a new builtin set."""
@@ -316,7 +333,8 @@ class Set(Stored):
             return forms
 
     def _p_part(self, bound: int | None) -> tuple[list[Any], int | None, State]:
-        """Elements with a hash from `bound` on (None: all): those of one leaf, the bound of the rest (None: no rest), the state."""
+        """Elements with a hash from `bound` on (None: all): those of one leaf, the bound of the rest (None: no rest),
+        the state."""
         relieve(self)
         with operation:
             state = self._data
@@ -423,7 +441,7 @@ class Set(Stored):
         """True when all of `other` is in it."""
         return self._p_forms() >= self._p_other(other)
 
-    # --- operators -------------------------------------------------------------------------------------------------------------------------
+    # --- operators ----------------------------------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> Any:
         if self is other:
@@ -529,7 +547,8 @@ def make_set(iterable: Iterable[Any] | None = None, /) -> Set:
         iterable: its elements.
 
     Raises:
-        TypeError: `iterable` can't be iterated, or an element is unhashable. UnsupportedTypeError: an element can't be stored. ReadOnlyError: the prefix is read-only.
+        TypeError: `iterable` can't be iterated, or an element is unhashable. UnsupportedTypeError: an element can't be
+        stored. ReadOnlyError: the prefix is read-only.
     """
     values = () if iterable is None else iterable
     iter(values)

@@ -18,7 +18,8 @@ _running = _Running()
 
 
 def shown(obj: Persistent, text: Callable[[], str], ellipsis: str) -> str:
-    """text(), or `ellipsis` when the repr of `obj` is being made already; a plain form when `obj` can't be read any more."""
+    """text(), or `ellipsis` when the repr of `obj` is being made already; a plain form when `obj` can't be read any
+    more."""
     ids = _running.ids
     key = id(obj)
     if key in ids:

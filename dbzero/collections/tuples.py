@@ -14,9 +14,11 @@ from dbzero.model.view import View
 
 
 class Tuple(Sequence):
-    """An immutable sequence that lives in a prefix. Make one with ``db0.tuple``. Slices, ``+`` and ``*`` give builtin tuples.
+    """An immutable sequence that lives in a prefix. Make one with ``db0.tuple``. Slices, ``+`` and ``*`` give builtin
+    tuples.
 
-    It has no hash, as its members may change, but a tuple of keys is the same dict key or set element as the builtin tuple equal to it.
+    It has no hash, as its members may change, but a tuple of keys is the same dict key or set element as the builtin
+    tuple equal to it.
     """
 
     __slots__ = ()
@@ -63,7 +65,8 @@ def make_tuple(iterable: Iterable[Any] = (), /) -> Tuple:
         iterable: its values; builtin containers among them become persistent ones, copied.
 
     Raises:
-        TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the prefix is read-only.
+        TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the
+        prefix is read-only.
     """
     iter(iterable)
     made: Tuple = Tuple._p_make(scope.current_view(True), iterable)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NoReturn, Protocol, cast
 
-from dbzero.errors import ClosedError, CorruptError, ExpiredError, ImmutableError, ReadOnlyError, ReferenceError
+from dbzero.errors import ClosedError, CorruptError, ExpiredError, ForkedError, ImmutableError, ReadOnlyError, ReferenceError
 from dbzero.model import base, kinds
 from dbzero.model.base import ViewCore, operation
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
@@ -83,6 +83,7 @@ class View(ViewCore):  # type: ignore[misc]
         self.name = records.name
         self.state = state
         self.writable = records.writable
+        self.forked = False
         self.incarnation = getattr(records, "incarnation", 0)
         self.decoder = make_decoder(self)
         self.autocommit_error: BaseException | None = None
@@ -142,6 +143,11 @@ class View(ViewCore):  # type: ignore[misc]
         self._refuse_write()
 
     def _refuse_write(self) -> NoReturn:
+        if self.forked:
+            raise ForkedError(
+                f"prefix {self.name!r} is being written by the process that this one was forked from; call db0.close() and db0.init() here, "
+                "then open it read-only"
+            )
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
 
     # --- classes ---------------------------------------------------------------------------------------------------------------------------
@@ -409,6 +415,7 @@ class View(ViewCore):  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """In a forked child: what is pending belongs to the parent."""
+        self.forked = self.writable
         self.writable = False
         self.discard_dirty()
 

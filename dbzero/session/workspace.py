@@ -300,8 +300,8 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     """The child inherits handles to read with, and nothing else: no lease, thread, slot or pending change."""
     if _active is not None:
+        operation.reset_after_fork()
         _active.lock = threading.RLock()
-        _active.segment.after_fork()
         for opened in _active.open_prefixes.values():
             opened.commit_lock = threading.RLock()
             opened.follower = None

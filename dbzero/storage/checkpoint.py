@@ -82,7 +82,8 @@ def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: 
     Runs beside readers and commits. After an error it can be called again with the same cut.
 
     Args:
-        seg, index: segment handle and prefix slot. reader: for this thread alone. extra: entries of a transaction that does not
+        seg, index: segment handle and prefix slot. reader: for this thread alone. at: the cut. extra: entries of a
+            transaction that does not fit into the delta, newer than all of it. extra: entries of a transaction that does not
             fit into the delta.
     Raises:
         LeaseError: another process is checkpointing. DiskFullError, StorageError: nothing changed. PoisonedError. FencedError: another process took over.
@@ -96,13 +97,13 @@ def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: 
             return _install(store, seg, index, before)
         if before.epoch > at.epoch or before.state > at.state:
             raise errors.FencedError(f"prefix {store.prefix!r}: another process has put checkpoint {before.checkpoint} in force; reopen the prefix")
-        entries = mrg.frozen_entries(store, seg, index)
+        pile = mrg.Pile()
+        pile.add(mrg.frozen_entries(store, seg, index))
         if extra is not None:
-            extra.add(entries)
-            entries = extra.entries()
+            pile.add(extra.entries())
         space = mrg.Space.read(store, before)
         space.grant(at.grant, at.pages)
-        root, depth = mrg.merge(store, reader, before.root, before.depth, space, entries)
+        root, depth = mrg.merge(store, reader, before.root, before.depth, space, pile.entries())
         head, free = space.write_list(store)
         meta = replace(
             before,

@@ -471,6 +471,11 @@ class MemoryDisk(System):
             self._call("try_lock")
             return self._file(fd).locks.setdefault(byte, fd) == fd
 
+    def lock_taken(self, fd: int, byte: int) -> bool:
+        with self._mutex:
+            self._call("lock_taken")
+            return self._file(fd).locks.get(byte, fd) != fd
+
     def unlock(self, fd: int, byte: int) -> None:
         with self._mutex:
             locks = self._file(fd).locks

@@ -66,34 +66,56 @@ def _check_in_place(store: LocalFileStore, commit: _Commit) -> None:
         )
 
 
-def replay_into(store: LocalFileStore, seg: Any, index: int, meta: Meta, after: int = 0) -> Recovered:
+def replay_into(
+    store: LocalFileStore, seg: Any, index: int, meta: Meta, *, after: int = 0, durable_only: bool = False
+) -> Recovered:
     """Fill the delta index of a prefix slot from the log, without writing to disk.
 
-    The slot has the checkpoint's root installed and the entries of states up to `after`. Data that the page file lacks (after a power loss) is laid over it for this process, see :meth:`LocalFileStore.overlay`.
+    The slot has the checkpoint's root installed. Data that the page file lacks (after a power loss) is laid over it for this process, see
+    :meth:`LocalFileStore.overlay`.
 
+    Args:
+        seg, index: segment handle and prefix slot. meta: checkpoint in force. after: states up to this one are in the delta already.
+        durable_only: stop at the newest state known to be durable (following a live writer, which may yet take back what is not).
     Raises:
-        SegmentError: the log is too long for the shared segment.
+        SegmentError: the log is too long for the shared segment. CheckpointMovedError: read the meta again.
     """
     state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
-    for commit in _commits(store, meta):
-        state, chain = commit.frame.state, commit.frame.chain
-        next_oid = max(next_oid, commit.frame.next_oid)
-        end = max(end, commit.head.data_address + commit.head.data_length)
-        if state <= after:
-            continue
-        if commit.head.in_place:
-            _check_in_place(store, commit)
-        elif store.read_page(commit.head.data_address, commit.head.data_length) != commit.data:
-            store.overlay(commit.head.data_address, commit.data)
-        code = lib.dbz_delta_reserve(seg, index, commit.entries.count)
-        if code == mrg.NO_SPACE:
-            raise errors.SegmentError(
-                f"prefix {store.prefix!r}: its log is too long to be kept in shared memory; open the prefix \"rw\" once, or raise the size of the segment"
-            )
-        mrg.check_segment(code, store, "filling the delta index")
-        mrg.check_segment(lib.dbz_delta_apply(seg, index, commit.entries.array, commit.entries.count), store, "filling the delta index")
-        frames += 1
-    return Recovered(meta, state, chain, next_oid, end, 0, frames, False)
+    waiting: list[_Commit] = []
+    commits = _commits(store, meta)
+    while True:
+        commit = next(commits, None)
+        if commit is not None:
+            waiting.append(commit)
+            if durable_only:
+                continue  # what is durable is known when all was read
+        durable = store.tail.durable if commit is None and store.tail is not None else 0
+        for ready in waiting:
+            if durable_only and ready.frame.state > durable:
+                break
+            if ready.frame.state > after:
+                _apply(store, seg, index, ready)
+            state, chain = ready.frame.state, ready.frame.chain
+            next_oid = max(next_oid, ready.frame.next_oid)
+            end = max(end, ready.head.data_address + ready.head.data_length)
+            frames += 1
+        waiting.clear()
+        if commit is None:
+            return Recovered(meta, state, chain, next_oid, end, 0, frames, False)
+
+
+def _apply(store: LocalFileStore, seg: Any, index: int, commit: _Commit) -> None:
+    if commit.head.in_place:
+        _check_in_place(store, commit)
+    elif store.read_page(commit.head.data_address, commit.head.data_length) != commit.data:
+        store.overlay(commit.head.data_address, commit.data)
+    code = lib.dbz_delta_reserve(seg, index, commit.entries.count)
+    if code == mrg.NO_SPACE:
+        raise errors.SegmentError(
+            f"prefix {store.prefix!r}: its log is too long to be kept in shared memory; open the prefix \"rw\" once, or raise the size of the segment"
+        )
+    mrg.check_segment(code, store, "filling the delta index")
+    mrg.check_segment(lib.dbz_delta_apply(seg, index, commit.entries.array, commit.entries.count), store, "filling the delta index")
 
 
 def recover(

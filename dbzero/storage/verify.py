@@ -12,6 +12,7 @@ from typing import Final
 
 from .. import errors
 from . import format as fmt
+from . import names
 from . import records as rec
 from .filestore import LocalFileStore
 from .records import Damage
@@ -352,3 +353,19 @@ def check(store: LocalFileStore, progress: Callable[[int, int], None] | None = N
             moved = False
         if not problems or not moved:
             return problems
+
+
+def check_root(root: str, progress: Callable[[int, int], None] | None = None) -> list[str]:
+    """Verify every prefix below a root directory; the problems, each with its prefix's name in front. A root that does not exist has none."""
+    problems: list[str] = []
+    for name in names.discover(root):
+        try:
+            store = LocalFileStore.open(root, name, writable=False)
+        except errors.Error as exc:
+            problems.append(f"{name}: {exc}")
+            continue
+        try:
+            problems += [f"{name}: {problem}" for problem in check(store, progress)]
+        finally:
+            store.close()
+    return problems

@@ -86,7 +86,12 @@ class Bench:
 @contextlib.contextmanager
 def small_nodes(leaf: int = 8, fanout: int = 4) -> Iterator[None]:
     """Trees of tiny nodes, so that a few values make a deep one."""
-    saved = [(module, name, getattr(module, name)) for module in MODULES for name in ("LEAF", "FANOUT") if hasattr(module, name)]
+    saved = [
+        (module, name, getattr(module, name))
+        for module in MODULES
+        for name in ("LEAF", "FANOUT")
+        if hasattr(module, name)
+    ]
     for module, name, _ in saved:
         setattr(module, name, leaf if name == "LEAF" else fanout)
     try:

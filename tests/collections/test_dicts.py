@@ -33,8 +33,10 @@ class Same:
 
 
 KEYS = [
-    None, True, 0, -1, -2, 2**70, -(2**70), 1.5, float("inf"), "", "a", "\0", "\ud800", b"", b"a", Decimal("1.10"), Decimal("1E+5"),
-    dt.date(2020, 1, 1), dt.datetime(2020, 1, 1), dt.time(1, 2), dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), dt.time(3, tzinfo=dt.timezone.utc),
+    None, True, 0, -1, -2, 2**70, -(2**70), 1.5, float("inf"), "", "a", "\0", "\ud800", b"", b"a",
+    Decimal("1.10"), Decimal("1E+5"),
+    dt.date(2020, 1, 1), dt.datetime(2020, 1, 1), dt.time(1, 2), dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc),
+    dt.time(3, tzinfo=dt.timezone.utc),
     dt.timedelta(1), (), (1,), (1, 2), (2, 1), ((1, 2), "x"), ("a", None), (1, ()), ((1,), ()), 1j,
 ]  # fmt: skip
 
@@ -121,7 +123,17 @@ def test_objects_count_by_identity(bench, tiny, large):
 
 def test_unhashable_and_unsupported_keys(bench):
     made, group = make_dict({1: 2}), make_set([1])
-    for bad in ([1], {1: 2}, {1}, bytearray(b"x"), make_list([1]), make_dict(), make_set(), (1, [2]), make_tuple([[1]])):
+    for bad in (
+        [1],
+        {1: 2},
+        {1},
+        bytearray(b"x"),
+        make_list([1]),
+        make_dict(),
+        make_set(),
+        (1, [2]),
+        make_tuple([[1]]),
+    ):
         for act in (
             lambda bad=bad: made.__setitem__(bad, 1),
             lambda bad=bad: made[bad],
@@ -136,8 +148,10 @@ def test_unhashable_and_unsupported_keys(bench):
         ):
             with pytest.raises(TypeError, match="unhashable"):
                 act()
+
     class Own:
         pass
+
     for bad in (Own(), frozenset((1,)), range(3), namedtuple("P", "a")(1)):
         with pytest.raises(UnsupportedTypeError):
             made[bad] = 1
@@ -276,7 +290,14 @@ def test_set_changed_while_iterating(bench, tiny, n):
 
 def test_set_operators_need_sets(bench):
     made = make_set([1, 2, 3])
-    for act in (lambda: made | [1], lambda: made & [1], lambda: made - [1], lambda: made ^ [1], lambda: made <= [1], lambda: made < (1,)):
+    for act in (
+        lambda: made | [1],
+        lambda: made & [1],
+        lambda: made - [1],
+        lambda: made ^ [1],
+        lambda: made <= [1],
+        lambda: made < (1,),
+    ):
         with pytest.raises(TypeError):
             act()
     with pytest.raises(TypeError):
@@ -333,7 +354,10 @@ def test_colliding_hashes(bench, tiny, monkeypatch):
 
 
 def test_hashes_are_fixed_for_ever():
-    found = [stable_hash(key) for key in (None, True, 5, -7, 2**80, 1.5, "", "key", b"key", (), (1, "a"), Decimal("1.5"), dt.date(2020, 1, 1))]
+    found = [
+        stable_hash(key)
+        for key in (None, True, 5, -7, 2**80, 1.5, "", "key", b"key", (), (1, "a"), Decimal("1.5"), dt.date(2020, 1, 1))
+    ]
     assert found == [
         0x6E6F6E65, 1, 5, -7, 2**80 % (2**61 - 1), 1152921504606846977,
         1622210670741801569, 6770324975592714993, 7873572661269555432,

@@ -230,8 +230,8 @@ def test_tuple_is_immutable_and_made_from_anything(bench):
         make_tuple(failing())
     a, (b, *c) = made
     assert (a, b, c) == (1, 2, [3])
-    assert made + (4,) == (1, [2, 3], 4)
-    assert (0,) + made == (0, 1, [2, 3])
+    assert made + (4,) == (1, [2, 3], 4)  # noqa: RUF005
+    assert (0,) + made == (0, 1, [2, 3])  # noqa: RUF005
     assert make_tuple((1, 2)) * 2 == (1, 2, 1, 2)
     assert make_tuple((1, 2)) < (1, 3) <= make_tuple((1, 3))
 
@@ -244,8 +244,8 @@ def test_equality_with_other_kinds(bench):
     assert make_set([1, 2]) == frozenset((1, 2))
     assert make_list() != None  # noqa: E711
     assert make_list([1, [2, {3: 4}]]) == make_list([1, [2, {3: 4}]])
-    assert [[1], (2,)] == make_list([[1], (2,)])
-    assert {"a": [1]} == make_dict({"a": [1]})
+    assert make_list([[1], (2,)]) == [[1], (2,)]
+    assert make_dict({"a": [1]}) == {"a": [1]}
     assert make_list([1]) != make_list([1, 2])
 
 
@@ -269,7 +269,7 @@ def test_not_hashable_not_copyable(bench):
             with pytest.raises(TypeError):
                 act(made)
         with pytest.raises(TypeError, match="unhashable"):
-            {made: 1}
+            dict([(made, 1)])
         with pytest.raises(AttributeError):
             made.anything = 1
         assert made
@@ -282,7 +282,9 @@ def test_direct_construction_is_refused(bench):
 
 
 def test_read_only_view(bench):
-    everything = make_list([[1, 2], (1,), {1: 2}, {1}, list(range(1000)), {i: i for i in range(1000)}, set(range(1000))])
+    everything = make_list(
+        [[1, 2], (1,), {1: 2}, {1}, list(range(1000)), {i: i for i in range(1000)}, set(range(1000))]
+    )
     bench.commit()
     bench.records.writable = False
     view = bench.open()

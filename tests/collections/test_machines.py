@@ -1,4 +1,4 @@
-"""Random histories of each collection against its builtin counterpart, with commits, evictions and reopening between."""
+"""Random histories of each collection against its builtin counterpart, with commits, evictions, reopening."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from dbzero.collections import Dict, List, Set, make_dict, make_list, make_set
 from tests.collections.harness import Bench, small_nodes
 
 atoms = st.one_of(
-    st.none(), st.booleans(), st.integers(-20, 20), st.integers(), st.floats(allow_nan=False), st.text(max_size=3), st.binary(max_size=3)
+    st.none(),
+    st.booleans(),
+    st.integers(-20, 20),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.text(max_size=3),
+    st.binary(max_size=3),
 )
 zones = st.sampled_from([None, dt.timezone.utc, dt.timezone(dt.timedelta(hours=2))])
 keys = st.recursive(
@@ -22,7 +28,26 @@ keys = st.recursive(
         atoms,
         st.integers(0, 60),
         st.decimals(allow_nan=False),
-        st.sampled_from([Decimal(1), Decimal("1.0"), 1.0, True, 1, 0, -0.0, False, "1", b"1", (1,), (True,), (), ((),), ((1, 2), 3), (1, (2, 3))]),
+        st.sampled_from(
+            [
+                Decimal(1),
+                Decimal("1.0"),
+                1.0,
+                True,
+                1,
+                0,
+                -0.0,
+                False,
+                "1",
+                b"1",
+                (1,),
+                (True,),
+                (),
+                ((),),
+                ((1, 2), 3),
+                (1, (2, 3)),
+            ]
+        ),
         st.datetimes(timezones=zones, min_value=dt.datetime(2000, 1, 1), max_value=dt.datetime(2000, 1, 2)),
         st.dates(),
     ),
@@ -316,7 +341,12 @@ class SetMachine(Machine):
         ):
             assert found == expected
             assert expected == found
-        assert (mine <= other, mine < other, mine >= other, mine > other) == (plain <= other, plain < other, plain >= other, plain > other)
+        assert (mine <= other, mine < other, mine >= other, mine > other) == (
+            plain <= other,
+            plain < other,
+            plain >= other,
+            plain > other,
+        )
         assert mine.isdisjoint(other) == plain.isdisjoint(other)
 
     @rule(other=st.sets(st.one_of(keys, st.integers(0, 60)), max_size=40), how=st.sampled_from(["|", "&", "^", "-"]))
@@ -343,7 +373,7 @@ class SetMachine(Machine):
         assert self.plain == self.mine
 
 
-slow = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+slow = settings(max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestListMachine = ListMachine.TestCase
 TestListMachine.settings = slow
 TestDictMachine = DictMachine.TestCase

@@ -342,5 +342,7 @@ def test_free_list_pages(items: list[int], following: int, flip: int) -> None:
             read_free_page(wrong, 40 * PAGE, 7, 99)
     with pytest.raises(errors.CorruptError):
         read_free_page(page, 41 * PAGE, 7, 99)
+    with pytest.raises(errors.CorruptError):
+        read_free_page(page, 40 * PAGE, 8, 99)
     with pytest.raises(ValueError):
         write_free_page(40 * PAGE, 7, list(array("Q", range(509))), 0, 99)

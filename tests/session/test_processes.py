@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dbzero as db0
+from dbzero.runtime.root import RootFile
+from dbzero.runtime.segment import segment_name
 from tests.worker import RemoteError, Worker
 
 SETUP = """
@@ -198,17 +201,19 @@ def test_forked_child_cannot_commit_and_can_start_afresh(root: str) -> None:
     assert list(numbers) == [1, 2, 3, 5]
 
 
-def _segment_names() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if "dbzero" in name}
+def _segment_file(root: str) -> Path:
+    file = RootFile.open(root)
+    try:
+        return Path("/dev/shm") / segment_name(file.identity)[1:]
+    finally:
+        file.close()
 
 
 def test_losing_the_segment_name_loses_nothing(root: str) -> None:
-    before = _segment_names()
     with Worker(root=root) as writer, Worker(root=root) as reader:
         writer.run(WRITER)
         reader.run(READER)
-        for name in _segment_names() - before:
-            os.unlink(f"/dev/shm/{name}")
+        _segment_file(root).unlink()
         writer.run("counter.value = 1; db0.commit()")
         assert reader.run("result = until(lambda: counter.value == 1)")
         with Worker(root=root) as late:
@@ -225,15 +230,14 @@ def test_losing_the_segment_name_loses_nothing(root: str) -> None:
     with Worker(root=root) as successor:
         successor.run(WRITER)
         assert successor.run("result = counter.value") == 2
-    assert _segment_names() <= before
+    assert not _segment_file(root).exists()
 
 
 def test_no_segment_is_left_behind(root: str) -> None:
-    before = _segment_names()
     with Worker(root=root) as writer:
         writer.run(WRITER)
-        assert _segment_names() > before
-    assert _segment_names() <= before
+        assert _segment_file(root).exists()
+    assert not _segment_file(root).exists()
 
 
 @pytest.mark.parametrize("leave", ["os._exit(0)", "import signal; os.kill(os.getpid(), signal.SIGKILL)"])
