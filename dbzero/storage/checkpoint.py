@@ -1,7 +1,9 @@
 """Checkpoint: make the page file complete up to a state, so that the log before it can go.
 
-Three moments. :func:`cut`, under the commit lock, opens the next log file, whose header grants the table pages the checkpoint may need, and freezes the delta. :func:`checkpoint`, beside readers and
-commits and in any thread or even a later process, merges the frozen delta and puts the new meta in force. What a crash in between leaves is argued in docs/design.md, "Checkpoint, case by case".
+Three moments. :func:`cut`, under the commit lock, opens the next log file, whose header grants the table pages the
+checkpoint may need, and freezes the delta. :func:`checkpoint`, beside readers and commits and in any thread or even a
+later process, merges the frozen delta and puts the new meta in force. What a crash in between leaves is argued in
+docs/design.md, "Checkpoint, case by case".
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Cut:
 
 
 def table_pages_needed(meta: Meta, entries: int, next_oid: int) -> int:
-    """Upper bound of the pages (table and free list) that merging `entries` table entries into checkpoint `meta` can write.
+    """Upper bound of the pages (table and free list) that merging `entries` table entries into checkpoint `meta` can
+    write.
 
     Args:
         meta: checkpoint in force. entries: number of delta entries. next_oid: first OID not given out.
@@ -53,15 +56,26 @@ def table_pages_needed(meta: Meta, entries: int, next_oid: int) -> int:
 
 
 def cut(
-    store: LocalFileStore, seg: Any, index: int, *, meta: Meta, data_end: int, next_oid: int, region: int = DATA_REGION, extra: int = 0
+    store: LocalFileStore,
+    seg: Any,
+    index: int,
+    *,
+    meta: Meta,
+    data_end: int,
+    next_oid: int,
+    region: int = DATA_REGION,
+    extra: int = 0,
 ) -> Cut:
-    """Begin a checkpoint at the state appended last. The caller holds the commit lock, and stores ``Cut.data_end`` as the slot's data end afterwards.
+    """Begin a checkpoint at the state appended last. The caller holds the commit lock, and stores ``Cut.data_end`` as
+    the slot's data end afterwards.
 
     Args:
-        seg, index: segment handle and prefix slot. meta: checkpoint in force. data_end: end of the data of the commit appended last. region: bytes of page file space for
-            the frames of the new log file. extra: entries that will be merged beside the delta's.
+        seg, index: segment handle and prefix slot. meta: checkpoint in force. data_end: end of the data of the commit
+        appended last. region: bytes of page file space for the frames of the new log file. extra: entries that will
+        be merged beside the delta's.
     Raises:
-        DiskFullError and others of :meth:`LocalFileStore.begin_log`: the old log file stays in use. SegmentError: a frozen delta is still there.
+        DiskFullError and others of :meth:`LocalFileStore.begin_log`: the old log file stays in use. SegmentError: a
+        frozen delta is still there.
     """
     if lib.dbz_delta_count(seg, index, 1):
         raise errors.SegmentError(f"prefix {store.prefix!r}: the checkpoint before is not finished")
@@ -76,27 +90,39 @@ def cut(
     return Cut(state, chain, number, epoch, next_oid, start, pages, base)
 
 
-def checkpoint(store: LocalFileStore, seg: Any, index: int, reader: Reader, at: Cut, extra: mrg.Pile | None = None) -> Meta:
-    """Merge the frozen delta and put the checkpoint in force; the frozen delta and the log before the cut are gone afterwards.
+def checkpoint(
+    store: LocalFileStore, seg: Any, index: int, reader: Reader, at: Cut, extra: mrg.Pile | None = None
+) -> Meta:
+    """Merge the frozen delta and put the checkpoint in force; the frozen delta and the log before the cut are gone
+    afterwards.
 
     Runs beside readers and commits. After an error it can be called again with the same cut.
 
     Args:
         seg, index: segment handle and prefix slot. reader: for this thread alone. at: the cut. extra: entries of a
-            transaction that does not fit into the delta, newer than all of it. extra: entries of a transaction that does not
-            fit into the delta.
+            transaction that does not fit into the delta, newer than all of it. extra: entries of a transaction that
+            does not fit into the delta.
     Raises:
-        LeaseError: another process is checkpointing. DiskFullError, StorageError: nothing changed. PoisonedError. FencedError: another process took over.
+        LeaseError: another process is checkpointing. DiskFullError, StorageError: nothing changed. PoisonedError.
+        FencedError: another process took over.
     """
     with store.checkpoint_lock(LOCK_TIMEOUT) as mine:
         if not mine:
-            raise errors.LeaseError(f"prefix {store.prefix!r}: another process has been writing a checkpoint for {LOCK_TIMEOUT:g} s; try again")
+            raise errors.LeaseError(
+                f"prefix {store.prefix!r}: another process has been writing a checkpoint for {LOCK_TIMEOUT:g} s; try again"
+            )
         before = store.read_meta()
-        if (before.epoch, before.state, before.redo) == (at.epoch, at.state, at.redo):  # an earlier call failed after that
+        if (before.epoch, before.state, before.redo) == (
+            at.epoch,
+            at.state,
+            at.redo,
+        ):  # an earlier call failed after that
             store.put_meta(before)
             return _install(store, seg, index, before)
         if before.epoch > at.epoch or before.state > at.state:
-            raise errors.FencedError(f"prefix {store.prefix!r}: another process has put checkpoint {before.checkpoint} in force; reopen the prefix")
+            raise errors.FencedError(
+                f"prefix {store.prefix!r}: another process has put checkpoint {before.checkpoint} in force; reopen the prefix"
+            )
         pile = mrg.Pile()
         pile.add(mrg.frozen_entries(store, seg, index))
         if extra is not None:

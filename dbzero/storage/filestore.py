@@ -1,8 +1,9 @@
 """The store on local files: ``<root>/<prefix>.db0``, ``.db0.lock`` and ``.redo.<n>``.
 
-The lease is an open-file-description lock on one byte of the lock file, so that it dies with its process. A forced takeover moves the lease on to another byte (the *generation*
-in the lock file's content says which), and creates the next redo file before it reads the log: the replaced writer, should it come back, finds that file after its
-sync and acknowledges nothing any more.
+The lease is an open-file-description lock on one byte of the lock file, so that it dies with its process. A forced
+takeover moves the lease on to another byte (the *generation* in the lock file's content says which), and creates the
+next redo file before it reads the log: the replaced writer, should it come back, finds that file after its sync and
+acknowledges nothing any more.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def now_us() -> int:
 class LocalFileStore:
     """:class:`dbzero.storage.store.Store` over local files. Open one with :meth:`open`.
 
-    Appending, reserving and reading may be called from several threads. The lease, and everything that needs it, belongs to one instance.
+    Appending, reserving and reading may be called from several threads. The lease, and everything that needs it,
+    belongs to one instance.
     """
 
     def __init__(self, system: System, root: str, prefix: str, *, writable: bool) -> None:
@@ -125,7 +127,8 @@ class LocalFileStore:
             create: make a fresh page file when there is none (needs `writable`).
             prefix_uuid: 64 bits for a created file, random by default.
         Raises:
-            PrefixError: bad name, or no such prefix. NotAStoreError, FormatVersionError, CorruptError, UnsupportedFileSystemError, StorageError.
+            PrefixError: bad name, or no such prefix. NotAStoreError, FormatVersionError, CorruptError,
+            UnsupportedFileSystemError, StorageError.
         """
         store = cls(system, os.fspath(root), prefix, writable=writable)
         try:
@@ -144,7 +147,9 @@ class LocalFileStore:
         system = self._system
         flags = os.O_RDWR if self.writable else os.O_RDONLY
         if not system.is_dir(self.root):
-            raise errors.StorageError(f"root directory {self.root} does not exist or is no directory; create it or pass another one")
+            raise errors.StorageError(
+                f"root directory {self.root} does not exist or is no directory; create it or pass another one"
+            )
         if self.writable:
             self._check_file_system()
         try:
@@ -154,13 +159,17 @@ class LocalFileStore:
         except FileNotFoundError:
             raise errors.PrefixError(f"prefix {self.prefix!r} does not exist: there is no file {self.path}") from None
         except IsADirectoryError as exc:
-            raise errors.NotAStoreError(f"{self.path} is a directory, not a dbzero file; choose another prefix name") from exc
+            raise errors.NotAStoreError(
+                f"{self.path} is a directory, not a dbzero file; choose another prefix name"
+            ) from exc
         except OSError as exc:
             raise self._fail(exc, "open") from exc
         try:
             page = read_exact(system, self._fd, fmt.PAGE, 0)
         except IsADirectoryError as exc:
-            raise errors.NotAStoreError(f"{self.path} is a directory, not a dbzero file; choose another prefix name") from exc
+            raise errors.NotAStoreError(
+                f"{self.path} is a directory, not a dbzero file; choose another prefix name"
+            ) from exc
         except OSError as exc:
             raise self._fail(exc, "read") from exc
         self._identity = fmt.decode_header(page, self.path)
@@ -267,14 +276,16 @@ class LocalFileStore:
         """Take the write lease.
 
         Args:
-            blocking: wait for a live holder. timeout: at most this many seconds (None: for ever). force: replace a live holder at once.
+            blocking: wait for a live holder. timeout: at most this many seconds (None: for ever). force: replace a
+                live holder at once.
         Returns:
             the new epoch, greater than every earlier one.
         Raises:
-            LeaseError: held by a live process, which the message names. ReadOnlyError: the store was opened read-only.
+            LeaseError: held by a live process, which the message names. ReadOnlyError: the store was opened
+            read-only.
         """
         if not self.writable:
-            raise errors.ReadOnlyError(f"prefix {self.prefix!r} is open read-only; open it with \"rw\" to write")
+            raise errors.ReadOnlyError(f'prefix {self.prefix!r} is open read-only; open it with "rw" to write')
         self._alive()
         if self._epoch:
             raise errors.LeaseError(f"prefix {self.prefix!r}: this store holds the write lease already")
@@ -284,7 +295,9 @@ class LocalFileStore:
         while True:
             known, generation, holder = self._read_holder()
             if self._system.try_lock(self._lock_fd, _LEASE_BYTE + generation):
-                if self._read_holder()[1] == generation and self._system.same_file(self._lock_fd, names.lock_path(self.base)):
+                if self._read_holder()[1] == generation and self._system.same_file(
+                    self._lock_fd, names.lock_path(self.base)
+                ):
                     break
                 self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
                 if not self._system.same_file(self._lock_fd, names.lock_path(self.base)):
@@ -373,7 +386,9 @@ class LocalFileStore:
         return True
 
     def _read_holder(self, fd: int = -1) -> tuple[int, int, str]:
-        """(newest epoch, generation of the lease byte, who wrote that) as the lock file says; anything unreadable counts as nothing."""
+        """(newest epoch, generation of the lease byte, who wrote that) as the lock file says; anything unreadable
+        counts as nothing.
+        """
         try:
             text = read_exact(self._system, self._lock_fd if fd < 0 else fd, 512, 0).decode("utf-8", "replace")
         except OSError as exc:
@@ -412,7 +427,9 @@ class LocalFileStore:
 
     @contextlib.contextmanager
     def checkpoint_lock(self, timeout: float | None = 0.0) -> Iterator[bool]:
-        """The lock that lets one process put checkpoints in force; yields whether it was got within `timeout` seconds (None: wait)."""
+        """The lock that lets one process put checkpoints in force; yields whether it was got within `timeout` seconds
+        (None: wait).
+        """
         self._open_lock_file()
         got = self._wait_lock(_CHECKPOINT_BYTE, timeout)
         try:
@@ -442,7 +459,9 @@ class LocalFileStore:
         if not self._epoch:
             raise errors.LeaseError(f"prefix {self.prefix!r}: this process does not hold the write lease")
         if epoch != self._epoch:
-            raise errors.FencedError(f"prefix {self.prefix!r}: epoch {epoch} is over, the lease is at epoch {self._epoch}")
+            raise errors.FencedError(
+                f"prefix {self.prefix!r}: epoch {epoch} is over, the lease is at epoch {self._epoch}"
+            )
 
     @_typed("begin a log file of")
     def begin_log(self, *, epoch: int, state: int, chain: int, data_base: int, data_limit: int) -> int:
@@ -470,7 +489,16 @@ class LocalFileStore:
                 number = next_number
                 fd = log.create(self._system, self.prefix, self.base, number)
             header = fmt.RedoHeader(
-                self._identity.file_id, number, epoch, _random64(), state, chain, data_base, data_limit, now_us(), previous
+                self._identity.file_id,
+                number,
+                epoch,
+                _random64(),
+                state,
+                chain,
+                data_base,
+                data_limit,
+                now_us(),
+                previous,
             )
             try:
                 writer = log.LogWriter.begin(self._system, self.prefix, self.base, fd, header)
@@ -529,12 +557,15 @@ class LocalFileStore:
             raise self._fail(exc, "sync", path) from exc
 
     def reserve(self, *, log_bytes: int, data_end: int) -> None:
-        """Make sure that a frame body of `log_bytes` and page file bytes up to `data_end` can be written. DiskFullError leaves everything as it was."""
+        """Make sure that a frame body of `log_bytes` and page file bytes up to `data_end` can be written.
+        DiskFullError leaves everything as it was.
+        """
         with self._lock:
             writer = self._need_writer()
             if data_end > writer.header.data_limit:
                 raise errors.StorageError(
-                    f"prefix {self.prefix!r}: data up to {data_end} is beyond the region of log file {writer.path} ({writer.header.data_limit}); begin a new log file"
+                    f"prefix {self.prefix!r}: data up to {data_end} is beyond the region of log file {writer.path} "
+                    f"({writer.header.data_limit}); begin a new log file"
                 )
             writer.reserve(log_bytes)
             self._grow(data_end)
@@ -578,7 +609,9 @@ class LocalFileStore:
         """Write again what a replayed frame says stands at `address` (recovery, under the lease and the checkpoint lock)."""
         self._alive()
         if address < fmt.FIRST_DATA:
-            raise errors.CorruptError(f"prefix {self.prefix!r}: a frame places data at {address}, inside the header of {self.path}")
+            raise errors.CorruptError(
+                f"prefix {self.prefix!r}: a frame places data at {address}, inside the header of {self.path}"
+            )
         self._write(address, data)
 
     def _write(self, address: int, data: bytes | memoryview) -> None:
@@ -601,15 +634,19 @@ class LocalFileStore:
     def _poison(self, exc: OSError, path: str, action: str = "sync") -> errors.PoisonedError:
         self._poisoned = True
         return errors.PoisonedError(
-            f"prefix {self.prefix!r}: cannot {action} {path}: {os.strerror(exc.errno) if exc.errno else exc}. Whether the last commit is durable is unknown: close and "
+            f"prefix {self.prefix!r}: cannot {action} {path}: {os.strerror(exc.errno) if exc.errno else exc}. "
+            "Whether the last commit is durable is unknown: close and "
             "reopen the prefix, and check the device"
         )
 
-    def append(self, *, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview) -> int:
+    def append(
+        self, *, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview
+    ) -> int:
         """Append a frame; returns its chain checksum. Not synced.
 
         Raises:
-            FencedError: `epoch` is not the lease's. ValueError: `state` does not follow. DiskFullError, StorageError: nothing was appended.
+            FencedError: `epoch` is not the lease's. ValueError: `state` does not follow. DiskFullError, StorageError:
+            nothing was appended.
         """
         with self._lock:
             self._need_lease(epoch)
@@ -623,7 +660,8 @@ class LocalFileStore:
             return chain
 
     def rewind(self) -> None:
-        """Take back the commit frame appended last (its commit failed before publication). :attr:`position` tells the new chain.
+        """Take back the commit frame appended last (its commit failed before publication). :attr:`position` tells the
+        new chain.
 
         Raises:
             PoisonedError: whether the frame is taken back is unknown.
@@ -643,7 +681,8 @@ class LocalFileStore:
         """Make every appended frame durable.
 
         Raises:
-            PoisonedError: now and from now on. FencedError: another writer has taken over meanwhile; the outcome of the commit is unknown.
+            PoisonedError: now and from now on. FencedError: another writer has taken over meanwhile; the outcome of
+            the commit is unknown.
         """
         with self._sync_lock:
             writer = self._need_writer()
@@ -657,7 +696,9 @@ class LocalFileStore:
             raise self._poison(exc, writer.path) from exc
 
     def _check_fence(self, writer: log.LogWriter) -> None:
-        """A writer that takes over creates the next log file before it reads this one: if it is there, this one may not acknowledge."""
+        """A writer that takes over creates the next log file before it reads this one: if it is there, this one may
+        not acknowledge.
+        """
         following = names.redo_path(self.base, writer.header.number + 1)
         try:  # in this order: log files are deleted in ascending order, so that a following one that came and went took this one along
             mine = self._begun_fd >= 0 and self._begun_number == writer.header.number + 1
@@ -683,12 +724,15 @@ class LocalFileStore:
         slots = self._read_slots()
         valid = [m for m in slots if m is not None]
         if not valid:
-            raise errors.CorruptError(f"prefix {self.prefix!r}: both meta slots of {self.path} are damaged (addresses 4096 and 8192); restore it from a copy")
+            raise errors.CorruptError(
+                f"prefix {self.prefix!r}: both meta slots of {self.path} are damaged (addresses 4096 and 8192); restore it from a copy"
+            )
         meta = max(valid, key=lambda m: m.checkpoint)
         size = self._system.size(self._fd)
         if size < meta.data_end:
             raise errors.CorruptError(
-                f"prefix {self.prefix!r}: {self.path} is cut short: {size} bytes, checkpoint {meta.checkpoint} at state {meta.state} ends at {meta.data_end}; restore it from a copy"
+                f"prefix {self.prefix!r}: {self.path} is cut short: {size} bytes, "
+                f"checkpoint {meta.checkpoint} at state {meta.state} ends at {meta.data_end}; restore it from a copy"
             )
         return meta
 
@@ -697,7 +741,8 @@ class LocalFileStore:
             raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
         try:
             return [
-                fmt.decode_meta(read_exact(self._system, self._fd, fmt.PAGE, slot), self._identity.file_id) for slot in fmt.META_SLOTS
+                fmt.decode_meta(read_exact(self._system, self._fd, fmt.PAGE, slot), self._identity.file_id)
+                for slot in fmt.META_SLOTS
             ]
         except OSError as exc:
             raise self._fail(exc, "read") from exc
@@ -706,7 +751,8 @@ class LocalFileStore:
         """The frames after `meta`, in order, fenced-off and taken-back ones left out. Ends at a torn tail.
 
         Raises:
-            CorruptError: damage before the end. StaleFileError: the page file is older than its log. CheckpointMovedError: read the meta again.
+            CorruptError: damage before the end. StaleFileError: the page file is older than its log.
+            CheckpointMovedError: read the meta again.
         """
         if self._fd < 0:
             raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
@@ -782,7 +828,8 @@ class LocalFileStore:
 
     @_typed("put a checkpoint in force in")
     def put_meta(self, meta: Meta) -> None:
-        """Sync the page file, then put `meta` in force: one slot, sync, the other slot, sync. Needs the checkpoint lock.
+        """Sync the page file, then put `meta` in force: one slot, sync, the other slot, sync. Needs the checkpoint
+        lock.
 
         The one that is in force already can be put again; slots that differ from it are mended.
 
@@ -860,7 +907,9 @@ class LocalFileStore:
                 self._system.close(fd)
 
     def _after_fork(self) -> None:
-        """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its last descriptor, so it must go."""
+        """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its
+        last descriptor, so it must go.
+        """
         self._lock, self._sync_lock = threading.RLock(), threading.Lock()
         self._epoch, self._generation = 0, -1
         for fd in (self._lock_fd, self._begun_fd):

@@ -1,7 +1,8 @@
-"""Byte layouts of the page file's header and metas and of the log's header and frames (``docs/design.md``, section 1).
+"""Byte layouts of the page file's header and metas and of the log's header and frames (``docs/design.md``, section
+1).
 
-Pure functions over bytes: no file is touched here. Decoders verify magic, version, checksum and identity and raise typed errors that name the file; nothing that was
-read is trusted before that.
+Pure functions over bytes: no file is touched here. Decoders verify magic, version, checksum and identity and raise
+typed errors that name the file; nothing that was read is trusted before that.
 """
 
 from __future__ import annotations
@@ -72,14 +73,21 @@ def decode_header(page: bytes, path: str) -> Identity:
     """What page 0 says.
 
     Raises:
-        NotAStoreError: no dbzero file. FormatVersionError: a newer dbzero wrote it. CorruptError: cut short or damaged.
+        NotAStoreError: no dbzero file. FormatVersionError: a newer dbzero wrote it. CorruptError: cut short or
+        damaged.
     """
     if page[:8] != _PAGE_MAGIC:
-        if page[8:16] and len(page) == PAGE and xxh3(_PAGE_MAGIC + page[8:_CHECKED]) == _U64.unpack_from(page, _CHECKED)[0]:
+        if (
+            page[8:16]
+            and len(page) == PAGE
+            and xxh3(_PAGE_MAGIC + page[8:_CHECKED]) == _U64.unpack_from(page, _CHECKED)[0]
+        ):
             raise CorruptError(f"{path}: the header's magic is damaged (address 0); restore the file from a copy")
         raise NotAStoreError(f"{path} is not a dbzero file; move it away or choose another prefix name or directory")
     if len(page) < PAGE:
-        raise CorruptError(f"{path} is cut short: {len(page)} bytes, the header alone has {PAGE}; restore the file from a copy")
+        raise CorruptError(
+            f"{path} is cut short: {len(page)} bytes, the header alone has {PAGE}; restore the file from a copy"
+        )
     _, version, page_size, file_id, prefix_uuid, _ = _HEADER.unpack_from(page)
     if xxh3(page[:_CHECKED]) != _U64.unpack_from(page, _CHECKED)[0]:
         raise CorruptError(f"{path}: the header's checksum does not match (address 0); restore the file from a copy")
@@ -88,7 +96,9 @@ def decode_header(page: bytes, path: str) -> Identity:
             f"{path} has format version {version}, this dbzero reads up to {FORMAT_VERSION}; open it with a newer dbzero"
         )
     if version == 0 or page_size != PAGE:
-        raise CorruptError(f"{path}: format version {version} with page size {page_size} does not exist; restore the file from a copy")
+        raise CorruptError(
+            f"{path}: format version {version} with page size {page_size} does not exist; restore the file from a copy"
+        )
     return Identity(file_id, prefix_uuid, page_size, version)
 
 
@@ -118,9 +128,23 @@ def decode_meta(page: bytes, file_id: int) -> Meta | None:
     """The checkpoint in a meta slot, or None when the slot is damaged or another file's."""
     if len(page) < PAGE or _U64.unpack_from(page)[0] != xxh3(page[8:], file_id):
         return None
-    (_, owner, checkpoint, state, root, depth, _, next_oid, data_end, redo, epoch, chain, free_head, free_count, time_us) = (
-        _META.unpack_from(page)
-    )
+    (
+        _,
+        owner,
+        checkpoint,
+        state,
+        root,
+        depth,
+        _,
+        next_oid,
+        data_end,
+        redo,
+        epoch,
+        chain,
+        free_head,
+        free_count,
+        time_us,
+    ) = _META.unpack_from(page)
     if owner != file_id or data_end < FIRST_DATA or data_end % PAGE:
         return None
     return Meta(checkpoint, state, root, depth, next_oid, data_end, redo, epoch, chain, free_head, free_count, time_us)
@@ -177,7 +201,9 @@ def decode_redo(page: bytes, path: str) -> RedoHeader | None:
     """
     if len(page) < PAGE or page[:8] != _REDO_MAGIC:
         return None
-    (_, version, _, file_id, number, epoch, salt, state, chain, base, limit, time_us, previous) = _REDO.unpack_from(page)
+    (_, version, _, file_id, number, epoch, salt, state, chain, base, limit, time_us, previous) = _REDO.unpack_from(
+        page
+    )
     if _U64.unpack_from(page, _CHECKED)[0] != xxh3(page[:_CHECKED], file_id):
         return None
     if version > FORMAT_VERSION:
@@ -212,7 +238,9 @@ def encode_frame(
     salt: int,
     offset: int,
 ) -> tuple[bytes, int]:
-    """Header bytes and chain checksum of a frame that follows the one with chain `seed` and stands at `offset` of the file with `salt`."""
+    """Header bytes and chain checksum of a frame that follows the one with chain `seed` and stands at `offset` of the
+    file with `salt`.
+    """
     start = _FRAME_START.pack(_FRAME_MAGIC, kind)
     rest = _FRAME_REST.pack(epoch, state, durable, len(body), next_oid)
     rest += _U64.pack(xxh3(start + rest, (salt + offset) & MASK64))
@@ -232,7 +260,8 @@ def decode_frame_head(data: bytes | memoryview, at: int, *, salt: int, offset: i
         return None
     magic, kind, chain, epoch, state, durable, length, next_oid, check = _FRAME.unpack_from(data, at)
     if magic != _FRAME_MAGIC or check != xxh3(
-        _FRAME_START.pack(magic, kind) + _FRAME_REST.pack(epoch, state, durable, length, next_oid), (salt + offset) & MASK64
+        _FRAME_START.pack(magic, kind) + _FRAME_REST.pack(epoch, state, durable, length, next_oid),
+        (salt + offset) & MASK64,
     ):
         return None
     if not COMMIT <= kind <= VOID or length > MAX_BODY:

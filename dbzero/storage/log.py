@@ -2,13 +2,16 @@
 
 Rules that keep one history out of several writers' files:
 
-* A file continues from (state, chain checksum) of an earlier file, which its header names. The file with the highest number rules: of each earlier file only the frames up
-  to the point the later one continues from count. What a writer that was replaced still appends stands past that point and is dropped.
-* Nothing in front of the end of a file is ever overwritten, so that a replaced writer cannot hurt what its successor builds on. A frame whose commit failed is taken back by a
-  VOID frame behind it.
-* A file's header is durable before its first frame is written. A file without a valid header and without any byte behind it was never begun and does not count.
-* A frame that cannot be verified ends the log, unless a later frame or mark knew its state to be durable or a later file continues from behind it: then it is damage. The header of
-  every frame has a checksum of its own (seeded with salt and offset) so that it can be found when the chain is broken.
+* A file continues from (state, chain checksum) of an earlier file, which its header names. The file with the highest
+  number rules: of each earlier file only the frames up to the point the later one continues from count. What a writer
+  that was replaced still appends stands past that point and is dropped.
+* Nothing in front of the end of a file is ever overwritten, so that a replaced writer cannot hurt what its successor
+  builds on. A frame whose commit failed is taken back by a VOID frame behind it.
+* A file's header is durable before its first frame is written. A file without a valid header and without any byte
+  behind it was never begun and does not count.
+* A frame that cannot be verified ends the log, unless a later frame or mark knew its state to be durable or a later
+  file continues from behind it: then it is damage. The header of every frame has a checksum of its own (seeded with
+  salt and offset) so that it can be found when the chain is broken.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ _ZEROS: Final = bytes(1 << 20)
 class LogWriter:
     """Appends to one redo file. Not thread-safe: the store serialises.
 
-    ``end`` is where the next frame goes, ``prewritten`` the file size up to which blocks are written, so that fdatasync has no metadata to write.
+    ``end`` is where the next frame goes, ``prewritten`` the file size up to which blocks are written, so that
+    fdatasync has no metadata to write.
     """
 
     def __init__(self, system: System, prefix: str, path: str, fd: int, header: fmt.RedoHeader) -> None:
@@ -206,7 +210,9 @@ def inventory(system: System, prefix: str, base: str, file_id: int) -> Inventory
         elif header.file_id != file_id:
             strays.append((path, header.file_id))
         elif header.number != number:
-            raise errors.CorruptError(f"prefix {prefix!r}: log file {path} was written as number {header.number}; give it its name back")
+            raise errors.CorruptError(
+                f"prefix {prefix!r}: log file {path} was written as number {header.number}; give it its name back"
+            )
         else:
             files.append(LogFile(number, path, header))
             highest = max(highest, number)
@@ -251,6 +257,8 @@ def plan(prefix: str, files: tuple[LogFile, ...], meta: Meta) -> list[Span]:
     stop: tuple[int, int] | None = None
     while number >= meta.redo:
         file = by_number.get(number)
+        if file is None and number < files[0].number:
+            break  # what the oldest one continues from was in the page file once
         if file is None:
             raise errors.CorruptError(
                 f"prefix {prefix!r}: log file number {number} is missing, number {spans[-1].file.number} continues from it; restore it from a copy"
@@ -262,7 +270,9 @@ def plan(prefix: str, files: tuple[LogFile, ...], meta: Meta) -> list[Span]:
         stop = (header.state, header.chain)
         number = header.previous
         if number >= file.number:
-            raise errors.CorruptError(f"prefix {prefix!r}: log file {file.path} continues from a later file; restore the files from a copy")
+            raise errors.CorruptError(
+                f"prefix {prefix!r}: log file {file.path} continues from a later file; restore the files from a copy"
+            )
     spans.reverse()
     if spans:
         first = spans[0].file
@@ -324,7 +334,9 @@ def _read_span(system: System, prefix: str, span: Span, meta: Meta, tail: Tail) 
                 if at and scanner.frame(offset, chain)[0] is not None:
                     continue  # its writer was only just writing it
                 if at or span.stop is not None:
-                    why = f"a later frame at {at} knew it durable" if at else "a later log file continues from behind it"
+                    why = (
+                        f"a later frame at {at} knew it durable" if at else "a later log file continues from behind it"
+                    )
                     raise errors.CorruptError(
                         f"prefix {prefix!r}: log file {path} is damaged at address {offset} (state {state + 1}), {why}; restore the files from a copy"
                     )
@@ -398,7 +410,14 @@ class _Scanner:
         if fmt.frame_chain(whole[: fmt.FRAME_HEAD], body, seed) != parsed.chain:
             return None, 0
         frame = Frame(
-            parsed.kind, parsed.epoch, parsed.state, parsed.durable, parsed.next_oid, parsed.chain, bytes(body), self._number
+            parsed.kind,
+            parsed.epoch,
+            parsed.state,
+            parsed.durable,
+            parsed.next_oid,
+            parsed.chain,
+            bytes(body),
+            self._number,
         )
         return frame, fmt.FRAME_HEAD + fmt.align8(parsed.length)
 

@@ -1,11 +1,13 @@
 """A simulated disk: the system calls of :class:`dbzero.storage.syscalls.System` over memory, with faults and crashes.
 
-The memory store is the file store on such a disk, so that what the fault tests prove holds for the code that runs in production.
+The memory store is the file store on such a disk, so that what the fault tests prove holds for the code that runs in
+production.
 
-Model of durability, cell by cell. A cell is a 512-byte sector of a file, a file's size, or a name in a directory. Each cell remembers every value it had since it was last
-synced. A crash leaves in each cell, independently, one of these values: any subset and reordering of unsynced writes, torn at sector boundaries. A sync of
-the file (of the directory, for names) keeps the newest value only. After a *failed* sync the values stay open but count as clean, as in Linux: a later
-successful sync does not make them durable unless they were written again.
+Model of durability, cell by cell. A cell is a 512-byte sector of a file, a file's size, or a name in a directory.
+Each cell remembers every value it had since it was last synced. A crash leaves in each cell, independently, one of
+these values: any subset and reordering of unsynced writes, torn at sector boundaries. A sync of the file (of the
+directory, for names) keeps the newest value only. After a *failed* sync the values stay open but count as clean, as
+in Linux: a later successful sync does not make them durable unless they were written again.
 """
 
 from __future__ import annotations
@@ -141,11 +143,20 @@ class MemoryDisk(System):
 
     # --- faults ------------------------------------------------------------------------------------------------------------------------
 
-    def fail(self, call: int, code: int | None, *, forever: bool = False, only: frozenset[str] | None = None, half: bool = False) -> None:
+    def fail(
+        self,
+        call: int,
+        code: int | None,
+        *,
+        forever: bool = False,
+        only: frozenset[str] | None = None,
+        half: bool = False,
+    ) -> None:
         """Let the `call`-th call from now (1: the next) fail with errno `code`; None: power cut.
 
         Args:
-            forever: so do all later ones. only: count and fail only calls of these methods. half: a failing write has written its first half.
+            forever: so do all later ones. only: count and fail only calls of these methods. half: a failing write has
+                written its first half.
         """
         self._fault = (call, code, forever, only)
         self._half = half
@@ -223,7 +234,9 @@ class MemoryDisk(System):
         with self._mutex:
             disk = MemoryDisk(self.root, self.capacity)
             disk._top = self._top
-            disk._next_fd = self._next_fd + (1 << 20)  # a descriptor of a dead process never releases a lock of a live one
+            disk._next_fd = self._next_fd + (
+                1 << 20
+            )  # a descriptor of a dead process never releases a lock of a live one
             self._dead = True
             for node in self._walk(self._top):
                 node.locks.clear()

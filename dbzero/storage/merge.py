@@ -1,7 +1,8 @@
 """Merging table entries into new table pages: the engine's merge over a store, and the page file space it goes to.
 
-Page space comes from pages that an earlier checkpoint freed, and from a run of pages behind everything in use. A page freed by checkpoint k is used again from k + 2 on: a reader that is
-one checkpoint behind still finds every page it may follow a pointer to.
+Page space comes from pages that an earlier checkpoint freed, and from a run of pages behind everything in use. A page
+freed by checkpoint k is used again from k + 2 on: a reader that is one checkpoint behind still finds every page it
+may follow a pointer to.
 """
 
 from __future__ import annotations
@@ -55,9 +56,13 @@ def frozen_entries(store: LocalFileStore, seg: Any, index: int) -> batch.Entries
     """The entries of the frozen delta generation of a prefix slot."""
     count = int(lib.dbz_delta_count(seg, index, 1))
     array = ffi.new("dbz_entry[]", max(count, 1))
-    got = check_segment(lib.dbz_delta_copy(seg, index, 1, array, count), store, "reading the delta index") if count else 0
+    got = (
+        check_segment(lib.dbz_delta_copy(seg, index, 1, array, count), store, "reading the delta index") if count else 0
+    )
     if got != count:
-        raise errors.SegmentError(f"prefix {store.prefix!r}: the delta index of the shared segment is damaged; close all processes and reopen")
+        raise errors.SegmentError(
+            f"prefix {store.prefix!r}: the delta index of the shared segment is damaged; close all processes and reopen"
+        )
     return batch.Entries(array, count)
 
 
@@ -66,7 +71,8 @@ class Space:
     """Pages a checkpoint may write to, and what becomes free by it.
 
     Attributes:
-        number: of the checkpoint. pool: addresses that may be used, in the order they are taken. waiting: (page number, checkpoint that freed it) not usable yet.
+        number: of the checkpoint. pool: addresses that may be used, in the order they are taken. waiting: (page
+        number, checkpoint that freed it) not usable yet.
         old_list: pages of the free list in force, free once this checkpoint is.
     """
 
@@ -144,7 +150,9 @@ class Space:
             count += 1
         homes = self.take(count)
         if len(homes) < count:
-            raise errors.StorageError(f"prefix {store.prefix!r}: too few pages were granted to the free list of checkpoint {self.number}")
+            raise errors.StorageError(
+                f"prefix {store.prefix!r}: too few pages were granted to the free list of checkpoint {self.number}"
+            )
         entries = [number | freed << 40 for number, freed in self.waiting]
         entries += [a // fmt.PAGE | self.origin[a] << 40 for a in self.pool]
         pages: list[tuple[int, bytes]] = []
@@ -168,7 +176,8 @@ def merge(
 ) -> tuple[int, int]:
     """Merge `entries` into the table under (`root`, `depth`), write the new pages; returns the new (root, depth).
 
-    Pages are taken from `space`; pages the new tree no longer uses are released to it. ``extend(n)`` adds n pages to the space when it has too few.
+    Pages are taken from `space`; pages the new tree no longer uses are released to it. ``extend(n)`` adds n pages to
+    the space when it has too few.
     """
     if not entries.count:
         return root, depth

@@ -1,7 +1,8 @@
 """Prefix names and where their files stand.
 
-A name is a relative path without extension: ``a/b`` under root ``R`` is ``R/a/b.db0``, ``R/a/b.db0.lock`` and ``R/a/b.redo.<n>``. One leading slash is dropped. No
-name can point outside the root or collide with another prefix's files.
+A name is a relative path without extension: ``a/b`` under root ``R`` is ``R/a/b.db0``, ``R/a/b.db0.lock`` and
+``R/a/b.redo.<n>``. One leading slash is dropped. No name can point outside the root or collide with another prefix's
+files.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def normalize(name: str) -> str:
     Returns:
         the name without its one leading slash.
     Raises:
-        PrefixError: empty, not a string, with a NUL, ``.``, ``..`` or an empty component, too long, not encodable, or a directory named like a store's file.
+        PrefixError: empty, not a string, with a NUL, ``.``, ``..`` or an empty component, too long, not encodable, or
+        a directory named like a store's file.
     """
     if not isinstance(name, str):
         raise PrefixError(f"a prefix name is a str, not {type(name).__name__}")
@@ -47,11 +49,15 @@ def normalize(name: str) -> str:
         if part == "":
             raise PrefixError(f"prefix name {name!r} has an empty component; remove doubled and trailing slashes")
         if part in (".", ".."):
-            raise PrefixError(f"prefix name {name!r} contains {part!r}; names are relative to the root and cannot leave it")
+            raise PrefixError(
+                f"prefix name {name!r} contains {part!r}; names are relative to the root and cannot leave it"
+            )
         if len(part.encode("utf-8")) > _LONGEST:
             raise PrefixError(f"prefix name {name!r} has a component longer than {_LONGEST} bytes; shorten it")
         if position < len(parts) - 1 and _TAKEN.search(part):
-            raise PrefixError(f"prefix name {name!r}: {part!r} is how files of a store are named; choose another directory name")
+            raise PrefixError(
+                f"prefix name {name!r}: {part!r} is how files of a store are named; choose another directory name"
+            )
     if len(bare.encode("utf-8")) > 2048:
         raise PrefixError(f"prefix name {name[:64]!r}... is longer than 2048 bytes; shorten it")
     return bare

@@ -1,7 +1,7 @@
 """Records, table pages and frame bodies decoded in Python, for verification and recovery.
 
-Written from the layouts in ``csrc/reader.h`` and ``csrc/batch.h`` and independent of the C code, so that verifying a file checks the engine too. Every decoder checks
-what it reads and raises :class:`Damage`, never anything else.
+Written from the layouts in ``csrc/reader.h`` and ``csrc/batch.h`` and independent of the C code, so that verifying a
+file checks the engine too. Every decoder checks what it reads and raises :class:`Damage`, never anything else.
 """
 
 from __future__ import annotations

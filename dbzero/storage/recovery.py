@@ -1,4 +1,5 @@
-"""Opening a prefix whose last writer left a log: by the next writer (:func:`recover`), or in memory by a reader (:func:`replay_into`).
+"""Opening a prefix whose last writer left a log: by the next writer (:func:`recover`), or in memory by a reader
+(:func:`replay_into`).
 
 The cases are argued in docs/design.md, "Recovery, case by case".
 """
@@ -54,7 +55,9 @@ def _commits(store: LocalFileStore, meta: Meta) -> Iterator[_Commit]:
         try:
             head, entries = batch.body_entries(frame.body, frame.state)
         except errors.CorruptError as exc:
-            raise errors.CorruptError(f"prefix {store.prefix!r}: log file {frame.redo}: {exc}; restore the files from a copy") from None
+            raise errors.CorruptError(
+                f"prefix {store.prefix!r}: log file {frame.redo}: {exc}; restore the files from a copy"
+            ) from None
         yield _Commit(frame, head, entries, memoryview(frame.body)[head.data_offset :])
 
 
@@ -62,7 +65,8 @@ def _check_in_place(store: LocalFileStore, commit: _Commit) -> None:
     """Data that was synced before its frame was written must be there."""
     if fmt.xxh3(store.read_page(commit.head.data_address, commit.head.data_length)) != commit.head.data_sum:
         raise errors.CorruptError(
-            f"prefix {store.prefix!r}: data of state {commit.frame.state} at address {commit.head.data_address} of {store.path} is damaged; restore the files from a copy"
+            f"prefix {store.prefix!r}: data of state {commit.frame.state} at address {commit.head.data_address} of {store.path} is "
+            "damaged; restore the files from a copy"
         )
 
 
@@ -71,12 +75,14 @@ def replay_into(
 ) -> Recovered:
     """Fill the delta index of a prefix slot from the log, without writing to disk.
 
-    The slot has the checkpoint's root installed. Data that the page file lacks (after a power loss) is laid over it for this process, see
-    :meth:`LocalFileStore.overlay`.
+    The slot has the checkpoint's root installed. Data that the page file lacks (after a power loss) is laid over it
+    for this process, see :meth:`LocalFileStore.overlay`.
 
     Args:
-        seg, index: segment handle and prefix slot. meta: checkpoint in force. after: states up to this one are in the delta already.
-        durable_only: stop at the newest state known to be durable (following a live writer, which may yet take back what is not).
+        seg, index: segment handle and prefix slot. meta: checkpoint in force. after: states up to this one are in the
+        delta already.
+        durable_only: stop at the newest state known to be durable (following a live writer, which may yet take back
+        what is not).
     Raises:
         SegmentError: the log is too long for the shared segment. CheckpointMovedError: read the meta again.
     """
@@ -112,10 +118,12 @@ def _apply(store: LocalFileStore, seg: Any, index: int, commit: _Commit) -> None
     code = lib.dbz_delta_reserve(seg, index, commit.entries.count)
     if code == mrg.NO_SPACE:
         raise errors.SegmentError(
-            f"prefix {store.prefix!r}: its log is too long to be kept in shared memory; open the prefix \"rw\" once, or raise the size of the segment"
+            f'prefix {store.prefix!r}: its log is too long to be kept in shared memory; open the prefix "rw" once, or raise the size of the segment'
         )
     mrg.check_segment(code, store, "filling the delta index")
-    mrg.check_segment(lib.dbz_delta_apply(seg, index, commit.entries.array, commit.entries.count), store, "filling the delta index")
+    mrg.check_segment(
+        lib.dbz_delta_apply(seg, index, commit.entries.array, commit.entries.count), store, "filling the delta index"
+    )
 
 
 def recover(
@@ -123,17 +131,21 @@ def recover(
 ) -> Recovered:
     """Bring a prefix into a state from which its new lease holder may write, and begin its log file.
 
-    Every frame's data is written again at its address, so that it is dirty in the kernel's cache and really written by the next sync, whatever an earlier failed sync left
-    behind; entries are merged; then a checkpoint is put in force. When the checkpoint lock is held by a process that was replaced alive, the log goes into the delta
-    index instead and stays.
+    Every frame's data is written again at its address, so that it is dirty in the kernel's cache and really written
+    by the next sync, whatever an earlier failed sync left behind; entries are merged; then a checkpoint is put in
+    force. When the checkpoint lock is held by a process that was replaced alive, the log goes into the delta index
+    instead and stays.
 
     Args:
-        store: with the lease held. seg, index: segment handle and slot, which is reset (no root, no delta). reader: made after that reset.
-        forced: the lease was taken from a process that may still live: data space begins behind what that one may use.
+        store: with the lease held. seg, index: segment handle and slot, which is reset (no root, no delta). reader:
+        made after that reset.
+        forced: the lease was taken from a process that may still live: data space begins behind what that one may
+        use.
     Returns:
         where the prefix stands; the slot's root is installed.
     Raises:
-        CorruptError, StaleFileError: the files cannot be trusted. DiskFullError: recovery needs space; nothing is lost. PoisonedError.
+        CorruptError, StaleFileError: the files cannot be trusted. DiskFullError: recovery needs space; nothing is
+        lost. PoisonedError.
     """
     with store.checkpoint_lock(0.0 if forced else LOCK_TIMEOUT) as mine:
         meta = store.read_meta()
@@ -221,7 +233,9 @@ class _Merger:
         """Merge everything, with pages from `base` on where no free ones are left; returns the first address behind those."""
         self._base = base
         for pile in self.batches:
-            self.root, self.depth = mrg.merge(self.store, self.reader, self.root, self.depth, self.space, pile.entries(), self._extend)
+            self.root, self.depth = mrg.merge(
+                self.store, self.reader, self.root, self.depth, self.space, pile.entries(), self._extend
+            )
         self._extend(self.space.list_pages() - len(self.space.pool))
         return self._base
 

@@ -1,8 +1,9 @@
 """The seam: every durable system call of the project goes through a :class:`System`.
 
-``System`` is the kernel's; :class:`dbzero.storage.memstore.MemoryDisk` is a simulated one that can fail any call and compute what a crash would leave. Nothing above this
-file opens, writes, syncs, locks or deletes a file of a prefix by itself. Methods raise ``OSError`` as the kernel says it; :func:`storage_error` turns that
-into a typed error at the place that knows the prefix.
+``System`` is the kernel's; :class:`dbzero.storage.memstore.MemoryDisk` is a simulated one that can fail any call and
+compute what a crash would leave. Nothing above this file opens, writes, syncs, locks or deletes a file of a prefix by
+itself. Methods raise ``OSError`` as the kernel says it; :func:`storage_error` turns that into a typed error at the
+place that knows the prefix.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class System:
             os.close(fd)
 
     def try_lock(self, fd: int, byte: int) -> bool:
-        """Exclusive open-file-description lock on one byte, without waiting. It dies with the last descriptor of this open file."""
+        """Exclusive open-file-description lock on one byte, without waiting. It dies with the last descriptor of this
+        open file.
+        """
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
         except OSError as exc:
@@ -163,7 +166,9 @@ class System:
 class Watch:
     """Sleeps until a file in a directory is written, created or deleted (inotify; no polling)."""
 
-    _EVENTS: Final = 0x2 | 0x40 | 0x80 | 0x100 | 0x200  # IN_MODIFY | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
+    _EVENTS: Final = (
+        0x2 | 0x40 | 0x80 | 0x100 | 0x200
+    )  # IN_MODIFY | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
     _HEAD: Final = struct.Struct("@iIII")
 
     def __init__(self, directory: str) -> None:
@@ -177,7 +182,9 @@ class Watch:
             raise OSError(code, os.strerror(code), directory)
 
     def wait(self, prefix: str, timeout: float | None) -> bool:
-        """True once a name starting with `prefix` changed since the last call, False after `timeout` seconds (None: wait for ever)."""
+        """True once a name starting with `prefix` changed since the last call, False after `timeout` seconds (None:
+        wait for ever).
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         wanted = os.fsencode(prefix)
         while True:
@@ -237,17 +244,23 @@ def read_exact(system: System, fd: int, length: int, offset: int) -> bytes:
 
 
 def storage_error(exc: OSError, prefix: str, path: str, action: str) -> errors.StorageError:
-    """The typed error for a failed call, naming the prefix, the file and the way out. One that is typed already is returned as it is."""
+    """The typed error for a failed call, naming the prefix, the file and the way out. One that is typed already is
+    returned as it is.
+    """
     if isinstance(exc, errors.StorageError):
         return exc
     reason = os.strerror(exc.errno) if exc.errno else str(exc)
     where = f"prefix {prefix!r}: cannot {action} {path}: {reason}"
     if exc.errno in _NO_SPACE:
-        full = errors.DiskFullError(f"{where}. Nothing was changed; free some space (or raise the quota) and commit again.")
+        full = errors.DiskFullError(
+            f"{where}. Nothing was changed; free some space (or raise the quota) and commit again."
+        )
         full.errno = exc.errno
         return full
     if exc.errno in _DENIED:
-        return errors.StorageError(f"{where}. Check owner and permissions of the file and its directory, or open the prefix read-only.")
+        return errors.StorageError(
+            f"{where}. Check owner and permissions of the file and its directory, or open the prefix read-only."
+        )
     if exc.errno in (errno.ENOENT, errno.ENOTDIR):
         return errors.StorageError(f"{where}. Check that the directory exists and was not moved while in use.")
     return errors.StorageError(f"{where}. The last commit stays readable; check the device.")

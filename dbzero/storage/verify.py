@@ -1,7 +1,8 @@
 """``check(store)``: everything a prefix's files say, against each other.
 
-Walks the metas, the free list, the whole object table, every record of every version chain, the log, and recounts the references. Returns what is wrong as a list of sentences; an
-empty list means sound. Reads only, and trusts nothing: damaged files give problems, not exceptions.
+Walks the metas, the free list, the whole object table, every record of every version chain, the log, and recounts the
+references. Returns what is wrong as a list of sentences; an empty list means sound. Reads only, and trusts nothing:
+damaged files give problems, not exceptions.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class _Check:
     # --- the parts -----------------------------------------------------------------------------------------------------------------------
 
     def metas(self) -> Meta | None:
-        slots = [fmt.decode_meta(self.store.read_page(at, fmt.PAGE), self.store.identity.file_id) for at in fmt.META_SLOTS]
+        slots = [
+            fmt.decode_meta(self.store.read_page(at, fmt.PAGE), self.store.identity.file_id) for at in fmt.META_SLOTS
+        ]
         for at, slot in zip(fmt.META_SLOTS, slots, strict=True):
             if slot is None:
                 self.problem(f"meta slot at {at} is damaged")
@@ -118,7 +121,9 @@ class _Check:
             self.problem(str(exc))
             return None
         if page.generation & rec.GENERATION_MASK != rec.pointer_generation(pointer):
-            self.problem(f"page at {address} was born in checkpoint {page.generation}, its pointer says {rec.pointer_generation(pointer)}")
+            self.problem(
+                f"page at {address} was born in checkpoint {page.generation}, its pointer says {rec.pointer_generation(pointer)}"
+            )
             return None
         if (page.kind, page.level) != (kind, level):
             self.problem(f"page at {address} has kind {page.kind} and level {page.level}, expected {kind} and {level}")
@@ -154,7 +159,9 @@ class _Check:
             if used != page.used:
                 self.problem(f"table page at {address} has {used} entries, it says {page.used}")
             if bool(orphans) != bool(pointer & rec.ORPHANS):
-                self.problem(f"table page at {address}: its pointer's orphan bit is {pointer >> 63}, its content says {int(orphans)}")
+                self.problem(
+                    f"table page at {address}: its pointer's orphan bit is {pointer >> 63}, its content says {int(orphans)}"
+                )
 
     def log(self, meta: Meta) -> None:
         self.state = meta.state
@@ -231,7 +238,9 @@ class _Check:
             if changed.get(state) != listed.get(state):
                 self.problem(f"the commit log of state {state} does not list what has a version of that state")
 
-    def chain(self, oid: int, address: int, refcount: int, changed: dict[int, int], listed: dict[int, int]) -> tuple[int, ...]:
+    def chain(
+        self, oid: int, address: int, refcount: int, changed: dict[int, int], listed: dict[int, int]
+    ) -> tuple[int, ...]:
         """Walk one object's versions, newest to oldest; returns what the newest one holds."""
         held: tuple[int, ...] | None = None
         expected_ordinal: int | None = None
@@ -283,7 +292,9 @@ class _Check:
         length = len(record.body)
         for delta in reversed(deltas):
             if record.flags & rec.TOMBSTONE or delta.head + delta.tail > length:
-                self.problem(f"object {record.oid}, record at {delta.address}: changes more than the version before it has")
+                self.problem(
+                    f"object {record.oid}, record at {delta.address}: changes more than the version before it has"
+                )
                 break
             length = delta.head + delta.tail + len(delta.body)
         deltas.clear()
@@ -356,7 +367,9 @@ def check(store: LocalFileStore, progress: Callable[[int, int], None] | None = N
 
 
 def check_root(root: str, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Verify every prefix below a root directory; the problems, each with its prefix's name in front. A root that does not exist has none."""
+    """Verify every prefix below a root directory; the problems, each with its prefix's name in front. A root that
+    does not exist has none.
+    """
     problems: list[str] = []
     for name in names.discover(root):
         try:

@@ -1,6 +1,7 @@
 """What every store must do. A store's test module subclasses :class:`StoreConformance` and says how one is opened.
 
-``open_store(prefix, ...)`` opens another handle on the same bytes; ``crash()`` closes nothing and makes all open handles worthless, as the death of all processes does.
+``open_store(prefix, ...)`` opens another handle on the same bytes; ``crash()`` closes nothing and makes all open
+handles worthless, as the death of all processes does.
 """
 
 from __future__ import annotations

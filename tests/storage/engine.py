@@ -1,11 +1,12 @@
-"""A prefix in miniature for these tests: store, private segment, commits through the real engine, and a model of what it should hold."""
+"""A prefix in miniature for these tests: store, private segment, commits through the real engine, and a model of what
+it should hold.
+"""
 
 from __future__ import annotations
 
 import os
 
 from dbzero._engine import ffi, lib
-
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.reader import Reader
 from dbzero.storage import checkpoint as cp
@@ -47,7 +48,12 @@ class Db:
             store.acquire(force=force)
         lib.dbz_prefix_reset(self.seg, self.index, identity.file_id, identity.prefix_uuid)
         self.reader = Reader(
-            self.seg, self.index, name=store.prefix, path=store.path, fd=store.fileno(), supply=lambda at: store.read_page(at, 4096)
+            self.seg,
+            self.index,
+            name=store.prefix,
+            path=store.path,
+            fd=store.fileno(),
+            supply=lambda at: store.read_page(at, 4096),
         )
         if store.writable:
             found = recovery.recover(store, self.seg, self.index, self.reader, forced=force, region=region)
@@ -55,7 +61,9 @@ class Db:
             meta = store.read_meta()
             lib.dbz_root_install(self.seg, self.index, meta.root, meta.depth, meta.state)
             found = recovery.replay_into(store, self.seg, self.index, meta)
-        assert lib.dbz_prefix_start(self.seg, self.index, store.epoch, found.state, found.data_end, found.next_oid, 0) == 0
+        assert (
+            lib.dbz_prefix_start(self.seg, self.index, store.epoch, found.state, found.data_end, found.next_oid, 0) == 0
+        )
         self.found = found
         self.meta = found.meta
         self.state, self.next_oid, self.data_end = found.state, found.next_oid, found.data_end
@@ -70,7 +78,9 @@ class Db:
         found = self.reader.read(oid, self.state if state is None else state)
         return None if found is None else found[0]
 
-    def commit(self, changes: dict[int, tuple[bytes, list[int]] | None], *, in_place: bool = False, sync: bool = True) -> int:
+    def commit(
+        self, changes: dict[int, tuple[bytes, list[int]] | None], *, in_place: bool = False, sync: bool = True
+    ) -> int:
         """Put (payload, references) or delete (None) objects; returns the state, acknowledged when `sync`."""
         work = Batch(self.reader, self.state + 1, self.data_end)
         try:
@@ -88,7 +98,12 @@ class Db:
                 self.store.sync_data()
             assert lib.dbz_delta_reserve(self.seg, self.index, entries.count) == 0
             self.store.append(
-                kind=fmt.COMMIT, epoch=self.store.epoch, state=self.state + 1, durable=self.durable, next_oid=self.next_oid, body=body
+                kind=fmt.COMMIT,
+                epoch=self.store.epoch,
+                state=self.state + 1,
+                durable=self.durable,
+                next_oid=self.next_oid,
+                body=body,
             )
             assert lib.dbz_delta_apply(self.seg, self.index, entries.array, entries.count) == 0
             self.data_end += len(data)
@@ -110,7 +125,13 @@ class Db:
         """A whole checkpoint; after an error the next call goes on with the same cut."""
         if self.cut is None:
             self.cut = cp.cut(
-                self.store, self.seg, self.index, meta=self.meta, data_end=self.data_end, next_oid=self.next_oid, region=self.region
+                self.store,
+                self.seg,
+                self.index,
+                meta=self.meta,
+                data_end=self.data_end,
+                next_oid=self.next_oid,
+                region=self.region,
             )
             self.data_end = self.cut.data_end
             lib.dbz_advance(self.seg, self.index, self.data_end, self.next_oid)

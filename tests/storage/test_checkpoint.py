@@ -144,7 +144,9 @@ def test_pages_are_reused_two_checkpoints_later(where: Place, segment: Segment) 
         db.commit({rng.randrange(16, 4016): (b"y", []) for _ in range(20)})
         db.checkpoint()
         after = mrg.Space.read(db.store, db.meta)
-        assert young <= {n for n, _ in after.waiting} | {a // 4096 for a in after.pool}, "a page freed by the checkpoint before was written"
+        assert young <= {n for n, _ in after.waiting} | {a // 4096 for a in after.pool}, (
+            "a page freed by the checkpoint before was written"
+        )
         sizes.append(db.data_end)
     assert sizes[-1] - sizes[10] < 20 * 25 * 4096, "free pages are not reused"
     growth = [b - a for a, b in zip(sizes[-11:], sizes[-10:], strict=False)]
@@ -201,7 +203,9 @@ def test_checkpoint_failing_goes_on_later(segment: Segment) -> None:
 
 
 def test_frozen_checkpointer_does_not_stop_a_takeover(segment: Segment) -> None:
-    """Forced out while holding the checkpoint lock: the successor works from the log and never touches the predecessor's pages."""
+    """Forced out while holding the checkpoint lock: the successor works from the log and never touches the
+    predecessor's pages.
+    """
     place = Place(None)
     old = Db(place.open(), segment)
     old.commit({16: (b"one", [])})

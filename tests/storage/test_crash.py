@@ -1,7 +1,9 @@
-"""Power cuts and kills at every call: recovery gives exactly a prefix of the commit sequence with every acknowledged commit.
+"""Power cuts and kills at every call: recovery gives exactly a prefix of the commit sequence with every acknowledged
+commit.
 
-The real engine and the real file store run on the simulated disk. At a chosen call the power goes; what the disk may hold then is any choice of unsynced writes, torn at
-sector boundaries. Each such image is recovered, verified, compared with the model, written to again, and recovered once more.
+The real engine and the real file store run on the simulated disk. At a chosen call the power goes; what the disk may
+hold then is any choice of unsynced writes, torn at sector boundaries. Each such image is recovered, verified,
+compared with the model, written to again, and recovered once more.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from dbzero.storage.verify import check
 from tests.storage.engine import Db, Segment
 
 OIDS = range(16, 40)
-WRITES = frozenset({"pwritev", "fdatasync", "fsync", "ftruncate", "fallocate", "open", "unlink", "link", "sync_dir", "rename", "mkdir"})
+WRITES = frozenset(
+    {"pwritev", "fdatasync", "fsync", "ftruncate", "fallocate", "open", "unlink", "link", "sync_dir", "rename", "mkdir"}
+)
 REGION = 1 << 18
 
 Changes = dict[int, tuple[bytes, list[int]] | None]
@@ -32,7 +36,9 @@ class World:
     def __init__(self, disk: MemoryDisk, segment: Segment) -> None:
         self.disk, self.segment = disk, segment
         self.db: Db | None = None
-        self.history: dict[int, dict[int, bytes]] = {1: {}}  # state -> content, also of commits whose outcome is unknown
+        self.history: dict[int, dict[int, bytes]] = {
+            1: {}
+        }  # state -> content, also of commits whose outcome is unknown
         self.acknowledged = 1
 
     def open(self) -> Db:
@@ -132,7 +138,9 @@ def segments() -> Iterator[tuple[Segment, Segment]]:
         s.close()
 
 
-def crash_at(call: int, program: list[str], seed: int, segments: tuple[Segment, Segment], half: bool, count: int) -> bool:
+def crash_at(
+    call: int, program: list[str], seed: int, segments: tuple[Segment, Segment], half: bool, count: int
+) -> bool:
     """Run `program` with the power cut at the `call`-th write; False when it ended before."""
     world = World(MemoryDisk(), segments[0])
     world.disk.fail(call, None, only=WRITES, half=half)
@@ -146,7 +154,21 @@ def crash_at(call: int, program: list[str], seed: int, segments: tuple[Segment, 
     return not ended
 
 
-PROGRAM = ["commit", "commit", "in place", "checkpoint", "follow", "commit", "reopen", "commit", "checkpoint", "commit", "in place", "checkpoint", "commit"]
+PROGRAM = [
+    "commit",
+    "commit",
+    "in place",
+    "checkpoint",
+    "follow",
+    "commit",
+    "reopen",
+    "commit",
+    "checkpoint",
+    "commit",
+    "in place",
+    "checkpoint",
+    "commit",
+]
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -157,14 +179,22 @@ def test_crash_at_every_write(segments: tuple[Segment, Segment], half: bool) -> 
     assert call > 80
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
-    program=st.lists(st.sampled_from(["commit", "commit", "commit", "in place", "follow", "checkpoint", "reopen"]), min_size=1, max_size=12),
+    program=st.lists(
+        st.sampled_from(["commit", "commit", "commit", "in place", "follow", "checkpoint", "reopen"]),
+        min_size=1,
+        max_size=12,
+    ),
     seed=st.integers(0, 1000),
     call=st.integers(1, 200),
     half=st.booleans(),
 )
-def test_random_programs(segments: tuple[Segment, Segment], program: list[str], seed: int, call: int, half: bool) -> None:
+def test_random_programs(
+    segments: tuple[Segment, Segment], program: list[str], seed: int, call: int, half: bool
+) -> None:
     crash_at(call, program, seed, segments, half, 2)
 
 
@@ -215,7 +245,9 @@ def test_every_call_fails(segments: tuple[Segment, Segment], code: int, forever:
                         if what != "follow":
                             assert db.state == world.acknowledged, where
                         world.disk.heal()
-                        assert db.dump(OIDS) == world.history[db.state], f"{where}: the last commit is not readable after {exc}"
+                        assert db.dump(OIDS) == world.history[db.state], (
+                            f"{where}: the last commit is not readable after {exc}"
+                        )
                     if attempt == 0 and forever and not lost:
                         world.disk.fail(1, code, forever=True)  # still failing
                         continue
