@@ -77,6 +77,7 @@ int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out)
         free(r);
         return DBZ_E_NOMEM;
     }
+    dbz_seg_hold(seg);
     *out = r;
     return 0;
 }
@@ -104,6 +105,7 @@ void dbz_reader_free(dbz_reader *r)
     if (!r)
         return;
     statistics(r);
+    dbz_seg_drop(r->seg);
     spares_clear(r);
     dbz_buf_free(&r->page);
     for (unsigned i = 0; i < DBZ_RAW_BUFS; i++)
