@@ -3,14 +3,16 @@ byte."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 import zlib
+from typing import Final
 
 from dbzero.errors import Error
 
-_FORM = re.compile(r"[A-Z2-7]{24}\Z")
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"  # what int(text, 32) reads
+_READ: Final = "".join(_DIGITS[_ALPHABET.index(c)] if c in _ALPHABET else "!" for c in map(chr, range(128)))
+_LENGTH: Final = 24
+_OID_MASK: Final = (1 << 48) - 1
 
 
 def make_uuid(prefix_uuid: int, oid: int) -> str:
@@ -19,18 +21,19 @@ def make_uuid(prefix_uuid: int, oid: int) -> str:
     Args:
         prefix_uuid: unsigned 64 bits. oid: unsigned 48 bits.
     """
-    raw = prefix_uuid.to_bytes(8, "big") + oid.to_bytes(6, "big")
-    return base64.b32encode(raw + bytes((zlib.crc32(raw) & 0xFF,))).decode("ascii")
+    body = prefix_uuid << 48 | oid
+    number = body << 8 | zlib.crc32(body.to_bytes(14, "big")) & 0xFF
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(115, -1, -5))
 
 
 def parse_uuid(text: str) -> tuple[int, int]:
     """(prefix uuid, OID) of a UUID. Error when it is malformed."""
-    if not isinstance(text, str) or not _FORM.match(text):
-        raise Error(f"Invalid UUID: {text!r}")
-    try:
-        raw = base64.b32decode(text)
-    except binascii.Error:
-        raise Error(f"Invalid UUID: {text!r}") from None
-    if zlib.crc32(raw[:14]) & 0xFF != raw[14]:
-        raise Error(f"Invalid UUID: {text!r}")
-    return int.from_bytes(raw[:8], "big"), int.from_bytes(raw[8:14], "big")
+    if isinstance(text, str) and len(text) == _LENGTH and text.isascii():
+        try:
+            number = int(text.translate(_READ), 32)
+        except ValueError:
+            number = 0
+        body = number >> 8
+        if number and zlib.crc32(body.to_bytes(14, "big")) & 0xFF == number & 0xFF:
+            return body >> 48, body & _OID_MASK
+    raise Error(f"Invalid UUID: {text!r}")

@@ -7,7 +7,7 @@ from typing import Any
 from dbzero.errors import Error, PrefixError, ReferenceError
 from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
-from dbzero.model.memo import MemoBase, class_info, is_memo, uuid_of
+from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
 from dbzero.session.api import PrefixMetaData
@@ -142,7 +142,7 @@ def _by_uuid(text: str) -> Any:
             raise PrefixError(f"the prefix of the object {text} is not below {workspace.root}")
         view = workspace.open(name, writable=False, make_current=False).view
     obj = view.get(oid)
-    return obj if obj is not None and is_memo(obj) else None
+    return obj if isinstance(obj, MemoObject) else None
 
 
 def get_prefix_of(obj: Any, /) -> PrefixMetaData:
