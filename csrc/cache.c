@@ -77,6 +77,7 @@ int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out)
         free(r);
         return DBZ_E_NOMEM;
     }
+    dbz_seg_hold(seg);
     *out = r;
     return 0;
 }
@@ -103,7 +104,7 @@ void dbz_reader_free(dbz_reader *r)
 {
     if (!r)
         return;
-    statistics(r);
+    dbz_seg_drop(r->seg);
     spares_clear(r);
     dbz_buf_free(&r->page);
     for (unsigned i = 0; i < DBZ_RAW_BUFS; i++)
@@ -115,6 +116,7 @@ void dbz_reader_free(dbz_reader *r)
 }
 
 uint64_t dbz_reader_missing(const dbz_reader *r) { return r->missing; }
+uint64_t dbz_reader_missing_bytes(const dbz_reader *r) { return r->missing_bytes; }
 const dbz_fault *dbz_reader_fault(const dbz_reader *r) { return &r->fault; }
 int dbz_reader_errno(const dbz_reader *r) { return r->error; }
 
@@ -123,7 +125,7 @@ int dbz_call_begin(dbz_reader *r)
     if (atomic_load_explicit(&r->slot->cache_key, memory_order_acquire) != r->cache_key)
         return DBZ_E_RETRY;
     r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);
-    if (r->hits > 8192)
+    if (r->hits + r->misses > 1024)
         statistics(r);
     return 0;
 }
@@ -342,6 +344,7 @@ int dbz_page_find(dbz_reader *r, uint64_t tag, uint64_t page, uint32_t end, dbz_
     if (r->fd < 0) {
         r->missing = page * DBZ_PAGE;
         r->missing_tag = tag;
+        r->missing_bytes = end;
         return DBZ_E_MISS;
     }
     /* data_end first, then the bytes: see the head of this file. */
@@ -381,6 +384,8 @@ int dbz_page_supply(dbz_reader *r, uint64_t page_address, const uint8_t *bytes, 
     int rc = admit(r, tag, page, copy, data_end, &valid);
     if (rc)
         return rc;
+    if (valid < DBZ_PAGE && page_address <= r->missing && r->missing - page_address < DBZ_PAGE && valid < r->missing_bytes)
+        return dbz_damage(r, 5, page_address + valid, 0, 0);      /* the file ends before what was asked for */
     memset(copy + valid, 0, DBZ_PAGE - valid);
     if (r->spare_done)
         spares_clear(r);
@@ -412,8 +417,11 @@ int dbz_data_copy(dbz_reader *r, uint64_t addr, uint64_t len, uint8_t *base)
         dbz_page_view v;
         do {
             int rc = dbz_page_find(r, tag, page, end, &v);
-            if (rc)
+            if (rc) {
+                if (rc == DBZ_E_MISS)
+                    r->missing_bytes = page_stop;
                 return rc;
+            }
             uint8_t *to = base + (start - shift);
             for (uint64_t k = in_page / 8; k * 8 < end; k++, to += 8)
                 dbz_store64(to, atomic_load_explicit(&v.words[k], memory_order_relaxed));

@@ -112,6 +112,7 @@ int dbz_delta_find(dbz_seg *seg, uint32_t prefix, uint64_t oid, uint64_t state, 
 int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out);
 void dbz_reader_free(dbz_reader *r);
 uint64_t dbz_reader_missing(const dbz_reader *r);
+uint64_t dbz_reader_missing_bytes(const dbz_reader *r);
 int dbz_page_supply(dbz_reader *r, uint64_t page_address, const uint8_t *bytes, uint32_t len);
 const dbz_fault *dbz_reader_fault(const dbz_reader *r);
 int dbz_reader_errno(const dbz_reader *r);

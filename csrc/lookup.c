@@ -7,6 +7,7 @@
 #include "reader_impl.h"
 
 #define TRIES 1000
+#define PART (UINT64_C(1) << 20)      /* bytes copied at a time by dbz_get_bytes */
 
 /* Where the newest entry at or below `state` is. *exact: 1 when entry->state is known not to be above `state` for the record too.
  * A table entry may lead to a record that was committed since the call began, so data_end is loaded again behind it. */
@@ -168,9 +169,7 @@ int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len)
     if (rc)
         return rc;
     while (len) {
-        uint64_t part = DBZ_PAGE - addr % DBZ_PAGE;
-        if (part > len)
-            part = len;
+        uint64_t part = len < PART ? len : PART;
         rc = dbz_buf_need(&r->raw[0], part + 16);
         if (!rc)
             rc = dbz_data_copy(r, addr, part, r->raw[0].bytes);

@@ -297,7 +297,10 @@ static int persistent_setattro(PyObject *self, PyObject *name, PyObject *value)
 static PyObject *persistent_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     if ((PyTuple_Size(args) > 0 || (kwargs != NULL && PyDict_Size(kwargs) > 0)) && (initproc)PyType_GetSlot(type, Py_tp_init) == object_init) {
-        PyErr_Format(PyExc_TypeError, "%R takes no arguments", type);
+        PyObject *name = PyObject_GetAttrString((PyObject *)type, "__qualname__");
+        if (name != NULL)
+            PyErr_Format(PyExc_TypeError, "%S() takes no arguments", name);
+        Py_XDECREF(name);
         return NULL;
     }
     class_info *info = dbz_class_info(type);
@@ -510,6 +513,45 @@ static PyObject *f_fill(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* The values of a memo object whose fields are exactly `names`, in that order, if all are atoms. None: it takes the long way. Also weighs the object. */
+static PyObject *f_snapshot(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    (void)module;
+    if (n != 2 || !PyTuple_Check(args[1]) || !is_persistent(args[0])) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "snapshot() takes an object and a tuple of names");
+        return NULL;
+    }
+    Persistent *p = (Persistent *)args[0];
+    Py_ssize_t count = PyTuple_Size(args[1]), pos = 0, i = 0;
+    PyObject *state = dbz_state(args[0]), *name, *value, *values = NULL;
+    if (state == NULL)
+        return NULL;
+    if (PyDict_Size(state) != count || p->view == NULL || (values = PyList_New(count)) == NULL)
+        goto other;
+    uint64_t weight = 0;
+    while (PyDict_Next(state, &pos, &name, &value)) {
+        if (i >= count || name != PyTuple_GetItem(args[1], i) || !dbz_is_atom(value))
+            goto other;
+        Py_ssize_t length = PyUnicode_CheckExact(value) ? PyUnicode_GetLength(value) : PyBytes_CheckExact(value) ? PyBytes_Size(value) : 0;
+        weight += 32 + (uint64_t)length;
+        Py_INCREF(value);
+        PyList_SetItem(values, i++, value);
+    }
+    if (i != count)
+        goto other;
+    Py_DECREF(state);
+    if (!(p->flags & (P_GHOST | P_EXPIRED | P_CLOSED)))
+        dbz_weigh(p, weight);
+    return values;
+other:
+    Py_DECREF(state);
+    Py_XDECREF(values);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *f_materialize(PyObject *module, PyObject *obj)
 {
     (void)module;
@@ -523,13 +565,12 @@ static PyMethodDef functions[] = {
     {"state", f_state, METH_O, "The real instance dict of a stored object, as it is (no load)."},
     {"clear_state", f_clear_state, METH_O, "Make a memo object a ghost; `_X__` names stay."},
     {"set_dict_descriptor", f_set_dict_descriptor, METH_O, "The `__dict__` descriptor of the root of memo classes."},
+    {"snapshot", (PyCFunction)(void (*)(void))f_snapshot, METH_FASTCALL,
+     "snapshot(obj, names): the values of an object whose fields are exactly those, all of them atoms; else None."},
     {"fill", f_fill, METH_VARARGS, "fill(obj, names, values): put values into the instance dict, past descriptors and conversion."},
     {"materialize", f_materialize, METH_O, "Let an object under construction be put into collections. Returns its argument."},
     {NULL, NULL, 0, NULL},
 };
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_persistent", "Base types of stored objects.", -1, functions, NULL, NULL, NULL, NULL};
 
 static int add_names(PyObject *module)
 {
@@ -550,22 +591,27 @@ static int add_names(PyObject *module)
     return dbz_empty_tuple == NULL ? -1 : 0;
 }
 
-PyMODINIT_FUNC PyInit__persistent(void)
+static int execute(PyObject *module)
 {
     static int64_t home = -1;      /* the tables are process-wide: one interpreter may use them */
     int64_t here = PyInterpreterState_GetID(PyInterpreterState_Get());
     if (home != -1) {
         PyErr_SetString(PyExc_ImportError, here == home ? "dbzero's base types are loaded already" : "dbzero cannot be used from a second interpreter of one process");
-        return NULL;
+        return -1;
     }
-    PyObject *module = PyModule_Create(&definition);
-    if (module == NULL)
-        return NULL;
     if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0
-        || PyModule_AddFunctions(module, dbz_meta_functions) < 0) {
-        Py_DECREF(module);
-        return NULL;
-    }
+        || PyModule_AddFunctions(module, dbz_meta_functions) < 0)
+        return -1;
     home = here;
-    return module;
+    return 0;
+}
+
+static PyModuleDef_Slot definition_slots[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_persistent", "Base types of stored objects.", 0, functions, definition_slots, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__persistent(void)
+{
+    return PyModuleDef_Init(&definition);
 }

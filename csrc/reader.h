@@ -70,8 +70,9 @@ typedef struct dbz_reader dbz_reader;
 /* A process's handle for reading one prefix. Not thread-safe: one thread at a time (the caller's operation lock).
  * fd: descriptor of the prefix file, or -1: misses return DBZ_E_MISS and the caller supplies the page. The descriptor is borrowed. */
 int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out);
-void dbz_reader_free(dbz_reader *r);
+void dbz_reader_free(dbz_reader *r);                              /* touches private memory only: the mapping may be gone already */
 uint64_t dbz_reader_missing(const dbz_reader *r);                 /* page address wanted by the last DBZ_E_MISS */
+uint64_t dbz_reader_missing_bytes(const dbz_reader *r);           /* bytes wanted from there on; more than a page: supply the following pages too, if you can */
 int dbz_page_supply(dbz_reader *r, uint64_t page_address, const uint8_t *bytes, uint32_t len);
 const dbz_fault *dbz_reader_fault(const dbz_reader *r);
 int dbz_reader_errno(const dbz_reader *r);

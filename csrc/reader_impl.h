@@ -60,7 +60,8 @@ struct dbz_reader {
     dbz_frame *heads;
     uint8_t *frames;
     uint64_t data_end;        /* as loaded when the current call began */
-    uint64_t missing, missing_tag;
+    uint64_t missing, missing_tag;   /* page address */
+    uint64_t missing_bytes;   /* how far from its start on bytes are wanted; may reach over following data pages */
     dbz_fault fault;
     uint64_t hits, misses, evictions;
     uint32_t hand;

@@ -181,6 +181,7 @@ int dbz_seg_map(int fd, int lock_fd, const uint8_t root_id[16], uint64_t device,
         return DBZ_E_IO;
     }
     seg->lock_fd = lock_fd;
+    atomic_store_explicit(&seg->references, 1, memory_order_relaxed);
     *out = seg;
     return DBZ_OK;
 }
@@ -191,9 +192,22 @@ void dbz_seg_unmap(dbz_seg *seg)
         return;
     dbz_proc_release(seg);
     dbz_fork_untrack(seg);
-    munmap(seg->base, seg->size);
     if (seg->lock_fd >= 0)
         close(seg->lock_fd);
+    seg->lock_fd = -1;
+    dbz_seg_drop(seg);
+}
+
+void dbz_seg_hold(dbz_seg *seg)
+{
+    atomic_fetch_add_explicit(&seg->references, 1, memory_order_relaxed);
+}
+
+void dbz_seg_drop(dbz_seg *seg)
+{
+    if (atomic_fetch_sub_explicit(&seg->references, 1, memory_order_acq_rel) != 1)
+        return;
+    munmap(seg->base, seg->size);
     close(seg->fd);
     free(seg);
 }

@@ -199,6 +199,7 @@ typedef struct dbz_seg {
     int error;         /* errno of the last DBZ_E_IO */
     uint64_t generation;
     int registered;    /* dbz_proc_register was called; 0 again in a forked child */
+    _Atomic uint32_t references;   /* the opener's and each reader's: the mapping goes with the last, so that a reader freed late touches no hole */
     dbz_layout at;
     struct dbz_seg *next, *previous;   /* the process's handles, for dbz_fork_child */
 } dbz_seg;
@@ -233,7 +234,9 @@ int dbz_seg_format(int fd, uint64_t cache_bytes, uint64_t arena_bytes, const uin
  * as follows: `fd` is duplicated; `lock_fd` is taken over (closed by dbz_seg_unmap) when the call succeeds. `lock_fd` < 0: unregistered (private) use.
  * On success *out is malloc'd. */
 int dbz_seg_map(int fd, int lock_fd, const uint8_t root_id[16], uint64_t device, uint64_t inode, const uint8_t boot_id[16], dbz_seg **out);
-void dbz_seg_unmap(dbz_seg *seg);            /* releases the process slot first */
+void dbz_seg_unmap(dbz_seg *seg);            /* releases the process slot; the mapping goes when no reader needs it any more */
+void dbz_seg_hold(dbz_seg *seg);
+void dbz_seg_drop(dbz_seg *seg);
 /* Make [off, off + len) backed by memory. DBZ_E_NOSPACE instead of SIGBUS when /dev/shm is full. Idempotent, lock-free, any process. */
 int dbz_seg_reserve(dbz_seg *seg, uint64_t off, uint64_t len);
 int dbz_seg_reserved(const dbz_seg *seg, uint64_t off);   /* 1 when the block of `off` is backed */

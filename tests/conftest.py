@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 import dbzero as db0
+from dbzero.model import scope
 from dbzero.storage.verify import check_root
+
+
+@pytest.fixture(autouse=True)
+def _session_scope() -> Iterator[None]:
+    """Tests of lower layers install views of their own; the session's answers are back in force after each."""
+    answers = scope._view_of, scope._view_of_uuid
+    yield
+    scope.install(*answers)
+    scope.set_current(None)
 
 
 @pytest.fixture

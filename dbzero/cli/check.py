@@ -36,7 +36,7 @@ def _sound(root: str, name: str) -> bool:
     except errors.Error as problem:
         console.print(f"{name}: {problem}", markup=False)
         return False
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None)
         try:
             problems = check(store, lambda done, total: progress.update(task, completed=done, total=total))

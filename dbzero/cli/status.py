@@ -14,6 +14,8 @@ from dbzero.storage import names
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.syscalls import SYSTEM
 
+WIDTH = 120  # columns where the output is no terminal
+
 
 def run(root: Path, prefix: str | None) -> int:
     """Print a line for each prefix below `root`, or for one. Returns the exit status: 0, or 1 when one could not be read or none is there."""
@@ -32,7 +34,10 @@ def run(root: Path, prefix: str | None) -> int:
         except errors.Error as problem:
             print(f"dbzero status: {problem}", file=sys.stderr)
             failed = True
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    console.print(table)
     return 1 if failed else 0
 
 

@@ -23,6 +23,7 @@ from dbzero.collections.nodes import (
     ATOMS,
     LEAF,
     Stored,
+    begin,
     corrupt,
     create,
     member,
@@ -181,8 +182,7 @@ class Dict(Stored):
 
     def _p_fill(self, items: dict[Any, Any]) -> None:
         """Make the stored `items` the whole content. Inside an operation."""
-        touch(self)
-        state = self._data
+        state = touch(self)
         state.front.clear()
         state.version += 1
         state.last = None
@@ -324,64 +324,75 @@ class Dict(Stored):
         with operation:
             if type(value) not in ATOMS:
                 value = convert(self._p_view, value)
-            form = key if type(key) in ATOMS else admit(self._p_view, key)
-            self._p_put(form, value)
+            self._p_put(key if type(key) in ATOMS else admit(self._p_view, key), value)
 
     def _p_put(self, form: Any, value: Any) -> None:
         """Set a stored value. Inside an operation."""
+        self._p_changed()
         state = self._data
         items = state.items
+        state.version += 1
         if items is not None:
-            self._p_changed()
             items[form] = value
-            state.version += 1
             if len(items) > LEAF:
                 self._p_fill(items)
             return
         assert state.index is not None
         key = stable_hash(form)
-        path, leaf = keyed.find_path(state.index, key)
-        found = self._p_entry(state, leaf._data.get(key), form)
-        if found is not None:
-            node, i = found
-            touch(node).values[i] = value
-            _remember(state.front, node, form, value)
-            state.version += 1
-            return
-        self._p_changed()
-        data = touch(leaf)
+        leaf = keyed.find(state.index, key)
+        places = leaf._data
+        place = places.get(key)
+        if place is not None:
+            found = self._p_entry(state, place, form)
+            if found is not None:
+                node, i = found
+                touch(node).values[i] = value
+                _remember(state.front, node, form, value)
+                return
         seq = state.next
-        _remember(state.front, self._p_push(state, seq, form, value), form, value)
-        _note(data, key, seq)
+        self._p_push(state, seq, form, value)
+        leaf._p_changed()
+        if place is None:
+            places[key] = seq
+        else:
+            _note(places, key, seq)
         state.next = seq + 1
         state.count += 1
-        state.version += 1
-        if len(data) > LEAF:
-            order = sorted(data)
+        if len(places) > LEAF:
+            path = keyed.find_path(state.index, key)[0]
+            order = sorted(places)
             # ascending keys fill leaves nearly completely
             order = order[LEAF * 7 // 8 if key == order[-1] else LEAF // 2 :]
-            right = create(self._p_view, IndexNode, {k: data.pop(k) for k in order})
+            right = create(self._p_view, IndexNode, {k: places.pop(k) for k in order})
             state.index = keyed.attach(self._p_view, state.index, path, right, order[0])
 
-    def _p_push(self, state: State, seq: int, form: Any, value: Any) -> DictNode:
-        """Append an entry. Returns the leaf it went to."""
+    def _p_push(self, state: State, seq: int, form: Any, value: Any) -> None:
+        """Append an entry. Inside an operation."""
         assert state.entries is not None
+        front = state.front
+        if len(front) >= FRONT:
+            front.clear()
         node = state.last
         if node is None:
             node = state.last = keyed.find(state.entries, seq)
-        if len(node._data) < LEAF:
-            data = touch(node)
-            data.seqs.append(seq)
+            link(node, front)
+        data = node._data
+        seqs = data.seqs
+        if len(seqs) < LEAF:
+            node._p_changed()
+            seqs.append(seq)
             data.keys.append(form)
             data.values.append(value)
-            return node
-        path, _ = keyed.find_path(state.entries, seq)
-        node = state.last = create(self._p_view, DictNode, Entries([seq], [form], [value]))
-        state.entries = keyed.attach(self._p_view, state.entries, path, node, seq)
-        return node
+        else:
+            path, _ = keyed.find_path(state.entries, seq)
+            node = state.last = create(self._p_view, DictNode, Entries([seq], [form], [value]))
+            link(node, front)
+            state.entries = keyed.attach(self._p_view, state.entries, path, node, seq)
+        front[form] = value
 
     def _p_take(self, form: Any, default: Any) -> Any:
         """Remove an entry and return its value; `default` when there is none. Inside an operation."""
+        begin(self)
         state = self._data
         items = state.items
         if items is not None:
@@ -440,6 +451,7 @@ class Dict(Stored):
     def popitem(self) -> tuple[Any, Any]:
         """Remove and return the last (key, value). KeyError when the dict is empty."""
         with operation:
+            begin(self)
             state = self._data
             if not len(self):
                 raise KeyError("popitem(): dictionary is empty")
@@ -455,6 +467,7 @@ class Dict(Stored):
         """The value of `key`, which is first set to `default` if it isn't there."""
         with operation:
             form = key if type(key) in ATOMS else admit(self._p_view, key)
+            begin(self)
             value = self._p_get(form, _MISSING)
             if value is _MISSING:
                 value = default if type(default) in ATOMS else convert(self._p_view, default)

@@ -8,7 +8,7 @@ from operator import index, is_
 from typing import Any
 
 from dbzero.collections import counted
-from dbzero.collections.nodes import ATOMS, LEAF
+from dbzero.collections.nodes import ATOMS, LEAF, begin
 from dbzero.collections.sequences import Sequence, State, stored_values
 from dbzero.collections.tuples import Tuple
 from dbzero.model import scope
@@ -16,6 +16,7 @@ from dbzero.model.base import operation
 from dbzero.model.values import convert
 
 _BATCH = 1024
+acquire, release = operation.acquire, operation.release  # for the shortest method
 
 
 class List(Sequence):
@@ -41,12 +42,12 @@ class List(Sequence):
 
     def append(self, value: Any) -> None:
         """Add `value` at the end."""
-        with operation:
-            state = self._data
+        acquire()
+        try:
             if type(value) not in ATOMS:
                 value = convert(self._p_view, value)
-                state = self._data
             self._p_changed()
+            state = self._data
             tail = state.tail
             if len(tail) >= LEAF:
                 state.tree = counted.push_leaf(self._p_view, state.tree, tail)
@@ -54,6 +55,8 @@ class List(Sequence):
                 state.tail = tail = []
             tail.append(value)
             state.version += 1
+        finally:
+            release()
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(key, slice):
@@ -63,6 +66,7 @@ class List(Sequence):
         with operation:
             if type(value) not in ATOMS:
                 value = convert(self._p_view, value)
+            begin(self)
             self._p_set(self._p_place(position, "list assignment index out of range"), value)
 
     def _p_set(self, position: int, value: Any) -> None:
@@ -84,6 +88,7 @@ class List(Sequence):
         with operation:
             if type(value) not in ATOMS:
                 value = convert(self._p_view, value)
+            begin(self)
             n = len(self)
             if position < 0:
                 position = max(position + n, 0)
@@ -94,7 +99,6 @@ class List(Sequence):
 
     def _p_insert(self, position: int, value: Any) -> None:
         """Insert a stored value before `position` (in range). Inside an operation."""
-        self._data  # noqa: B018 - loads
         self._p_changed()
         state = self._data
         if state.tree is not None and position < state.count:
@@ -123,7 +127,6 @@ class List(Sequence):
 
     def _p_delete(self, position: int) -> Any:
         """Remove and return what is at `position` (in range). Inside an operation."""
-        self._data  # noqa: B018 - loads
         self._p_changed()
         state = self._data
         if state.tree is None or position >= state.count:
@@ -145,6 +148,7 @@ class List(Sequence):
         """Remove and return the value at `position`. IndexError when there is none."""
         position = index(position)
         with operation:
+            begin(self)
             if not len(self):
                 raise IndexError("pop from empty list")
             return self._p_delete(self._p_place(position, "pop index out of range"))
@@ -159,6 +163,7 @@ class List(Sequence):
                 raise ValueError("list.remove(x): x not in list") from None
             item = self[position] if position < len(self) else None
             with operation:
+                begin(self)
                 if position < len(self) and self[position] is item:
                     self._p_delete(position)
                     return
@@ -169,6 +174,7 @@ class List(Sequence):
             return
         position = self._p_index(key)
         with operation:
+            begin(self)
             self._p_delete(self._p_place(position, "list assignment index out of range"))
 
     def _p_index(self, key: Any) -> int:
@@ -209,7 +215,6 @@ class List(Sequence):
     def _p_append_all(self, values: list[Any]) -> None:
         with operation:
             view = self._p_view
-            self._data  # noqa: B018 - loads
             self._p_changed()
             ready: list[Any] = []
             try:
@@ -229,10 +234,10 @@ class List(Sequence):
                 raise
             raise TypeError("can only assign an iterable") from None
         with operation:
+            begin(self)
             n = len(self)
             start, stop, step = key.indices(n)
             new = stored_values(self._p_view, source)
-            self._data  # noqa: B018 - loads
             self._p_changed()
             if step != 1:
                 places = range(start, stop, step)
@@ -266,7 +271,6 @@ class List(Sequence):
 
     def _p_replace(self, values: list[Any]) -> None:
         """Make stored `values` the whole content. Inside an operation."""
-        self._data  # noqa: B018 - loads
         self._p_changed()
         state = self._data
         fresh = State([])
@@ -287,6 +291,7 @@ class List(Sequence):
     def reverse(self) -> None:
         """Reverse the order in place."""
         with operation:
+            begin(self)
             self._p_replace(self._p_read(0, len(self))[::-1])
 
     def sort(self, *, key: Callable[[Any], Any] | None = None, reverse: bool = False) -> None:
@@ -295,6 +300,7 @@ class List(Sequence):
             before = self._p_read(0, len(self))
         values = sorted(before, key=key, reverse=reverse)
         with operation:
+            begin(self)
             now = self._p_read(0, len(self))
             if len(now) != len(before) or not all(map(is_, now, before)):
                 raise ValueError("list modified during sort")

@@ -3,11 +3,10 @@
 State lives in one slot, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
 through the slot descriptor and so neither converts nor marks anything. Two rules keep this safe:
 
-* A node may turn back into a ghost at any moment between operations, and a clean one also while another node is
-loaded. So nothing keeps what
-  ``node._data`` returned across a call that may load, or across user code: it is fetched again.
-* Before a change, :func:`touch` loads the node, marks it dirty (dirty objects are never evicted) and only then hands
-out the container to change.
+* A node may turn back into a ghost at any moment between operations, never within one. So nothing keeps what
+  ``node._data`` returned beyond the operation, or across user code: it is fetched again.
+* An operation that may change something starts with :func:`begin`, or by marking its collection, since the first
+  change may move the view to a newer state. Each node is marked before it is changed, which :func:`touch` does.
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ __all__ = [
     "LEAF",
     "SPARSE",
     "Stored",
+    "begin",
     "corrupt",
     "create",
     "member",
@@ -71,13 +71,21 @@ def create(view: View, cls: type[S], data: Any) -> S:
     return obj
 
 
+def begin(obj: Stored) -> None:
+    """Call it first in an operation that may change `obj` or its nodes: nothing read before is used after it.
+
+    The first change of a view may move it to a newer state; what an operation decides by must be of that state.
+    """
+    view = obj._p_view
+    if not view.dirty_count and view.writable:
+        view._first_dirty()
+
+
 def touch(node: Stored) -> Any:
-    """Load `node`, mark it changed and return its state, which stays loaded for the rest of the operation. Call it
-    inside an operation.
+    """Mark `node` changed, loading it if it is a ghost, and return its state. Call it inside an operation.
 
     Raises ReadOnlyError, ClosedError or ReferenceError, with nothing changed, when the node can't be written.
     """
-    node._data  # noqa: B018 - reading it loads a ghost
     node._p_changed()
     return node._data
 

@@ -20,6 +20,7 @@ from dbzero.collections.nodes import (
     ATOMS,
     LEAF,
     Stored,
+    begin,
     corrupt,
     create,
     member,
@@ -129,8 +130,7 @@ class Set(Stored):
 
     def _p_fill(self, forms: set[Any]) -> None:
         """Make `forms` the whole content. Inside an operation."""
-        touch(self)
-        state = self._data
+        state = touch(self)
         state.front.clear()
         state.version += 1
         if len(forms) <= LEAF:
@@ -214,6 +214,7 @@ class Set(Stored):
             self._p_add(value)
 
     def _p_add(self, form: Any) -> None:
+        begin(self)
         state = self._data
         items = state.items
         if items is not None:
@@ -228,11 +229,12 @@ class Set(Stored):
         if form in state.front:
             return
         key = stable_hash(form)
-        path, leaf = keyed.find_path(state.root, key)
-        if form in leaf._data:
+        leaf = keyed.find(state.root, key)
+        data = leaf._data
+        if form in data:
             return
         self._p_changed()
-        data = touch(leaf)
+        leaf._p_changed()
         data.add(form)
         front = state.front
         if len(front) >= FRONT:
@@ -242,7 +244,7 @@ class Set(Stored):
         state.count += 1
         state.version += 1
         if len(data) > LEAF:
-            state.root = self._p_split(state.root, path, leaf, key)
+            state.root = self._p_split(state.root, keyed.find_path(state.root, key)[0], leaf, key)
 
     def _p_split(self, root: SetNode, path: keyed.Path, leaf: SetNode, key: int) -> SetNode:
         data = leaf._data
@@ -262,6 +264,7 @@ class Set(Stored):
 
     def _p_drop(self, form: Any) -> bool:
         """Remove an element; False when it isn't there. Inside an operation."""
+        begin(self)
         state = self._data
         if state.items is not None:
             if form not in state.items:
@@ -304,6 +307,7 @@ class Set(Stored):
     def pop(self) -> Any:
         """Remove and return some element. KeyError when the set is empty."""
         with operation:
+            begin(self)
             state = self._data
             if not len(self):
                 raise KeyError("pop from an empty set")
@@ -392,6 +396,7 @@ class Set(Stored):
         """Keep what is in all of `others`."""
         kept = [self._p_other(other) for other in others]
         with operation:
+            begin(self)
             self._p_fill(self._p_forms().intersection(*kept))
 
     def difference_update(self, *others: Iterable[Any]) -> None:

@@ -1,6 +1,7 @@
 """The C base types, loaded from the engine's shared object.
 
-One shared object carries two modules: the cffi module ``dbzero._engine`` and ``_persistent`` (csrc/pytypes*.c). The latter is found here by the former's file.
+One shared object carries two modules: the cffi module ``dbzero._engine`` and ``_persistent`` (csrc/pytypes*.c). The
+latter is found here by the former's file.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def _load() -> ModuleType:
         if path.exists():
             break
     else:
-        raise ImportError(f"dbzero's engine is not built: no _engine extension in {package}; install the package with pip")
+        raise ImportError(
+            f"dbzero's engine is not built: no _engine extension in {package}; install the package with pip"
+        )
     loader: Loader = importlib.machinery.ExtensionFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, str(path), loader=loader)
     assert spec is not None
@@ -45,6 +48,7 @@ operation = _persistent.operation
 state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
+snapshot = _persistent.snapshot
 set_dict_descriptor = _persistent.set_dict_descriptor
 materialize = _persistent.materialize
 construct = _persistent.construct
@@ -69,7 +73,19 @@ CLASS_SLOW: int = _persistent.CLASS_SLOW
 CLASS_IMMUTABLE: int = _persistent.CLASS_IMMUTABLE
 
 _persistent.reserved_names.update(
-    ("_p_oid", "_p_view", "_p_flags", "_p_bytes", "_p_class", "_p_changed", "_p_activate", "_p_decode", "_p_encode", "_p_clear", "_p_weight")
+    (
+        "_p_oid",
+        "_p_view",
+        "_p_flags",
+        "_p_bytes",
+        "_p_class",
+        "_p_changed",
+        "_p_activate",
+        "_p_decode",
+        "_p_encode",
+        "_p_clear",
+        "_p_weight",
+    )
 )
 
 os.register_at_fork(after_in_child=operation.reset_after_fork)

@@ -1,7 +1,10 @@
-"""The class catalogue of a prefix: OID 1 names its class records, each of which describes one class and the shapes its objects have.
+"""The class catalogue of a prefix: OID 1 names its class records, each of which describes one class and the shapes
+its objects have.
 
-A *shape* is a tuple of field names. Objects name their shape by number, so field names are stored once. Shapes are only ever appended, so a number keeps its
-meaning in every state of the prefix. Number 0 means that the object carries its names itself: for objects with very many fields, and classes with very many shapes.
+A *shape* is a tuple of field names. Objects name their shape by number, so field names are stored once. Shapes are
+only ever appended, so a number keeps its
+meaning in every state of the prefix. Number 0 means that the object carries its names itself: for objects with very
+many fields, and classes with very many shapes.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ SINGLETON, NO_DEFAULT_TAGS, IMMUTABLE, ACCESS_CONTROL, NO_CACHE = (1 << bit for 
 
 
 def pack_name(name: str) -> str:
-    """A field name as it is stored: itself, or, if it has lone surrogates, NUL and its surrogatepass UTF-8 bytes as Latin-1."""
+    """A field name as it is stored: itself, or, if it has lone surrogates, NUL and its surrogatepass UTF-8 bytes as
+    Latin-1."""
     try:
         name.encode()
         if not name.startswith("\0"):
@@ -53,7 +57,9 @@ def pack_name(name: str) -> str:
 
 def unpack_name(stored: str) -> str:
     """The field name that :func:`pack_name` stored. UnicodeError when it did not."""
-    return sys.intern(stored[1:].encode("latin-1").decode("utf-8", "surrogatepass") if stored.startswith("\0") else stored)
+    return sys.intern(
+        stored[1:].encode("latin-1").decode("utf-8", "surrogatepass") if stored.startswith("\0") else stored
+    )
 
 
 class _Schema(Persistent):  # type: ignore[misc]
@@ -68,7 +74,8 @@ class _Schema(Persistent):  # type: ignore[misc]
 
     def _corrupt(self, problem: object) -> CorruptError:
         return CorruptError(
-            f"prefix {self._p_view.name!r}, object {self._p_oid}: damaged {type(self).__name__} ({problem}); run a check of the prefix and restore it from a copy"
+            f"prefix {self._p_view.name!r}, object {self._p_oid}: damaged {type(self).__name__} ({problem}); "
+            f"run a check of the prefix and restore it from a copy"
         )
 
     def _body(self, payload: bytes) -> bytes:
@@ -92,7 +99,7 @@ class ClassRecord(_Schema):
     @classmethod
     def make(cls, view: Any, data: ClassData) -> ClassRecord:
         """A new class record in a writable view."""
-        record = cast(ClassRecord, cls.__new__(cls))
+        record = cls.__new__(cls)
         record._fill(data)
         return cast(ClassRecord, view.adopt(record))
 
@@ -109,7 +116,9 @@ class ClassRecord(_Schema):
     def _p_decode(self, payload: bytes) -> None:
         try:
             data = _decode_class(self._body(payload))
-            if min(data.bases, default=kinds.FIRST_OID) < kinds.FIRST_OID or not (data.singleton == 0 or kinds.FIRST_OID <= data.singleton < 1 << 48):
+            if min(data.bases, default=kinds.FIRST_OID) < kinds.FIRST_OID or not (
+                data.singleton == 0 or kinds.FIRST_OID <= data.singleton < 1 << 48
+            ):
                 raise ValueError("an object id out of range")
             self._fill(data)
         except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
@@ -161,7 +170,7 @@ class Catalogue(_Schema):
     @classmethod
     def make(cls, view: Any) -> Catalogue:
         """The catalogue of a fresh prefix."""
-        catalogue = cast(Catalogue, cls.__new__(cls))
+        catalogue = cls.__new__(cls)
         _set_data(catalogue, {})
         return cast(Catalogue, view.adopt(catalogue, kinds.CATALOGUE_OID))
 

@@ -2,10 +2,10 @@
 
 Exact None, bool, int (64 bits), float, str and bytes are native. Everything else is an extension:
 
-====  ================  ==========================================================================================================
+====  ================  ===============================================================================================
 code  value             data
-====  ================  ==========================================================================================================
-1     reference         8 bytes: OID 5, class code 3; or 16 bytes: OID 8, class code 8. Class code: class OID, or the kind if below 16, or 0
+====  ================  ===============================================================================================
+1     reference         8 bytes: OID 5, class code 3; or 16 bytes: OID 8, class code 8
 2     int               two's complement, little endian, as long as it needs
 3     str               UTF-8 with lone surrogates (surrogatepass)
 4     date              proleptic ordinal, 4 bytes
@@ -15,12 +15,15 @@ code  value             data
 8     Decimal           its exact text
 9     UUID              16 bytes, big endian
 10    complex           two doubles
-====  ================  ==========================================================================================================
+====  ================  ===============================================================================================
 
-Zone: nothing (naive); or 1, offset in microseconds (8 bytes, signed), then the name if it has one of its own behind a 1 byte; or 2, offset, the key of a ZoneInfo. All integers
-are little endian. The offset of a ZoneInfo is what its instant had when it was written: it is used where that zone is not known.
+Class code: class OID, or the kind of a record if below 16, or 0. Zone: nothing (naive); or 1, offset in microseconds
+(8 bytes, signed), then the name if it has one of its own behind a 1 byte; or 2, offset, the key of a ZoneInfo. All
+integers are little endian. The offset of a ZoneInfo is what its instant had when it was written: it is used where that
+zone is not known.
 
-Decoding makes values and ghosts and never imports or calls anything the data names. Whatever is wrong with the data is a CorruptError.
+Decoding makes values and ghosts and never imports or calls anything the data names. Whatever is wrong with the data
+is a CorruptError.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ ATOMS = frozenset((type(None), bool, int, float, str, bytes))
 
 REFERENCE, BIG_INT, WILD_STR, DATE, DATETIME, TIME, TIMEDELTA, DECIMAL, UUID, COMPLEX = range(1, 11)
 
-_encode = msgspec.msgpack.Encoder().encode
+encode_plain = _encode = msgspec.msgpack.Encoder().encode
 _Ext = msgspec.msgpack.Ext
 _Persistent = base.Persistent
 _EPOCH = dt.datetime(1, 1, 1)
@@ -55,17 +58,19 @@ _NATIVE_DECODED = frozenset(
     (type(None), bool, int, float, str, bytes, dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID, complex)
 )
 
-# --- to bytes ------------------------------------------------------------------------------------------------------------------------------
+# --- to bytes --------------------------------------------------------------------------------------------------------
 
 
 def encode_values(values: Collection[Any]) -> tuple[bytes, list[int]]:
     """Encode stored values as one MessagePack array.
 
     Args:
-        values: what :func:`dbzero.model.values.convert` lets through: atoms, the extension types above, and objects of one view.
+        values: what :func:`dbzero.model.values.convert` lets through: atoms, the extension types above, and objects
+            of one view.
 
     Returns:
-        The bytes, and the OIDs of the objects referred to, in order, duplicates counted; references to deleted objects are kept but not counted.
+        The bytes, and the OIDs of the objects referred to, in order, duplicates counted; references to deleted
+        objects are kept but not counted.
 
     Raises:
         UnsupportedTypeError: a value is of another type.
@@ -124,14 +129,19 @@ def _zone(value: dt.datetime | dt.time) -> bytes:
     if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
         return struct.pack("<Bq", 2, 0 if offset is None else offset // _MICROSECOND) + zone.key.encode()
     if type(zone) is not dt.timezone or offset is None:
-        raise UnsupportedTypeError(f"a time zone of type {type(zone).__qualname__} cannot be stored: use zoneinfo.ZoneInfo or datetime.timezone")
+        raise UnsupportedTypeError(
+            f"a time zone of type {type(zone).__qualname__} cannot be stored: use zoneinfo.ZoneInfo or "
+            f"datetime.timezone"
+        )
     head = struct.pack("<Bq", 1, offset // _MICROSECOND)
     named = zone.__getinitargs__()  # type: ignore[attr-defined]
     return head + b"\1" + named[1].encode("utf-8", "surrogatepass") if len(named) > 1 else head
 
 
 def _wrap_datetime(value: dt.datetime) -> Any:
-    return _Ext(DATETIME, struct.pack("<QB", (value.replace(tzinfo=None) - _EPOCH) // _MICROSECOND, value.fold) + _zone(value))
+    return _Ext(
+        DATETIME, struct.pack("<QB", (value.replace(tzinfo=None) - _EPOCH) // _MICROSECOND, value.fold) + _zone(value)
+    )
 
 
 def _wrap_time(value: dt.time) -> Any:
@@ -153,7 +163,7 @@ EXTENDED = frozenset(_WRAPPERS)
 """Exact types, beside the atoms, whose values can be stored."""
 
 
-# --- from bytes ----------------------------------------------------------------------------------------------------------------------------
+# --- from bytes ------------------------------------------------------------------------------------------------------
 
 
 def make_decoder(view: View | None) -> Callable[[bytes | memoryview], Any]:
@@ -171,17 +181,30 @@ def make_decoder(view: View | None) -> Callable[[bytes | memoryview], Any]:
 
 
 def decode_values(view: View, data: bytes | memoryview) -> list[Any]:
-    """The values of :func:`encode_values`'s bytes. References become ghosts of `view` (or the live objects). CorruptError when anything is wrong."""
+    """The values of :func:`encode_values`'s bytes. References become ghosts of `view` (or the live objects).
+    CorruptError when anything is wrong."""
     try:
         values = view.decoder(data)
-        if type(values) is list and all(type(value) in _NATIVE_DECODED or isinstance(value, _Persistent) for value in values):
+        if type(values) is list and all(
+            type(value) in _NATIVE_DECODED or isinstance(value, _Persistent) for value in values
+        ):
             return values
         problem = "not an array of storable values"
     except CorruptError:
         raise
-    except (msgspec.MsgspecError, ValueError, ArithmeticError, TypeError, struct.error, RecursionError, MemoryError) as error:
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        ArithmeticError,
+        TypeError,
+        struct.error,
+        RecursionError,
+        MemoryError,
+    ) as error:
         problem = str(error)
-    raise CorruptError(f"prefix {view.name!r}: damaged values ({problem}); run a check of the prefix and restore it from a copy")
+    raise CorruptError(
+        f"prefix {view.name!r}: damaged values ({problem}); run a check of the prefix and restore it from a copy"
+    )
 
 
 def _reference(view: View, data: memoryview) -> Any:
@@ -250,7 +273,7 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
 }
 
 
-# --- small numbers -------------------------------------------------------------------------------------------------------------------------
+# --- small numbers ---------------------------------------------------------------------------------------------------
 
 
 def varint(number: int) -> bytes:

@@ -18,7 +18,8 @@ from dbzero.model.view import View
 
 
 class _Found(BaseException):
-    """Ends an ``__init__`` that need not run: the singleton exists. BaseException, so that no handler of the user's takes it."""
+    """Ends an ``__init__`` that need not run: the singleton exists. BaseException, so that no handler of the user's
+    takes it."""
 
     def __init__(self, existing: Any) -> None:
         super().__init__()
@@ -52,7 +53,10 @@ def construct(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None)
     """Make (or find) what ``cls(*args, **kwargs)`` returns. Called from C for all that is not plain."""
     info = class_info(cls)
     if info is None:
-        raise TypeError(f"{cls.__module__}.{cls.__qualname__} is not a registered memo type: decorate it with @db0.memo, as its base class is")
+        raise TypeError(
+            f"{cls.__module__}.{cls.__qualname__} is not a registered memo type: decorate it with @db0.memo, as "
+            f"its base class is"
+        )
     named = dict(kwargs) if kwargs else {}
     view = scope.view_of(info.prefix, True)
     if info.moves:
@@ -68,7 +72,10 @@ def construct(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None)
 
 def _refusal(cls: Any, info: MemoClass, view: View) -> ReadOnlyError:
     if info.singleton:
-        return ReadOnlyError(f"Cannot create singleton {cls.__qualname__} in read-only prefix {view.name}: singleton instance does not exist")
+        return ReadOnlyError(
+            f"Cannot create singleton {cls.__qualname__} in read-only prefix {view.name}: singleton instance "
+            f"does not exist"
+        )
     return ReadOnlyError(f"Cannot modify read-only prefix: {view.name}: no {cls.__qualname__} can be created there")
 
 
@@ -99,7 +106,9 @@ def _construct_moving(cls: Any, info: MemoClass, view: View, args: tuple[Any, ..
         _probing.reset(token)
 
 
-def _complete(cls: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], TypeError | None]:
+def _complete(
+    cls: Any, args: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], TypeError | None]:
     """Arguments with missing ones set to None, and the error that their absence is unless the singleton exists."""
     try:
         signature = inspect.signature(cls.__init__)
@@ -111,9 +120,14 @@ def _complete(cls: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[t
         except TypeError:
             raise error from None
         for name, parameter in list(signature.parameters.items())[1:]:
-            if name not in bound.arguments and parameter.default is parameter.empty and parameter.kind not in (
-                parameter.VAR_POSITIONAL,
-                parameter.VAR_KEYWORD,
+            if (
+                name not in bound.arguments
+                and parameter.default is parameter.empty
+                and parameter.kind
+                not in (
+                    parameter.VAR_POSITIONAL,
+                    parameter.VAR_KEYWORD,
+                )
             ):
                 bound.arguments[name] = None
         bound.apply_defaults()
@@ -155,7 +169,8 @@ def set_prefix(obj: Any, prefix: str | None = None) -> None:
 
 
 def materialized(obj: Any) -> Any:
-    """The object under construction as one that may be put into collections and has a UUID. Anything else is returned as it is."""
+    """The object under construction as one that may be put into collections and has a UUID. Anything else is
+    returned as it is."""
     return base.materialize(obj)
 
 

@@ -1,6 +1,7 @@
 """Registries that let the model name what lives above it: kinds of records, makers of collections, memo classes by key.
 
-The first byte of every payload is its kind. Kinds below 16 are fixed here for ever; class OIDs start at 16, so one number tells both apart in a reference.
+The first byte of every payload is its kind. Kinds below 16 are fixed here for ever; class OIDs start at 16, so one
+number tells both apart in a reference.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ types: dict[int, type] = {}
 """Kind -> Persistent subclass, for all kinds but MEMO."""
 
 builders: dict[type, Callable[[Any, Any], Any]] = {}
-"""Builtin container type -> builder(view, value), which makes the persistent collection that an assignment of `value` stores."""
+"""Builtin container type -> builder(view, value), which makes the persistent collection that an assignment of
+`value` stores."""
 
 classes: dict[str, type] = {}
 """Class key -> memo class registered last under it."""

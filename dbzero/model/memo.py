@@ -48,11 +48,11 @@ def _no_vars(self: Any, value: Any = None) -> None:
 
 
 def _str(self: Any) -> str:
-    cls = type(self)
+    cls: Any = type(self)
     if cls.__repr__ is not object.__repr__:
-        return repr(self)
+        return str(repr(self))
     if self._p_flags & (base.INIT | base.CLOSED) or self._p_view is None:
-        return object.__repr__(self)
+        return str(object.__repr__(self))
     return f"<{cls.__module__}.{cls.__qualname__} instance uuid={uuid_of(self)}>"
 
 
@@ -71,7 +71,7 @@ _DICT = property(_vars, _no_vars, _no_vars, "A fresh dict of the stored attribut
 class MemoObject(_Root):
     """Base of every memo class."""
 
-    __dict__ = _DICT  # type: ignore[assignment]
+    __dict__ = _DICT
     __str__ = _str
     _p_encode = _encode
     _p_decode = _decode
@@ -100,7 +100,8 @@ def class_info(cls: Any) -> MemoClass | None:
 
 
 def module_name(cls: type) -> str:
-    """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the script's file stem."""
+    """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the
+    script's file stem."""
     module = cls.__module__
     if module == "__main__":
         main = sys.modules.get("__main__")
@@ -169,7 +170,12 @@ def memo(
     for name, text in (("prefix", prefix), ("id", id)):
         if text is not None and not isinstance(text, str):
             raise TypeError(f"memo() option {name} must be a str or None, not {type(text).__name__}")
-    for name, flag in (("no_default_tags", no_default_tags), ("no_cache", no_cache), ("immutable", immutable), ("access_control", access_control)):
+    for name, flag in (
+        ("no_default_tags", no_default_tags),
+        ("no_cache", no_cache),
+        ("immutable", immutable),
+        ("access_control", access_control),
+    ):
         if not isinstance(flag, bool):
             raise TypeError(f"memo() option {name} must be a bool, not {type(flag).__name__}")
     flags = (
@@ -205,7 +211,8 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
     slow = info.singleton or info.prefix is not None or info.moves
     base.register_class(made, (base.CLASS_SLOW if slow else 0) | (base.CLASS_IMMUTABLE if flags & IMMUTABLE else 0))
     kinds.register_class(info.key, made)
-    return made  # type: ignore[return-value]
+    result: T = made
+    return result
 
 
 def _construct(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:

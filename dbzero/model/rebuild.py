@@ -1,8 +1,11 @@
 """From the class a user wrote to the memo class: a subclass of it and of the stored base, same name and members.
 
-A subclass rather than a copy, so that ``super()`` and ``__class__`` inside the methods stay right. Three things stand in the way of one and are undone first: slots, which
-leave no room for the base's struct and would keep values out of the instance dict (the class is made anew without them); a frozen dataclass's ``__init__``, which
-sets fields through ``object`` (it gets the stored base instead); and finalizers, which would run whenever a wrapper leaves memory (they are not called).
+A subclass rather than a copy, so that ``super()`` and ``__class__`` inside the methods stay right. Three things stand
+in the way of one and are undone first: slots, which
+leave no room for the base's struct and would keep values out of the instance dict (the class is made anew without
+them); a frozen dataclass's ``__init__``, which
+sets fields through ``object`` (it gets the stored base instead); and finalizers, which would run whenever a wrapper
+leaves memory (they are not called).
 """
 
 from __future__ import annotations
@@ -15,7 +18,17 @@ from dbzero.model.base import Persistent
 
 _BUILTINS_CELL = "__dataclass_builtins_object__"
 _NOT_COPIED = frozenset(("__dict__", "__weakref__", "__slots__"))
-_CARRIED = ("__doc__", "__module__", "__qualname__", "__annotations__", "__annotate__", "__annotate_func__", "__orig_bases__", "__type_params__", "__firstlineno__")
+_CARRIED = (
+    "__doc__",
+    "__module__",
+    "__qualname__",
+    "__annotations__",
+    "__annotate__",
+    "__annotate_func__",
+    "__orig_bases__",
+    "__type_params__",
+    "__firstlineno__",
+)
 _metas: dict[type, type] = {}
 
 
@@ -23,7 +36,8 @@ def make_memo_class(plain: Any, root: Any, meta: type, dict_property: property) 
     """The memo class for `plain`; `plain` itself when it derives from a memo class and needs nothing undone.
 
     Args:
-        plain: what was decorated. root: base of all memo classes. meta: their metatype. dict_property: what ``__dict__`` must be.
+        plain: what was decorated. root: base of all memo classes. meta: their metatype. dict_property: what
+            ``__dict__`` must be.
 
     Raises:
         TypeError: instances of such a class cannot be stored.
@@ -34,7 +48,10 @@ def make_memo_class(plain: Any, root: Any, meta: type, dict_property: property) 
         plain = _without_slots(plain)
     for parent in plain.__mro__[1:]:
         if parent.__module__ != "typing" and not issubclass(parent, Persistent) and _has_slots(parent):
-            raise TypeError(f"{plain.__qualname__} cannot be a memo class: its base {parent.__qualname__} has __slots__; remove them")
+            raise TypeError(
+                f"{plain.__qualname__} cannot be a memo class: its base {parent.__qualname__} has __slots__; "
+                f"remove them"
+            )
     if not issubclass(plain, root):
         return _subclass(plain, (plain, root), meta, dict_property)
     made = plain
@@ -46,7 +63,10 @@ def make_memo_class(plain: Any, root: Any, meta: type, dict_property: property) 
 
 
 def _subclass(plain: Any, bases: tuple[type, ...], meta: type, dict_property: property) -> Any:
-    builtin = next((b for b in plain.__mro__ if b is not object and b.__flags__ & (1 << 9) == 0 and not issubclass(b, Persistent)), None)
+    builtin = next(
+        (b for b in plain.__mro__ if b is not object and b.__flags__ & (1 << 9) == 0 and not issubclass(b, Persistent)),
+        None,
+    )
     namespace: dict[str, Any] = {name: vars(plain)[name] for name in _CARRIED if name in vars(plain)}
     namespace["__dict__"] = dict_property
     try:
@@ -54,7 +74,9 @@ def _subclass(plain: Any, bases: tuple[type, ...], meta: type, dict_property: pr
     except TypeError as error:
         if builtin is None or "lay-out" not in str(error):
             raise
-        raise TypeError(f"{plain.__qualname__} cannot be a memo class: it derives from the builtin type {builtin.__qualname__}") from None
+        raise TypeError(
+            f"{plain.__qualname__} cannot be a memo class: it derives from the builtin type {builtin.__qualname__}"
+        ) from None
     _finish(made)
     return made
 
@@ -73,7 +95,9 @@ def _meta_for(own: type, meta: type) -> type:
 def _finish(made: Any) -> None:
     if made.__hash__ is None:
         made.__hash__ = Persistent.__hash__
-    if any("__del__" in vars(parent) for parent in made.__mro__ if not issubclass(parent, Persistent) or parent is made):
+    if any(
+        "__del__" in vars(parent) for parent in made.__mro__ if not issubclass(parent, Persistent) or parent is made
+    ):
         made.__del__ = Persistent.__del__
     for parent in made.__mro__:
         init = vars(parent).get("__init__")
@@ -89,7 +113,9 @@ def _with_cell(function: types.FunctionType, name: str, value: object) -> types.
     if cells[place].cell_contents is value:
         return function
     cells[place] = types.CellType(value)
-    made = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells))
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+    )
     made.__kwdefaults__ = function.__kwdefaults__
     made.__qualname__ = function.__qualname__
     made.__doc__ = function.__doc__
@@ -100,13 +126,17 @@ def _with_cell(function: types.FunctionType, name: str, value: object) -> types.
 
 
 def _has_slots(cls: type) -> bool:
-    return any(isinstance(value, types.MemberDescriptorType) for value in vars(cls).values() if value is not None) and "__slots__" in vars(cls)
+    return any(
+        isinstance(value, types.MemberDescriptorType) for value in vars(cls).values() if value is not None
+    ) and "__slots__" in vars(cls)
 
 
 def _without_slots(plain: Any) -> Any:
     slots = vars(plain)["__slots__"]
     names = {slots} if isinstance(slots, str) else set(slots)
-    private = {f"_{plain.__name__.lstrip('_')}{name}" for name in names if name.startswith("__") and not name.endswith("__")}
+    private = {
+        f"_{plain.__name__.lstrip('_')}{name}" for name in names if name.startswith("__") and not name.endswith("__")
+    }
     namespace = {
         name: value
         for name, value in vars(plain).items()

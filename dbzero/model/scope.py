@@ -28,8 +28,10 @@ def install(view_of: Callable[[str | None, bool], View], view_of_uuid: Callable[
     """Set the session's answers.
 
     Args:
-        view_of: (prefix name or None for the current one, whether it is to be written) -> live view. It opens what must be opened, and may return a
-            read-only view though a writable one was asked for: the caller checks. Raises NotInitializedError or PrefixError.
+        view_of: (prefix name or None for the current one, whether it is to be written) -> live view. It opens what
+            must be opened, and may return a
+            read-only view though a writable one was asked for: the caller checks. Raises NotInitializedError or
+            PrefixError.
         view_of_uuid: prefix uuid -> live view, or None when that prefix is not open.
     """
     global _view_of, _view_of_uuid

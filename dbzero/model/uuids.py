@@ -1,4 +1,5 @@
-"""UUIDs of objects: 24 characters of base 32 (RFC 4648: A-Z, 2-7) for prefix uuid (64 bits), OID (48 bits), check byte."""
+"""UUIDs of objects: 24 characters of base 32 (RFC 4648: A-Z, 2-7) for prefix uuid (64 bits), OID (48 bits), check
+byte."""
 
 from __future__ import annotations
 

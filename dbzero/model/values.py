@@ -27,8 +27,8 @@ _building = _Building()
 def convert(view: View, value: Any) -> Any:
     """What storing `value` in an object of `view` stores.
 
-    Atoms and other immutable values stay as they are, builtin list, tuple, dict and set become new persistent collections of that view (deeply), objects of
-    the same view stay themselves.
+    Atoms and other immutable values stay as they are, builtin list, tuple, dict and set become new persistent
+    collections of that view (deeply), objects of the same view stay themselves.
 
     Raises:
         UnsupportedTypeError: values of that type cannot be stored, or the object belongs to another prefix.
@@ -52,7 +52,8 @@ def convert(view: View, value: Any) -> Any:
             return _settle_zone(value)
         return value
     raise UnsupportedTypeError(
-        f"Unsupported attribute type: a value of type {kind.__module__}.{kind.__qualname__} cannot be stored in prefix {view.name!r}; "
+        f"Unsupported attribute type: a value of type {kind.__module__}.{kind.__qualname__} cannot be stored in "
+        f"prefix {view.name!r}; "
         "store atoms, dates, Decimal, list, tuple, dict, set or memo objects"
     )
 
@@ -72,14 +73,17 @@ def _convert_object(view: View, value: Any, unfinished: bool) -> Any:
         raise ClosedError("Object is no longer accessible: its prefix is closed")
     if value._p_view is view:
         if flags & base.INIT and not unfinished and not flags & base.MATERIALIZED:
-            raise Error("Object instance does not exist yet (did you forget to use db0.materialized(self) in constructor ?)")
+            raise Error(
+                "Object instance does not exist yet (did you forget to use db0.materialized(self) in constructor ?)"
+            )
         return value
     harden = getattr(type(value), "_p_harden", None)
     if harden is not None:
         return harden(value, view)
     name = None if value._p_view is None else value._p_view.name
     raise UnsupportedTypeError(
-        f"an object of prefix {name!r} cannot be stored in prefix {view.name!r}: references between prefixes are not supported; store db0.uuid(obj) instead"
+        f"an object of prefix {name!r} cannot be stored in prefix {view.name!r}: references between prefixes "
+        f"are not supported; store db0.uuid(obj) instead"
     )
 
 
@@ -91,6 +95,9 @@ def _settle_zone(value: Any) -> Any:
         return value
     offset = value.utcoffset()
     if offset is None:
-        raise UnsupportedTypeError(f"a {type(value).__name__} whose time zone has no offset cannot be stored: use zoneinfo.ZoneInfo or datetime.timezone")
+        raise UnsupportedTypeError(
+            f"a {type(value).__name__} whose time zone has no offset cannot be stored: use zoneinfo.ZoneInfo or "
+            f"datetime.timezone"
+        )
     name = value.tzname()
     return value.replace(tzinfo=dt.timezone(offset) if name is None else dt.timezone(offset, name))

@@ -1,7 +1,7 @@
 """A view: the live objects of one prefix at one state, and the way between objects and records.
 
-The identity map, the dirty list and eviction are C (:class:`dbzero.model.base.ViewCore`); here is what they call: loading, conversion, refusal, OIDs; and what a commit
-needs of the objects.
+The identity map, the dirty list and eviction are C (:class:`dbzero.model.base.ViewCore`); here is what they call:
+loading, conversion, refusal, OIDs; and what a commit needs of the objects.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, NoReturn, Protocol, cast
 
 from dbzero.errors import ClosedError, CorruptError, ExpiredError, ForkedError, ImmutableError, ReadOnlyError, ReferenceError
 from dbzero.model import base, kinds
-from dbzero.model.base import ViewCore, operation
+from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
-from dbzero.model.codec import decode_values, encode_values, make_decoder, read_varint, varint
+from dbzero.model.codec import decode_values, encode_plain, encode_values, make_decoder, read_varint, varint
 from dbzero.model.values import convert_attribute
 
 OID_BATCH = 64, 4096  # OIDs reserved at first, and at most, at a time
@@ -50,14 +50,18 @@ Plan = tuple[bytes, tuple[str, ...], bool, bool]
 
 
 class Layout:
-    """One class in one view: its record, and for every tuple of field names in use how to write an object that has them."""
+    """One class in one view: its record, and for every tuple of field names in use how to write an object that has
+    them."""
 
-    __slots__ = ("oid", "plans", "record")
+    __slots__ = ("common", "common_head", "oid", "plans", "record")
 
     def __init__(self, record: ClassRecord) -> None:
         self.record = record
         self.oid: int = record._p_oid
         self.plans: dict[tuple[str, ...], Plan] = {}
+        # The names of the object written last that had a shape and nothing else, and its payload head.
+        self.common: tuple[str, ...] = ()
+        self.common_head = b""
 
     def plan(self, names: tuple[str, ...]) -> Plan:
         """How to write an object whose dict has those keys."""
@@ -99,7 +103,7 @@ class View(ViewCore):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
 
-    # --- called from C ---------------------------------------------------------------------------------------------------------------------
+    # --- called from C -----------------------------------------------------------------------------------------------
 
     def _load(self, obj: Any) -> int:
         oid = obj._p_oid
@@ -110,7 +114,9 @@ class View(ViewCore):  # type: ignore[misc]
         else:
             found = self.records.read(oid, self.state)
             if found is None:
-                raise ReferenceError(f"Memo instance expired: object {oid} of prefix {self.name!r} does not exist at state {self.state}")
+                raise ReferenceError(
+                    f"Memo instance expired: object {oid} of prefix {self.name!r} does not exist at state {self.state}"
+                )
             payload, refcount = found
         obj._p_decode(payload)
         if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
@@ -134,10 +140,15 @@ class View(ViewCore):  # type: ignore[misc]
     def _refuse(self, obj: Any, writing: bool) -> NoReturn:
         flags = obj._p_flags
         if flags & base.CLOSED or self.closed:
-            raise ClosedError(f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again")
+            raise ClosedError(
+                f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again"
+            )
         if flags & base.EXPIRED:
             kind = ExpiredError if writing else ReferenceError
-            raise kind(f"Memo instance expired: object {obj._p_oid} of prefix {self.name!r} was deleted, or its construction failed")
+            raise kind(
+                f"Memo instance expired: object {obj._p_oid} of prefix {self.name!r} was deleted, or its "
+                f"construction failed"
+            )
         if flags & base.IMMUTABLE:
             raise ImmutableError("Cannot modify an immutable memo object")
         self._refuse_write()
@@ -150,7 +161,7 @@ class View(ViewCore):  # type: ignore[misc]
             )
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
 
-    # --- classes ---------------------------------------------------------------------------------------------------------------------------
+    # --- classes -----------------------------------------------------------------------------------------------------
 
     @property
     def catalogue(self) -> Catalogue | None:
@@ -168,11 +179,15 @@ class View(ViewCore):  # type: ignore[misc]
         if record is None:
             found = self.ghost(ClassRecord, oid)
             if not isinstance(found, ClassRecord):
-                raise CorruptError(f"prefix {self.name!r}: object {oid} is named as a class, but it is none; run a check of the prefix")
+                raise CorruptError(
+                    f"prefix {self.name!r}: object {oid} is named as a class, but it is none; run a check of the prefix"
+                )
             try:
                 found._p_activate()
             except ReferenceError:
-                raise CorruptError(f"prefix {self.name!r}: class record {oid} is missing; run a check of the prefix") from None
+                raise CorruptError(
+                    f"prefix {self.name!r}: class record {oid} is missing; run a check of the prefix"
+                ) from None
             record = self._records[oid] = found
         return record
 
@@ -183,7 +198,8 @@ class View(ViewCore):  # type: ignore[misc]
         return self.class_record(oid) if oid else None
 
     def layout(self, cls: type) -> Layout:
-        """The layout of a memo class; enters it in the catalogue if it is new. ReadOnlyError when it is and the view is read-only."""
+        """The layout of a memo class; enters it in the catalogue if it is new. ReadOnlyError when it is and the view
+        is read-only."""
         found = self._layouts.get(cls)
         if found is None:
             with operation:
@@ -194,7 +210,11 @@ class View(ViewCore):  # type: ignore[misc]
         if not self.writable:
             self._refuse_write()
         info = cls._p_class
-        bases = [self.layout(parent).oid for parent in cls.__mro__[1:] if "_p_class" in vars(parent) and vars(parent)["_p_class"].key]
+        bases = [
+            self.layout(parent).oid
+            for parent in cls.__mro__[1:]
+            if "_p_class" in vars(parent) and vars(parent)["_p_class"].key
+        ]
         catalogue = self.catalogue
         if catalogue is None:
             catalogue = self._catalogue = Catalogue.make(self)
@@ -234,10 +254,11 @@ class View(ViewCore):  # type: ignore[misc]
         self._types[code] = found
         return found
 
-    # --- objects ---------------------------------------------------------------------------------------------------------------------------
+    # --- objects -----------------------------------------------------------------------------------------------------
 
     def reference(self, oid: int, code: int) -> Any:
-        """The live object with that OID, or a ghost of the class that `code` names. Nothing of the object is read. CorruptError: there is no such class."""
+        """The live object with that OID, or a ghost of the class that `code` names. Nothing of the object is read.
+        CorruptError: there is no such class."""
         cls = self._types.get(code) if self._types_version == kinds.version else None
         if cls is None:
             cls = self._resolve(code)
@@ -245,8 +266,15 @@ class View(ViewCore):  # type: ignore[misc]
                 obj = self.ghost(cls, oid)
                 if type(obj) is cls:
                     base.fill(obj, (CLASS_OID_NAME,), [code])
-                return obj
-        return self.ghost(cls, oid)
+                return self._checked(obj, cls)
+        obj = self.ghost(cls, oid)
+        return obj if type(obj) is cls else self._checked(obj, cls)
+
+    def _checked(self, obj: Any, cls: type) -> Any:
+        # A live object may be of another memo class: one that was redefined or unknown when it was loaded.
+        if type(obj) is cls or (obj._p_flags & base.MEMO and base.class_flags(cls) is not None):
+            return obj
+        raise self.corrupt(obj._p_oid, f"it is a {type(obj).__name__}, but a reference calls it a {cls.__name__}")
 
     def get(self, oid: int, expected: type | None = None) -> Any:
         """The object with that OID, or None when it does not exist at the view's state.
@@ -285,19 +313,33 @@ class View(ViewCore):  # type: ignore[misc]
 
     def corrupt(self, oid: int, problem: object) -> CorruptError:
         """The error for damage in an object's record."""
-        return CorruptError(f"prefix {self.name!r}, object {oid}: damaged record ({problem}); run a check of the prefix and restore it from a copy")
+        return CorruptError(
+            f"prefix {self.name!r}, object {oid}: damaged record ({problem}); run a check of the prefix and "
+            f"restore it from a copy"
+        )
 
     def encode_memo(self, obj: Any) -> tuple[bytes, list[int]]:
         """Payload and references of a memo object."""
-        fields = base.state(obj)
         cls = type(obj)
         layout = self._layouts.get(cls)
+        if layout is not None and layout.common:
+            values = snapshot(obj, layout.common)
+            if values is not None:
+                try:
+                    return layout.common_head + encode_plain(values), []
+                except (OverflowError, UnicodeEncodeError):
+                    pass
+        fields = base.state(obj)
         if layout is None:
-            layout = self._layout_of_unknown(obj) if cls is kinds.unknown and CLASS_OID_NAME in fields else self.layout(cls)
+            layout = (
+                self._layout_of_unknown(obj) if cls is kinds.unknown and CLASS_OID_NAME in fields else self.layout(cls)
+            )
         names = tuple(fields)
         plan = layout.plans.get(names) or layout.plan(names)
         head, stored, all_of_them, inline = plan
         values = list(fields.values()) if all_of_them else [fields[name] for name in stored]
+        if all_of_them and not inline:
+            layout.common, layout.common_head = names, head
         if inline:
             values = [len(stored), *map(pack_name, stored), *values]
         body, refs = encode_values(values)
@@ -354,7 +396,7 @@ class View(ViewCore):  # type: ignore[misc]
         found = self._layouts[cls] = Layout(record)
         return found
 
-    # --- singletons ------------------------------------------------------------------------------------------------------------------------
+    # --- singletons --------------------------------------------------------------------------------------------------
 
     def singleton(self, cls: type) -> Any:
         """The one instance of a singleton class here, or None."""
@@ -367,7 +409,7 @@ class View(ViewCore):  # type: ignore[misc]
         """Record the one instance of a class; None: it is gone. ReadOnlyError."""
         self.layout(cls).record.set_singleton(0 if obj is None else obj._p_oid)
 
-    # --- committing ------------------------------------------------------------------------------------------------------------------------
+    # --- committing --------------------------------------------------------------------------------------------------
 
     @property
     def weight_limit(self) -> int:
@@ -380,11 +422,11 @@ class View(ViewCore):  # type: ignore[misc]
 
     def has_changes(self) -> bool:
         """Whether a commit has anything to do."""
-        return self.dirty_count > 0 or self.orphan_count > 0
+        return bool(self.dirty_count > 0 or self.orphan_count > 0)
 
     def take_dirty(self) -> list[Any]:
-        """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it returns nothing: encoding may change
-        class records, which come last and so are encoded once."""
+        """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
+        returns nothing: encoding may change class records, which come last and so are encoded once."""
         taken: list[Any] = super().take_dirty()
         late = [obj for obj in taken if type(obj) is ClassRecord or type(obj) is Catalogue]
         if late and len(late) < len(taken):
@@ -398,7 +440,8 @@ class View(ViewCore):  # type: ignore[misc]
             self.mark_orphan(oid)
 
     def advance(self, state: int) -> None:
-        """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what changed."""
+        """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what
+        changed."""
         self.state = state
         self.settle_all()
 

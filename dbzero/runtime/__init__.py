@@ -16,5 +16,7 @@ without the GIL. Return codes of the engine appear as exceptions of :mod:`dbzero
 | pins     | pinned states |
 | registry | the processes of a root |
 | watching | sleeping until something was committed |
+| reader   | looking objects up at any state |
+| batch    | building what a commit writes; merging a delta into table pages |
 | fork     | what a forked child must not inherit |
 """

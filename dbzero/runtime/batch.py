@@ -1,16 +1,22 @@
-"""Building a commit and merging a delta into table pages: the typed face of ``csrc/batch.h``. All in private memory; nothing here is shared or written."""
+"""Building a commit and merging a delta into table pages: the typed face of ``csrc/batch.h``.
+
+All in private memory; nothing here is shared or written.
+"""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
-from dbzero.runtime.reader import E_CORRUPT, E_NOMEM, E_NOSPACE, E_NOTFOUND, Entry, Reader
+from dbzero.runtime import codes
+from dbzero.runtime.reader import PAGE, Entry, Reader
 
 _NONE: Any = ffi.NULL
+FREE_ITEMS = 508  # on one free list page
 
 
 class Body(NamedTuple):
@@ -23,14 +29,17 @@ class Body(NamedTuple):
     data_offset: int  # where they start in the body when they are
 
 
-class Entries(NamedTuple):
-    """Delta entries: a C array and their number."""
+@dataclass(frozen=True)
+class Entries:
+    """Delta entries: a C array and their number. Iterating gives :class:`Entry` tuples."""
 
     array: Any
     count: int
 
-    def __iter__(self) -> Any:
-        return (Entry(e.oid, e.state, e.addr, e.refcount) for e in (self.array[i] for i in range(self.count)))
+    def __iter__(self) -> Iterator[Entry]:
+        for i in range(self.count):
+            e = self.array[i]
+            yield Entry(e.oid, e.state, e.addr, e.refcount)
 
 
 class Batch:
@@ -45,16 +54,17 @@ class Batch:
     After an error the batch is as before the call, unless the docstring says otherwise.
     """
 
-    __slots__ = ("_handle", "_zero", "address", "reader", "size", "state")
+    __slots__ = ("_handle", "_keep", "_zero", "address", "reader", "size", "state")
 
     def __init__(self, reader: Reader, state: int, address: int, *, base: int | None = None, fresh: int = 0) -> None:
         out = ffi.new("dbz_batch **")
         rc = lib.dbz_batch_new(reader.handle, state - 1 if base is None else base, state, address, out)
-        if rc == E_NOMEM:
+        if rc == codes.NOMEM:
             raise MemoryError
         if rc:
             raise ValueError(f"state {state} on base {base}, address {address}")
         self._handle = ffi.gc(out[0], lib.dbz_batch_free)
+        self._keep = reader.handle  # the batch points to it
         self.reader = reader
         self.state = state
         self.address = address
@@ -78,7 +88,7 @@ class Batch:
                 rc = lib.dbz_batch_put(self._handle, oid, payload, len(payload), refs or _NONE, len(refs))
 
     def put_many(self, items: Iterable[tuple[int, bytes, Sequence[int]]]) -> None:
-        """:meth:`put` for many (oid, payload, refs) in one call. After an error an unknown number of them has been put."""
+        """:meth:`put` for many (oid, payload, refs) in one call. After an error some of them have been put."""
         oids, lens, counts, refs = array("Q"), array("Q"), array("Q"), array("Q")
         payloads = []
         for oid, payload, held in items:
@@ -115,14 +125,16 @@ class Batch:
         """Delete a stored object (a tombstone) or forget one put in this batch. False when there is none."""
         rc = lib.dbz_batch_delete(self._handle, oid)
         while rc:
-            if rc == E_NOTFOUND:
+            if rc == codes.NOTFOUND:
                 return False
             if self.reader.settle(rc, f"deleting object {oid}, state {self.state}"):
                 rc = lib.dbz_batch_delete(self._handle, oid)
         return True
 
     def zero(self) -> list[int]:
-        """Objects whose count is 0 by this batch and that were not reported before. To be repeated, with deletions between, until it is empty."""
+        """Objects whose count is 0 by this batch and that were not reported before.
+
+        To be repeated, with deletions between, until it is empty."""
         found: list[int] = []
         while True:
             n = lib.dbz_batch_zero(self._handle, self._zero, 1024)
@@ -138,7 +150,7 @@ class Batch:
         out = ffi.new("uint64_t *")
         rc = lib.dbz_batch_refcount(self._handle, oid, out)
         while rc:
-            if rc == E_NOTFOUND:
+            if rc == codes.NOTFOUND:
                 return None
             if self.reader.settle(rc, f"counting references to object {oid}, state {self.state}"):
                 rc = lib.dbz_batch_refcount(self._handle, oid, out)
@@ -182,7 +194,9 @@ class Batch:
 
 
 def body_entries(body: bytes | memoryview, state: int) -> tuple[Body, Entries]:
-    """Head and delta entries of a commit frame's body. CorruptError when it is malformed; the caller knows the file's name and adds it."""
+    """Head and delta entries of a commit frame's body.
+
+    CorruptError when it is malformed; the caller knows the file's name and adds it."""
     view = ffi.from_buffer("uint8_t[]", body)
     head = ffi.new("dbz_body *")
     n = lib.dbz_body_entries(view, len(view), state, ffi.NULL, 0, head)
@@ -192,8 +206,9 @@ def body_entries(body: bytes | memoryview, state: int) -> tuple[Body, Entries]:
     rc = lib.dbz_body_entries(view, len(view), state, out, n, head)
     if rc < 0:
         raise errors.CorruptError(f"the body of the commit frame of state {state} changed while it was read")
-    h = Body(head.data_addr, head.data_len, head.data_sum, bool(head.flags & 1), len(view) - (0 if head.flags & 1 else head.data_len))
-    return h, Entries(out, n)
+    in_place = bool(head.flags & 1)
+    offset = len(view) - (0 if in_place else head.data_len)
+    return Body(head.data_addr, head.data_len, head.data_sum, in_place, offset), Entries(out, n)
 
 
 class Merged(NamedTuple):
@@ -201,7 +216,7 @@ class Merged(NamedTuple):
 
     root: int
     depth: int
-    pages: list[tuple[int, bytes]]  # (address, 4096 bytes)
+    pages: list[tuple[int, bytes]]  # (address, PAGE bytes)
     freed: list[int]  # addresses
 
 
@@ -224,7 +239,7 @@ def merge(
         rc = lib.dbz_merge_new(reader.handle, root, depth, generation, entries.array, entries.count, pages, npages, out)
         if rc == 0:
             break
-        if rc == E_NOSPACE and pages == ffi.NULL and npages[0]:
+        if rc == codes.NOSPACE and pages == ffi.NULL and npages[0]:
             addresses = allocate(npages[0])
             pages, have = ffi.new("uint64_t[]", list(addresses)), len(addresses)
         else:
@@ -236,7 +251,7 @@ def merge(
         made = []
         for i in range(npages[0]):
             page = lib.dbz_merge_page(handle, i, address)
-            made.append((address[0], ffi.buffer(page, 4096)[:]))
+            made.append((address[0], ffi.buffer(page, PAGE)[:]))
         freed = lib.dbz_merge_freed(handle, npages)
         return Merged(pointer[0], levels[0], made, ffi.unpack(freed, npages[0]) if npages[0] else [])
     finally:
@@ -244,18 +259,22 @@ def merge(
 
 
 def write_free_page(address: int, generation: int, items: Sequence[int], following: int, uuid: int) -> bytes:
-    """A free list page (kind 3) with at most 508 items, and the pointer of the next one."""
-    if len(items) > 508:
+    """A free list page (kind 3) with at most FREE_ITEMS items, and the pointer of the next one."""
+    if len(items) > FREE_ITEMS:
         raise ValueError(f"{len(items)} items do not fit a free list page")
-    page = ffi.new("uint8_t[]", 4096)
+    page = ffi.new("uint8_t[]", PAGE)
     lib.dbz_free_page_write(page, address, generation, list(items) or _NONE, len(items), following, uuid)
     return bytes(ffi.buffer(page))
 
 
 def read_free_page(page: bytes, address: int, generation: int, uuid: int) -> tuple[list[int], int]:
     """Items of a free list page and the next one's pointer. CorruptError when it is not the page it should be."""
-    items, following = ffi.new("uint64_t[]", 508), ffi.new("uint64_t *")
-    n = lib.dbz_free_page_read(page, address, generation, uuid, items, following) if len(page) == 4096 else E_CORRUPT
+    items, following = ffi.new("uint64_t[]", FREE_ITEMS), ffi.new("uint64_t *")
+    n = (
+        lib.dbz_free_page_read(page, address, generation, uuid, items, following)
+        if len(page) == PAGE
+        else codes.CORRUPT
+    )
     if n < 0:
         raise errors.CorruptError(f"the free list page at address {address} is damaged")
     return ffi.unpack(items, n) if n else [], following[0]

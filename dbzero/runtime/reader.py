@@ -1,7 +1,7 @@
 """Reading one prefix: the typed face of ``csrc/reader.h``.
 
-A :class:`Reader` looks objects up at any state through the shared page cache. It belongs to one thread at a time. Memory that a call returns is copied: nothing
-here hands out a pointer that a later call would change.
+A :class:`Reader` looks objects up at any state through the shared page cache. It belongs to one thread at a time. What
+a call returns is copied: nothing here hands out memory that a later call would change.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
+from dbzero.runtime import codes
 
 PAGE = 4096
 SMALL = 1024  # payloads up to this length are copied once, through a buffer that lives as long as the reader
@@ -19,8 +20,6 @@ FULL, DELTA, TOMBSTONE = 1, 2, 4  # record flags
 OID_ROOT, OID_LOG, OID_FIRST = 1, 2, 16
 REF_TOMBSTONE = 0xFFFFFFFF  # refcount of an entry that leads to a tombstone
 
-E_MISS, E_NOTFOUND, E_CORRUPT, E_IO, E_NOMEM, E_NOSPACE = -1, -2, -3, -4, -5, -6
-E_ARG, E_RETRY = -12, -13
 
 _read = lib.dbz_read
 _unpack = ffi.unpack
@@ -38,7 +37,9 @@ _FAULTS = {
 
 
 class Version(NamedTuple):
-    """One version of an object. ``refcount`` is that of the newest entry known for the asked state (current when it comes from the table)."""
+    """One version of an object.
+
+    ``refcount`` is that of the newest entry known for the asked state (current when it comes from the table)."""
 
     oid: int
     state: int
@@ -69,18 +70,25 @@ class Reader:
     """Handle for reading one prefix through a mapped segment.
 
     Args:
-        seg: the ``dbz_seg *`` of the mapping; kept alive by the caller for as long as the reader.
+        seg: the ``dbz_seg *`` of the mapping; the caller closes every reader before it unmaps.
         prefix: index of the prefix slot.
         name: prefix name, for error messages.
         path: page file, for error messages.
         fd: descriptor of the page file (borrowed), or -1 to read pages through `supply`.
-        supply: ``supply(address) -> bytes`` reads one page; needed when `fd` is -1.
+        supply: ``supply(address, length) -> bytes`` reads whole pages, short where the file ends; for `fd` -1.
     """
 
     __slots__ = ("_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
 
     def __init__(
-        self, seg: Any, prefix: int, *, name: str, path: str, fd: int = -1, supply: Callable[[int], bytes] | None = None
+        self,
+        seg: Any,
+        prefix: int,
+        *,
+        name: str,
+        path: str,
+        fd: int = -1,
+        supply: Callable[[int, int], bytes] | None = None,
     ) -> None:
         self.seg = seg
         self.prefix = prefix
@@ -90,10 +98,10 @@ class Reader:
         self.supply = supply
         out = ffi.new("dbz_reader **")
         rc = lib.dbz_reader_new(seg, prefix, fd, out)
-        if rc == E_NOMEM:
+        if rc == codes.NOMEM:
             raise MemoryError
         if rc:
-            raise errors.SegmentError(f"prefix {name!r} has no usable slot {prefix} in the shared segment; close and open it again")
+            raise errors.SegmentError(f"prefix {name!r} has no slot {prefix} in the segment; close and open it again")
         self._handle = ffi.gc(out[0], lib.dbz_reader_free)
         self._record = ffi.new("dbz_record *")
         self._entry = ffi.new("dbz_entry *")
@@ -107,47 +115,52 @@ class Reader:
         return self._handle
 
     def close(self) -> None:
-        """Give the handle back. The descriptor stays open."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            ffi.release(handle)
+        """Let go of the handle; a batch that is still being built keeps it until it ends. The descriptor stays open."""
+        self._handle = None
 
     def settle(self, rc: int, what: str) -> bool:
-        """Deal with a call's negative result: True when the call is to be repeated (a page was supplied), else the typed error is raised.
+        """Deal with a call's negative result: True when it is to be repeated (a page was supplied), else it raises.
 
         Args:
             rc: the DBZ_E_* code.
             what: what was being done, for the message.
         """
-        if rc == E_MISS and self.supply is not None:
+        if rc == codes.MISS and self.supply is not None:
             handle = self.handle
             address = lib.dbz_reader_missing(handle)
-            page = self.supply(address)[:PAGE]
-            rc = lib.dbz_page_supply(handle, address, page, len(page))
-            if rc == 0:
+            wanted = lib.dbz_reader_missing_bytes(handle)
+            read = self.supply(address, -(-wanted // PAGE) * PAGE)
+            for at in range(0, max(len(read), 1), PAGE):
+                page = read[at : at + PAGE]
+                rc = lib.dbz_page_supply(handle, address + at, page, len(page))
+                if rc:
+                    break
+            else:
                 return True
         self._raise(rc, what)
 
     def _raise(self, rc: int, what: str) -> NoReturn:
         where = f"prefix {self.name!r} ({self.path}), {what}"
-        if rc == E_NOMEM:
+        if rc == codes.NOMEM:
             raise MemoryError(where)
-        if rc in (E_CORRUPT, E_NOTFOUND):
+        if rc in (codes.CORRUPT, codes.NOTFOUND):
             fault = lib.dbz_reader_fault(self.handle)
             kind = _FAULTS.get(fault.what, "damaged")
             place = f"object {fault.oid}, state {fault.state}, address {fault.address}"
-            if rc == E_NOTFOUND or fault.what == 8:
-                raise errors.CorruptError(f"{where}: {kind} (object {fault.oid}); nothing was written, cancel the transaction")
-            raise errors.CorruptError(f"{where}: {kind}: {place}; check the file with `python -m dbzero check` and restore a copy")
-        if rc == E_RETRY:
+            if rc == codes.NOTFOUND or fault.what == 8:
+                raise errors.CorruptError(
+                    f"{where}: {kind} (object {fault.oid}); nothing was written: cancel the transaction"
+                )
+            raise errors.CorruptError(f"{where}: {kind}: {place}; run `python -m dbzero check` and restore a copy")
+        if rc == codes.RETRY:
             raise errors.StaleViewError(f"{where}: the prefix was taken over by another process; refresh and repeat")
-        if rc == E_IO:
+        if rc == codes.IO:
             number = lib.dbz_reader_errno(self.handle)
             raise errors.StorageError(f"{where}: cannot read the file: {os.strerror(number)}")
-        if rc == E_NOSPACE:
+        if rc == codes.NOSPACE:
             raise errors.StorageError(f"{where}: the transaction is too large for one commit; commit in smaller steps")
-        if rc == E_MISS:
-            raise errors.StorageError(f"{where}: the page at address {lib.dbz_reader_missing(self.handle)} cannot be read")
+        if rc == codes.MISS:
+            raise errors.StorageError(f"{where}: page {lib.dbz_reader_missing(self.handle)} cannot be read")
         raise errors.StorageError(f"{where}: internal error {rc}")
 
     def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
@@ -160,7 +173,7 @@ class Reader:
             _ = self.handle  # ClosedError when that is why
             raise
         if packed < 0:
-            if packed == E_NOTFOUND:
+            if packed == codes.NOTFOUND:
                 return None
         elif (length := packed & 0xFFFFFFFF) <= SMALL:
             return _unpack(self._small, length), packed >> 32
@@ -171,7 +184,7 @@ class Reader:
         """The newest version at or below `state`, a tombstone included; None when there is none."""
         rc = lib.dbz_get(self.handle, oid, state, self._record)
         while rc:
-            if rc == E_NOTFOUND:
+            if rc == codes.NOTFOUND:
                 return None
             if self.settle(rc, f"object {oid}, state {state}"):
                 rc = lib.dbz_get(self.handle, oid, state, self._record)
@@ -195,7 +208,7 @@ class Reader:
         """Address and refcount of the newest version at or below `state`, without its payload."""
         rc = lib.dbz_get_entry(self.handle, oid, state, self._entry)
         while rc:
-            if rc == E_NOTFOUND:
+            if rc == codes.NOTFOUND:
                 return None
             if self.settle(rc, f"object {oid}, state {state}"):
                 rc = lib.dbz_get_entry(self.handle, oid, state, self._entry)
@@ -217,7 +230,9 @@ class Reader:
         return bytes(ffi.buffer(out, length))
 
     def changes(self, state: int) -> tuple[list[int], int] | None:
-        """OIDs whose record the commit of `state` wrote (ascending) and its time in microseconds since 1970; None when no such commit is known."""
+        """OIDs whose record the commit of `state` wrote, ascending, and its time (microseconds since 1970).
+
+        None when no such commit is known."""
         count = ffi.new("uint64_t *")
         time_us = ffi.new("uint64_t *")
         capacity = 64
@@ -227,9 +242,9 @@ class Reader:
             rc = lib.dbz_get_changes(self.handle, state, oids, count, time_us)
             if rc == 0:
                 return ffi.unpack(oids, count[0]), time_us[0]
-            if rc == E_NOSPACE:
+            if rc == codes.NOSPACE:
                 capacity = count[0]
-            elif rc == E_NOTFOUND:
+            elif rc == codes.NOTFOUND:
                 return None
             else:
                 self.settle(rc, f"changes of state {state}")

@@ -67,7 +67,7 @@ class Prefix:
             name=store.prefix,
             path=store.path,
             fd=store.fileno(),
-            supply=lambda address: store.read_page(address, fmt.PAGE),
+            supply=store.read_page,
         )
 
     # --- opening ---------------------------------------------------------------------------------------------------------------------------
@@ -102,11 +102,15 @@ class Prefix:
                 slot.retire(epoch)
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
             prefix = cls(segment, store, slot, epoch)
-            with slot_lock(slot):
-                if writable:
-                    prefix._take_over(forced=force)
-                elif not slot.status().ready or slot.status().poisoned:
-                    prefix._fill_from_disk()
+            try:
+                with slot_lock(slot):
+                    if writable:
+                        prefix._take_over(forced=force)
+                    elif not slot.status().ready or slot.status().poisoned:
+                        prefix._fill_from_disk()
+            except BaseException:
+                prefix._reader.close()
+                raise
         except BaseException:
             store.close()
             raise
@@ -405,7 +409,8 @@ class Prefix:
                 if self.writable and not self._forked:
                     self._close_writer()
             finally:
-                self._reader.close()
+                with self._lock:
+                    self._reader.close()
                 self._store.close()
 
     def _close_writer(self) -> None:

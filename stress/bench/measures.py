@@ -93,9 +93,12 @@ def attributes(api: Any, scale: int) -> dict[str, float]:
         "attribute read": best(read, count),
         "attribute write": best(write, count),
     }
-    started = time.perf_counter()
-    create()
-    rows["create in a list, commit included"] = (time.perf_counter() - started) / scale * 1e9
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        create()
+        times.append(time.perf_counter() - started)
+    rows["create in a list, commit included"] = min(times) / scale * 1e9
     return rows
 
 

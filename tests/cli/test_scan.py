@@ -62,7 +62,7 @@ def test_declarations(tmp_path: Path) -> None:
     assert list(facts.classes) == ["Outer", "Outer.Inner", "Twice"]
     outer = facts.classes["Outer"]
     assert (outer.qualname, outer.bases, outer.doc) == ("pack.main.Outer", ["B", "j.JSONDecoder"], "Doc of Outer.")
-    assert [(m.name, m.arguments) for m in outer.methods] == [("method", 3), ("local", 0)]
+    assert [(m.name, m.arguments) for m in outer.methods] == [("method", 4), ("local", 0)]
     assert facts.classes["Outer.Inner"].bases == ["Outer"]
     assert [m.qualname for m in facts.classes["Outer.Inner"].methods] == ["pack.main.Outer.Inner.deep"]
     (function,) = facts.functions
@@ -91,7 +91,7 @@ def test_imports(tmp_path: Path) -> None:
 def test_a_file_that_is_no_python_declares_nothing(tmp_path: Path) -> None:
     tree(tmp_path)
     facts = scan.read_module("broken", tmp_path / "broken.py")
-    assert (facts.size, facts.lines, facts.classes, facts.functions) == (8, 0, {}, [])
+    assert (facts.size, facts.lines, facts.classes, facts.functions) == (7, 0, {}, [])
 
 
 def test_the_standard_library_is_found() -> None:

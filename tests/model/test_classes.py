@@ -39,7 +39,12 @@ class Person:
 
 
 def test_the_class_stays_what_it_was(view: View) -> None:
-    assert (Person.__name__, Person.__qualname__, Person.__module__, Person.__doc__) == ("Person", "Person", __name__, "A person.")
+    assert (Person.__name__, Person.__qualname__, Person.__module__, Person.__doc__) == (
+        "Person",
+        "Person",
+        __name__,
+        "A person.",
+    )
     person = Person.make("Ann")
     assert type(person) is Person
     assert isinstance(person, Person)
@@ -62,7 +67,9 @@ def test_options_are_validated() -> None:
     for options in ({"prefix": 3}, {"id": b"x"}, {"no_cache": 1}, {"immutable": "yes"}, {"lofi": True}):
         with pytest.raises(TypeError):
             memo(**options)(type("C", (), {}))  # type: ignore[arg-type]
-    made: Any = memo(singleton=True, prefix="p", id="i", no_default_tags=True, no_cache=True, immutable=True, access_control=True)(type("C", (), {}))
+    made: Any = memo(
+        singleton=True, prefix="p", id="i", no_default_tags=True, no_cache=True, immutable=True, access_control=True
+    )(type("C", (), {}))
     info = class_info(made)
     assert info is not None and info.singleton and info.prefix == "p" and info.key == "=i"
     assert class_info(memo()(type("D", (), {}))) is not None
@@ -207,7 +214,7 @@ def test_slots_classes_are_rebuilt(view: View) -> None:
             self.__hidden = 2
 
         def me(self) -> Any:
-            return __class__  # type: ignore[name-defined]  # noqa: F821
+            return __class__  # type: ignore[name-defined]
 
     obj = Slotted()
     obj.free = 3  # type: ignore[attr-defined]
@@ -325,7 +332,17 @@ def test_special_methods_work(view: View) -> None:
             return isinstance(other, int) and other == self.n
 
     obj = Special()
-    assert (len(obj), obj[1], 3 in obj, obj(1), obj + 1, f"{obj:x}", str(obj), obj == 3, obj != 4) == (3, 1, True, 4, 4, "<x>", "special", True, True)
+    assert (len(obj), obj[1], 3 in obj, obj(1), obj + 1, f"{obj:x}", str(obj), obj == 3, obj != 4) == (
+        3,
+        1,
+        True,
+        4,
+        4,
+        "<x>",
+        "special",
+        True,
+        True,
+    )
     assert list(iter(obj)) == [0, 1, 2]
     assert hash(obj) is not None
     view.evict(0)

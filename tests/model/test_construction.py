@@ -149,9 +149,8 @@ def test_a_reference_to_a_failed_object_is_dead(memory: Memory, view: View) -> N
     with pytest.raises(ReferenceError, match="expired"):
         holder.value.x  # noqa: B018
     memory.commit(view)
-    with current(other := reopen(memory, view)):
-        with pytest.raises(ReferenceError):
-            other.get(holder._p_oid).value.x  # noqa: B018
+    with current(other := reopen(memory, view)), pytest.raises(ReferenceError):
+        other.get(holder._p_oid).value.x  # noqa: B018
 
 
 def test_commit_inside_init(memory: Memory, view: View) -> None:

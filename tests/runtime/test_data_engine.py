@@ -1,4 +1,4 @@
-"""The data engine against a plain model: random programs of commits, checkpoints and reads of every state, through the Python facade."""
+"""The data engine against a plain model: random programs of commits, checkpoints and reads of every state."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
-from dbzero.runtime.batch import Batch, body_entries, merge, read_free_page, write_free_page
+from dbzero.runtime.batch import Batch, Entries, body_entries, merge, read_free_page, write_free_page
 from dbzero.runtime.reader import OID_LOG, REF_TOMBSTONE, Reader
 
 PAGE = 4096
 ROOT = bytes(range(16))
-CALM = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+CALM = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Store:
@@ -48,9 +48,9 @@ class Store:
             return Reader(self.seg, self.prefix, name="p", path="p.db0", fd=self.fd)
         return Reader(self.seg, self.prefix, name="p", path="p.db0", supply=self.supply)
 
-    def supply(self, address: int) -> bytes:
+    def supply(self, address: int, length: int) -> bytes:
         self.supplied += 1
-        return os.pread(self.fd, PAGE, address)
+        return os.pread(self.fd, length, address)
 
     def begin(self, **options: int) -> Batch:
         return Batch(self.reader, self.state + 1, self.data_end, **options)
@@ -88,8 +88,6 @@ class Store:
         entries = ffi.new("dbz_entry[]", max(n, 1))
         assert lib.dbz_delta_copy(self.seg, self.prefix, 1, entries, n) == n
         self.checkpoints += 1
-        from dbzero.runtime.batch import Entries
-
         merged = merge(self.reader, self.root, self.depth, self.checkpoints, Entries(entries, n), self.allocate)
         for address, page in merged.pages:
             assert os.pwrite(self.fd, page, address) == PAGE
@@ -214,7 +212,8 @@ def run(seed: int, commits: int, *, by_descriptor: bool, cache: int) -> None:
                 orphans = [e.oid for e in s.reader.scan(s.root, s.depth, orphans=True)]
                 assert orphans == [oid for oid in everything if counts.get(oid) == 0]
                 some = everything[len(everything) // 2] if everything else 16
-                assert [e.oid for e in s.reader.scan(s.root, s.depth, start=some)] == [o for o in everything if o >= some]
+                from_there = [e.oid for e in s.reader.scan(s.root, s.depth, start=some)]
+                assert from_there == [oid for oid in everything if oid >= some]
             s.checkpoint()
         if not by_descriptor:
             assert s.supplied
@@ -294,6 +293,27 @@ def test_references_to_nothing_are_refused_and_the_batch_goes_on(store: Store) -
     assert store.reader.refcount(999, store.state) == 1
 
 
+@pytest.mark.parametrize("cache", [64 << 10, 64 << 20])
+def test_a_big_payload_is_supplied_at_once(cache: int) -> None:
+    s = Store(cache=cache)
+    payload = os.urandom(10_000_000)
+    batch = s.begin()
+    batch.put(16, payload)
+    s.commit(batch)
+    reader = s.open(by_descriptor=False)
+    assert reader.read(16, 2) == (payload, 0)
+    assert s.supplied < 5
+    os.ftruncate(s.fd, 9_000_000)
+    reader = s.open(by_descriptor=False)
+    s.supplied = 0
+    lib.dbz_prefix_reset(s.seg, s.prefix, 5, 6)
+    assert lib.dbz_prefix_start(s.seg, s.prefix, 1, s.state, s.data_end, 16, 0) == 0
+    with pytest.raises(errors.CorruptError, match="address leads outside the file"):
+        s.open(by_descriptor=False).bytes_at(4 * PAGE, 9_500_000)
+    assert s.supplied < 15
+    s.close()
+
+
 def test_damage_is_named(store: Store) -> None:
     batch = store.begin()
     batch.put(16, b"precious" * 10)
@@ -317,6 +337,16 @@ def test_a_closed_reader_says_so(store: Store) -> None:
         reader.get(16, 1)
     with pytest.raises(errors.ClosedError):
         reader.read(16, 1)
+
+
+def test_a_batch_outlives_its_readers_close(store: Store) -> None:
+    reader = store.open()
+    batch = Batch(reader, store.state + 1, store.data_end)
+    reader.close()
+    del reader
+    batch.put(16, b"x")
+    batch.seal(1)
+    assert batch.entries().count == 2
 
 
 def test_malformed_bodies_are_refused(store: Store) -> None:
