@@ -76,6 +76,13 @@ static PyObject *operation_itself(PyObject *self, PyObject *unused)
     return self;
 }
 
+static PyObject *operation_exit(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    (void)args;
+    (void)n;
+    return operation_release(self, NULL);
+}
+
 static PyObject *operation_held(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -102,7 +109,7 @@ static PyMethodDef operation_methods[] = {
     {"held", operation_held, METH_NOARGS, "True while this thread holds it."},
     {"reset_after_fork", operation_reset, METH_NOARGS, "Only for a forked child: forget a holder that was another thread of the parent."},
     {"__enter__", operation_acquire, METH_NOARGS, NULL},
-    {"__exit__", operation_release, METH_VARARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))operation_exit, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

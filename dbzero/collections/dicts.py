@@ -42,6 +42,7 @@ from dbzero.model.values import convert
 from dbzero.model.view import View
 
 _MISSING: Any = object()
+acquire, release = operation.acquire, operation.release  # for the shortest method
 
 
 class Entries:
@@ -321,10 +322,13 @@ class Dict(Stored):
     # --- change -------------------------------------------------------------------------------------------------------
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        with operation:
+        acquire()
+        try:
             if type(value) not in ATOMS:
                 value = convert(self._p_view, value)
             self._p_put(key if type(key) in ATOMS else admit(self._p_view, key), value)
+        finally:
+            release()
 
     def _p_put(self, form: Any, value: Any) -> None:
         """Set a stored value. Inside an operation."""

@@ -155,6 +155,8 @@ class List(Sequence):
 
     def remove(self, value: Any) -> None:
         """Remove the first occurrence of `value`. ValueError when there is none."""
+        with operation:
+            begin(self)
         while True:
             # comparing runs user code, so it is done outside the operation and what was found is looked at again inside
             try:

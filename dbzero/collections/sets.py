@@ -37,6 +37,8 @@ from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.view import View
 
+acquire, release = operation.acquire, operation.release  # for the shortest method
+
 
 class SetNode(Fronted, KeyedNode):
     """One node of a set's tree. A leaf's state is a builtin set of native forms."""
@@ -210,8 +212,11 @@ class Set(Stored):
         """Add an element. TypeError when it is unhashable, UnsupportedTypeError when it can't be stored."""
         if type(value) not in ATOMS:
             value = admit(self._p_view, value)
-        with operation:
+        acquire()
+        try:
             self._p_add(value)
+        finally:
+            release()
 
     def _p_add(self, form: Any) -> None:
         begin(self)

@@ -373,7 +373,7 @@ class SetMachine(Machine):
         assert self.plain == self.mine
 
 
-slow = settings(max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+slow = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestListMachine = ListMachine.TestCase
 TestListMachine.settings = slow
 TestDictMachine = DictMachine.TestCase

@@ -330,3 +330,77 @@ def test_ghosts_cost_nothing_until_touched(bench):
     assert all(child._p_flags & GHOST for child in children)
     assert children[7] == [7]
     assert bench.records.reads == 2
+
+
+CHANGES = [
+    lambda made: made.append("new"),
+    lambda made: made.insert(70, "new"),
+    lambda made: made.__setitem__(50, "new"),
+    lambda made: made.pop(50),
+    lambda made: made.pop(),
+    lambda made: made.remove(60),
+    lambda made: made.__delitem__(slice(10, 40)),
+    lambda made: made.__setitem__(slice(30, 35), [1]),
+    lambda made: made.extend([1, 2]),
+    lambda made: made.reverse(),
+    lambda made: made.__setitem__(40, "new"),
+    lambda made: made.__setitem__("new", "new"),
+    lambda made: made.pop(40),
+    lambda made: made.popitem(),
+    lambda made: made.setdefault("theirs", "mine"),
+    lambda made: made.setdefault("new", "mine"),
+    lambda made: made.update({1: 2, "x": 3}),
+    lambda made: made.add("new"),
+    lambda made: made.add("theirs"),
+    lambda made: made.add(90),
+    lambda made: made.discard(40),
+    lambda made: made.discard("theirs"),
+    lambda made: made.__isub__({20, 21, 22}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(CHANGES)))
+@pytest.mark.parametrize("n", [100, 5])
+def test_a_change_builds_on_the_newest_state(bench, tiny, number, n):
+    """The first change moves the view to what another process committed; nothing read before may count."""
+    change = CHANGES[number]
+    if number < 10:
+        mine, plain = make_list(range(n)), list(range(n))
+    elif number < 17:
+        mine, plain = make_dict({i: i for i in range(n)}), {i: i for i in range(n)}
+    else:
+        mine, plain = make_set(range(n)), set(range(n))
+    bench.commit()
+    list(mine)
+    other = type(bench)("test", 7)
+    other.records = bench.records
+    theirs = other.open().ghost(type(mine), mine._p_oid)
+    for made in (theirs, plain):
+        if number < 10:
+            made[5 : n // 2] = ["theirs"]
+            made.insert(0, "theirs")
+        elif number < 17:
+            made["theirs"] = "theirs"
+            for i in range(3, n // 3):
+                del made[i]
+        else:
+            made.add("theirs")
+            made -= set(range(3, n // 3)) | {90}
+    moved = other.commit()
+
+    class Moving(type(bench.view)):
+        def _first_dirty(self):
+            self.invalidate(moved)
+            moved.clear()
+
+    bench.view.__class__ = Moving
+    try:
+        expected = change(plain)
+    except (KeyError, IndexError, ValueError) as error:
+        with pytest.raises(type(error)):
+            change(mine)
+    else:
+        found = change(mine)
+        assert found == expected or found is mine
+    assert mine == plain
+    mine._check()
