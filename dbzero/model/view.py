@@ -6,10 +6,18 @@ loading, conversion, refusal, OIDs; and what a commit needs of the objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
-from dbzero.errors import ClosedError, CorruptError, ExpiredError, ForkedError, ImmutableError, ReadOnlyError, ReferenceError
+from dbzero.errors import (
+    ClosedError,
+    CorruptError,
+    ExpiredError,
+    ForkedError,
+    ImmutableError,
+    ReadOnlyError,
+    ReferenceError,
+)
 from dbzero.model import base, kinds
 from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
@@ -40,6 +48,9 @@ class Records(Protocol):
 
     def refcount(self, oid: int, state: int) -> int:
         """Stored strong references to an object; 0 when it is absent."""
+
+    def references(self, oid: int, state: int) -> Sequence[int]:
+        """OIDs that the stored version of an object holds strongly; duplicates count."""
 
     def reserve_oids(self, n: int) -> int:
         """The first of `n` OIDs that were never used."""
