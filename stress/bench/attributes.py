@@ -54,7 +54,7 @@ class Stored:
 
 def read(obj: Any, n: int) -> None:
     for _ in range(n):
-        obj.name  # noqa: B018
+        obj.name
 
 
 def write(obj: Any, n: int) -> None:

@@ -256,7 +256,7 @@ def test_no_memory_is_lost(memory: Memory, view: View) -> None:
                 with pytest.raises(AttributeError):
                     a.value = bad
             with pytest.raises(ReferenceError):
-                fresh.ghost(Node, 999).value  # noqa: B018
+                fresh.ghost(Node, 999).value
             fresh.mark_orphan(a._p_oid)
             fresh.invalidate([a._p_oid])
             del a
