@@ -185,8 +185,9 @@ def decode_values(view: View, data: bytes | memoryview) -> list[Any]:
     CorruptError when anything is wrong."""
     try:
         values = view.decoder(data)
-        if type(values) is list and all(
-            type(value) in _NATIVE_DECODED or isinstance(value, _Persistent) for value in values
+        if type(values) is list and (
+            ATOMS.issuperset(map(type, values))
+            or all(type(value) in _NATIVE_DECODED or isinstance(value, _Persistent) for value in values)
         ):
             return values
         problem = "not an array of storable values"

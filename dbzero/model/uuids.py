@@ -3,16 +3,16 @@ byte."""
 
 from __future__ import annotations
 
+import re
 import zlib
-from typing import Final
+from functools import lru_cache
 
 from dbzero.errors import Error
 
-_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"  # what int(text, 32) reads
-_READ: Final = "".join(_DIGITS[_ALPHABET.index(c)] if c in _ALPHABET else "!" for c in map(chr, range(128)))
-_LENGTH: Final = 24
-_OID_MASK: Final = (1 << 48) - 1
+_FORM = re.compile(r"[A-Z2-7]{24}\Z")
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_TO_DIGITS = str.maketrans(_ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")  # what int(..., 32) reads
 
 
 def make_uuid(prefix_uuid: int, oid: int) -> str:
@@ -21,19 +21,23 @@ def make_uuid(prefix_uuid: int, oid: int) -> str:
     Args:
         prefix_uuid: unsigned 64 bits. oid: unsigned 48 bits.
     """
-    body = prefix_uuid << 48 | oid
-    number = body << 8 | zlib.crc32(body.to_bytes(14, "big")) & 0xFF
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(115, -1, -5))
+    bits = prefix_uuid << 48 | oid
+    bits = bits << 8 | zlib.crc32(bits.to_bytes(14, "big")) & 0xFF
+    return "".join([_PAIRS[bits >> shift & 0x3FF] for shift in range(110, -1, -10)])
 
 
 def parse_uuid(text: str) -> tuple[int, int]:
     """(prefix uuid, OID) of a UUID. Error when it is malformed."""
-    if isinstance(text, str) and len(text) == _LENGTH and text.isascii():
-        try:
-            number = int(text.translate(_READ), 32)
-        except ValueError:
-            number = 0
-        body = number >> 8
-        if number and zlib.crc32(body.to_bytes(14, "big")) & 0xFF == number & 0xFF:
-            return body >> 48, body & _OID_MASK
-    raise Error(f"Invalid UUID: {text!r}")
+    if not isinstance(text, str):
+        raise Error(f"Invalid UUID: {text!r}")
+    return _parse(text)
+
+
+@lru_cache(maxsize=8192)
+def _parse(text: str) -> tuple[int, int]:
+    if not _FORM.match(text):
+        raise Error(f"Invalid UUID: {text!r}")
+    bits = int(text.translate(_TO_DIGITS), 32)
+    if zlib.crc32((bits >> 8).to_bytes(14, "big")) & 0xFF != bits & 0xFF:
+        raise Error(f"Invalid UUID: {text!r}")
+    return bits >> 56, bits >> 8 & 0xFFFFFFFFFFFF

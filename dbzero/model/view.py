@@ -6,10 +6,18 @@ loading, conversion, refusal, OIDs; and what a commit needs of the objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
-from dbzero.errors import ClosedError, CorruptError, ExpiredError, ForkedError, ImmutableError, ReadOnlyError, ReferenceError
+from dbzero.errors import (
+    ClosedError,
+    CorruptError,
+    ExpiredError,
+    ForkedError,
+    ImmutableError,
+    ReadOnlyError,
+    ReferenceError,
+)
 from dbzero.model import base, kinds
 from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
@@ -41,6 +49,9 @@ class Records(Protocol):
     def refcount(self, oid: int, state: int) -> int:
         """Stored strong references to an object; 0 when it is absent."""
 
+    def references(self, oid: int, state: int) -> Sequence[int]:
+        """OIDs that the stored version of an object holds strongly; duplicates count."""
+
     def reserve_oids(self, n: int) -> int:
         """The first of `n` OIDs that were never used."""
 
@@ -59,7 +70,7 @@ class Layout:
         self.record = record
         self.oid: int = record._p_oid
         self.plans: dict[tuple[str, ...], Plan] = {}
-        # The names of the object written last that had a shape and nothing else, and its payload head.
+        # The names of the object written or read last that had a shape and nothing else, and its payload head.
         self.common: tuple[str, ...] = ()
         self.common_head = b""
 
@@ -276,16 +287,8 @@ class View(ViewCore):  # type: ignore[misc]
             return obj
         raise self.corrupt(obj._p_oid, f"it is a {type(obj).__name__}, but a reference calls it a {cls.__name__}")
 
-    def get(self, oid: int, expected: type | None = None) -> Any:
-        """The object with that OID, or None when it does not exist at the view's state.
-
-        Args:
-            oid: object id.
-            expected: use this class where the stored one is not known.
-
-        Raises:
-            ClosedError, CorruptError.
-        """
+    def get(self, oid: int) -> Any:
+        """The object with that OID, or None when it does not exist at the view's state. ClosedError, CorruptError."""
         if self.closed:
             raise ClosedError(f"prefix {self.name!r} was closed; open it again")
         obj = self.peek(oid)
@@ -355,6 +358,13 @@ class View(ViewCore):  # type: ignore[misc]
 
     def decode_memo(self, obj: Any, payload: bytes) -> None:
         """Fill a memo object that is being loaded. CorruptError."""
+        cls = type(obj)
+        layout = self._layouts.get(cls)
+        if layout is not None and layout.common and payload.startswith(layout.common_head):  # no head starts another
+            values = decode_values(self, payload[len(layout.common_head) :])
+            if len(values) == len(layout.common):
+                base.fill(obj, layout.common, values)
+                return
         oid = obj._p_oid
         try:
             if payload[:1] != b"\1":
@@ -363,13 +373,12 @@ class View(ViewCore):  # type: ignore[misc]
             number, at = read_varint(payload, at)
         except ValueError as error:
             raise self.corrupt(oid, error) from None
-        values = decode_values(self, memoryview(payload)[at:])
-        cls = type(obj)
-        layout = self._layouts.get(cls)
+        values = decode_values(self, payload[at:])
         if layout is None or layout.oid != class_oid:
             layout = self._layout_of_payload(obj, class_oid)
         if number:
             names = layout.record.shape(number)
+            layout.common, layout.common_head = names, payload[:at]
         else:
             n = values[0] if values else None
             if type(n) is not int or n < 0 or len(values) != 2 * n + 1:

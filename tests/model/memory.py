@@ -42,6 +42,10 @@ class Memory:
                 counts.update(found[1])
         return counts[oid]
 
+    def references(self, oid: int, state: int) -> tuple[int, ...]:
+        found = self.newest(oid, state)
+        return () if found is None else found[1]
+
     def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
         self.reads += 1
         found = self.newest(oid, state)

@@ -195,11 +195,11 @@ def test_closed(memory: Memory, view: View) -> None:
     view.close()
     for obj in (thing, late):
         with pytest.raises(ClosedError, match="no longer accessible"):
-            obj.a  # type: ignore[attr-defined]  # noqa: B018
+            obj.a  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match="no longer accessible"):
             obj.a = 1  # type: ignore[attr-defined]
         with pytest.raises(ClosedError):
-            obj.__dict__  # noqa: B018
+            obj.__dict__
         assert "Thing object at" in repr(obj) and str(obj)
         assert isinstance(obj, Thing) and obj == obj and hash(obj)
     with pytest.raises(ClosedError):
@@ -216,7 +216,7 @@ def test_expired(memory: Memory, view: View) -> None:
     memory.commit(view)
     view.expire(thing)
     with pytest.raises(ReferenceError, match="expired"):
-        thing.a  # noqa: B018
+        thing.a
     with pytest.raises(AttributeError, match="expired"):
         thing.a = 2
     holder = Thing()

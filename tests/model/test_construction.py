@@ -147,10 +147,10 @@ def test_a_reference_to_a_failed_object_is_dead(memory: Memory, view: View) -> N
     with pytest.raises(KeyError):
         Leaky()
     with pytest.raises(ReferenceError, match="expired"):
-        holder.value.x  # noqa: B018
+        holder.value.x
     memory.commit(view)
     with current(other := reopen(memory, view)), pytest.raises(ReferenceError):
-        other.get(holder._p_oid).value.x  # noqa: B018
+        other.get(holder._p_oid).value.x
 
 
 def test_commit_inside_init(memory: Memory, view: View) -> None:

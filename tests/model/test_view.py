@@ -99,7 +99,7 @@ def test_a_reader_follows(memory: Memory, view: View) -> None:
     reader.invalidate_all()
     reader.advance(view.state + 1)
     with pytest.raises(ReferenceError):
-        handle.value  # noqa: B018
+        handle.value
 
 
 def test_orphans_are_reported_when_their_wrapper_dies(memory: Memory, view: View) -> None:
@@ -245,4 +245,4 @@ def test_discard(memory: Memory, view: View) -> None:
     view.discard_dirty()
     assert a.value == 1 and view.dirty_count == 0 and view.peek(b._p_oid) is None
     with pytest.raises(ReferenceError):
-        b.value  # noqa: B018
+        b.value
