@@ -53,7 +53,7 @@ class Db:
             name=store.prefix,
             path=store.path,
             fd=store.fileno(),
-            supply=lambda at: store.read_page(at, 4096),
+            supply=store.read_page,
         )
         if store.writable:
             found = recovery.recover(store, self.seg, self.index, self.reader, forced=force, region=region)
