@@ -31,7 +31,11 @@ def check(model: str, mutation: str | None, limit: float) -> tuple[bool, bool, s
     with tempfile.TemporaryDirectory() as scratch:
         define = [f"-D{mutation}"] if mutation else []
         subprocess.run(
-            ["spin", *define, "-a", str(HERE / f"{model}.pml")], cwd=scratch, check=True, stdout=subprocess.DEVNULL
+            ["spin", *define, "-a", str(HERE / f"{model}.pml")],
+            cwd=scratch,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=limit,
         )
         gcc = ["gcc", "-O2", "-w", "-DSAFETY", "-DNOFAIR", "-DCOLLAPSE", "-DMEMLIM=4096", "-o", "pan", "pan.c"]
         subprocess.run(gcc, cwd=scratch, check=True)
