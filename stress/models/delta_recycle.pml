@@ -11,7 +11,7 @@
  * generation is retired before the root that has its entries is in force), ROOT_IN_PLACE (the root in force is overwritten),
  * HEAD_FIRST (an entry is made reachable before it is written). */
 
-#define COMMITS 4
+#define COMMITS 3
 #define CHUNKS 3
 #define ROOM 2
 #define LOOKUPS 1

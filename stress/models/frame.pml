@@ -17,8 +17,9 @@ byte v_slot = 0, v_generation = 0;
 
 byte tag = 0, word0 = 0, word1 = 0;
 
-byte generation[3];             /* of the process slots; fillers are slots 0 and 1, a tenant follows in slot 0 */
+byte generation[3];             /* of the process slots; fillers are in all three, a tenant may follow in slot 0 */
 bool lives[3];                  /* the byte lock of the slot is held */
+bool killed = false;           /* the filler in slot 0 takes no further step */
 byte finished = 0;
 
 #ifdef SLOT_ONLY
@@ -27,27 +28,25 @@ byte finished = 0;
 #define DEAD(s, g) (generation[s] != g || !lives[s])
 #endif
 
-inline fill(slot, page)
+/* One step of a filler; slot 0's may have been killed before it. */
+#define STEP(action) atomic { if :: mortal && killed -> goto gone :: else fi; action }
+
+proctype Filler(byte slot; byte page; bool mortal)
 {
     byte c, s, g;
-    bool odd, mine;
-    mine = false;
-    atomic { c = v_count; odd = v_odd; s = v_slot; g = v_generation };
-    if
-    :: odd ->
+    bool odd, may, mine;
+    STEP(c = v_count; odd = v_odd; s = v_slot; g = v_generation);
 #ifdef TAKE_LIVE
-        may = true
+    STEP(may = true);
 #else
-        may = DEAD(s, g)
+    STEP(may = (!odd || DEAD(s, g)));
 #endif
-    :: else -> may = true
-    fi;
     if
     :: may ->
         atomic {                /* CAS: even or dead odd to our odd */
             if
-            :: v_count == c && v_odd == odd && v_slot == s && v_generation == g ->
-                v_odd = true; v_slot = slot; v_generation = generation[slot]; mine = true
+            :: !(mortal && killed) && v_count == c && v_odd == odd && v_slot == s && v_generation == g ->
+                v_odd = true; v_slot = slot; v_generation = 1; mine = true
             :: else
             fi
         }
@@ -55,35 +54,17 @@ inline fill(slot, page)
     fi;
     if
     :: mine ->
-        tag = page;
-        word0 = page;
-        word1 = page;
+        STEP(tag = page);
+        STEP(word0 = page);
+        STEP(word1 = page);
 #ifdef SAME_COUNT
-        atomic { v_odd = false; v_slot = 0; v_generation = 0 }
+        STEP(v_odd = false; v_count = 1; v_slot = 0; v_generation = 0)
 #else
-        atomic { v_odd = false; v_count = c + 1; v_slot = 0; v_generation = 0 }
+        STEP(v_odd = false; v_count = c + 1; v_slot = 0; v_generation = 0)
 #endif
     :: else
-    fi
-}
-
-proctype Filler(byte slot; byte page)
-{
-    bool may;
-    fill(slot, page);
-    fill(slot, 3 - page);
-    finished++
-}
-
-/* The same, but may be killed between any two steps. */
-proctype Mortal(byte page)
-{
-    bool may;
-    {
-        fill(0, page)
-    } unless {
-        lives[0] == false
-    };
+    fi;
+gone:
     finished++
 }
 
@@ -91,7 +72,7 @@ proctype Killer()
 {
     if
     :: true ->
-        lives[0] = false;
+        atomic { killed = true; lives[0] = false };
         if
         :: true ->              /* a new process takes the slot: wiped, then filled */
             atomic { generation[0] = generation[0] + 1; lives[0] = true }
@@ -107,7 +88,7 @@ proctype Reader(byte page)
     byte c, t, a, b;
     byte rounds;
     do
-    :: rounds < 2 ->
+    :: rounds < 1 ->
         rounds++;
         if
         :: atomic { !v_odd && v_count > 0 -> c = v_count };
@@ -135,15 +116,15 @@ miss:
 
 proctype Janitor()
 {
-    finished == 4;
-    /* Slot 1's filler is through, slot 0's too or killed: an odd frame is a dead one's, and is known to be. */
+    finished == 5;
+    /* The fillers are through or killed: an odd frame is a dead one's, and is known to be. */
     atomic { assert(!v_odd || DEAD(v_slot, v_generation)) }
 }
 
 init {
     atomic {
-        lives[0] = true; lives[1] = true;
-        generation[0] = 1; generation[1] = 1;
-        run Mortal(1); run Filler(1, 2); run Killer(); run Reader(1); run Janitor()
+        lives[0] = true; lives[1] = true; lives[2] = true;
+        generation[0] = 1; generation[1] = 1; generation[2] = 1;
+        run Filler(0, 1, true); run Filler(1, 2, false); run Filler(2, 1, false); run Killer(); run Reader(1); run Janitor()
     }
 }

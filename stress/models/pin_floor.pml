@@ -1,6 +1,6 @@
 /* Pinned states against the floor (csrc/pins.c, csrc/segment.h at dbz_proc).
  *
- * Two readers pin a state, check the floor, use the state, move the pin forwards or let go; a third finds no room for its pin and pins everything. The raiser
+ * A reader pins a state, checks the floor, uses the state, moves the pin forwards or lets go; another finds no room for its pin and pins everything. The raiser
  * announces a floor, scans the pins one by one, settles the floor and drops what is below. It may die after any step; a successor (one at a time: the checkpoint lock)
  * starts over with what the words say.
  *
@@ -70,7 +70,7 @@ proctype Raiser()
     byte wanted, low, announced, rounds, i;
 again:
     do
-    :: rounds < 3 ->
+    :: rounds < 2 ->
         rounds++;
         atomic { select(wanted : 1 .. NEWEST) };
         if :: wanted <= floor_set -> goto again :: else fi;
@@ -105,5 +105,5 @@ again:
 }
 
 init {
-    atomic { run Pinner(0); run Pinner(1); run Everything(); run Raiser() }
+    atomic { run Pinner(1); run Everything(); run Raiser() }
 }

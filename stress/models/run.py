@@ -30,12 +30,23 @@ def check(model: str, mutation: str | None, limit: float) -> tuple[bool, bool, s
     """Run one exhaustive search. Returns: no error found, search complete, figures."""
     with tempfile.TemporaryDirectory() as scratch:
         define = [f"-D{mutation}"] if mutation else []
-        subprocess.run(["spin", *define, "-a", str(HERE / f"{model}.pml")], cwd=scratch, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["spin", *define, "-a", str(HERE / f"{model}.pml")],
+            cwd=scratch,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=limit,
+        )
         gcc = ["gcc", "-O2", "-w", "-DSAFETY", "-DNOFAIR", "-DCOLLAPSE", "-DMEMLIM=4096", "-o", "pan", "pan.c"]
         subprocess.run(gcc, cwd=scratch, check=True)
         # -E: a process that never goes on is no error (it was killed); -m: search depth.
         done = subprocess.run(
-            ["./pan", "-E", "-m2000000", "-w24"], cwd=scratch, capture_output=True, text=True, timeout=limit, check=False
+            ["./pan", "-E", "-m2000000", "-w24"],
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
         )
     states = re.search(r"([\d.e+]+) states, stored", done.stdout)
     errors = re.search(r"errors: (\d+)", done.stdout)
@@ -67,7 +78,9 @@ def main() -> int:
                 verdict = "not searched to the end"
             mark = "ok " if good else "BAD"
             took = time.monotonic() - started
-            print(f"{mark} {model:14} {mutation or '(as built)':16} {verdict:24} {figures:>20} {took:6.1f} s", flush=True)
+            print(
+                f"{mark} {model:14} {mutation or '(as built)':16} {verdict:24} {figures:>20} {took:6.1f} s", flush=True
+            )
     return 1 if surprises else 0
 
 
