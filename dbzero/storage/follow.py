@@ -28,7 +28,7 @@ def _replay(store: LocalFileStore, seg: Any, slot: PrefixSlot, after: int = 0) -
         meta = store.read_meta()
         try:
             slot.install_root(meta.root, meta.depth, meta.state)
-            return meta, recovery.replay_into(store, seg, slot.index, meta, after=after)
+            return meta, recovery.replay_into(store, seg, slot.index, meta, after=after, durable_only=store.leased())
         except CheckpointMovedError:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -53,14 +53,13 @@ def catch_up(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> bool:
         info = slot.status()
         meta = store.read_meta()
         if meta.state > info.root_state:
-            if info.has_frozen:
-                slot.delta_retire()
-            slot.delta_rotate(before)
+            if not info.has_frozen:  # else an attempt before this one failed half way: its leftovers are right, only repeated
+                slot.delta_rotate(before)
             meta, found = _replay(store, seg, slot)
             slot.delta_retire()
         else:
             try:
-                found = recovery.replay_into(store, seg, slot.index, meta, after=before)
+                found = recovery.replay_into(store, seg, slot.index, meta, after=before, durable_only=True)
             except CheckpointMovedError:
                 return False  # the next call finds the new checkpoint
         if found.state <= before:
