@@ -15,7 +15,18 @@ from typing import Any
 
 from dbzero.storage.syscalls import System
 
-DURABLE_CALLS = ("pwritev", "fdatasync", "fsync", "fallocate", "ftruncate", "unlink", "rename", "link", "sync_dir", "mkdir")
+DURABLE_CALLS = (
+    "pwritev",
+    "fdatasync",
+    "fsync",
+    "fallocate",
+    "ftruncate",
+    "unlink",
+    "rename",
+    "link",
+    "sync_dir",
+    "mkdir",
+)
 
 
 class Forked:
