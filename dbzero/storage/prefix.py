@@ -12,9 +12,9 @@ from typing import Final
 
 from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StorageError
 from dbzero.runtime.batch import Batch
+from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import clear_delta, led, slot_lock
 from dbzero.runtime.watching import Waiter, wait_durable
@@ -226,7 +226,9 @@ class Prefix:
     def begin(self) -> Batch:
         """An empty batch for the next state. Only the lease holder, under its operation lock."""
         if self._forked:
-            raise ForkedError(f"prefix {self.name!r}: this process was forked from its writer; only that one may commit. Close and open it anew here")
+            raise ForkedError(
+                f"prefix {self.name!r}: this process was forked from its writer; only that one may commit. Close and open it anew here"
+            )
         if self._closed:
             raise ClosedError(f"prefix {self.name!r} is closed; open it again")
         if not self.writable:
@@ -298,7 +300,9 @@ class Prefix:
         base = start - start % fmt.PAGE
         limit = base + max(DATA_REGION, 2 * (end - base))
         if at != state:
-            raise StorageError(f"prefix {self.name!r}: its log is at state {at}, the segment at {state}; reopen the prefix")
+            raise StorageError(
+                f"prefix {self.name!r}: its log is at state {at}, the segment at {state}; reopen the prefix"
+            )
         self._store.begin_log(epoch=self._epoch, state=state, chain=chain, data_base=base, data_limit=limit)
         self._limit = limit
 
