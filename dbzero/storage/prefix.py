@@ -119,7 +119,8 @@ class Prefix:
     def _take_over(self, *, forced: bool) -> None:
         """Become the writer: recover what the predecessor left in the log, then put the slot at the recovered state.
 
-        A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and both say the same for every state they look at.
+        A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and
+        both say the same for every state they look at.
         """
         slot, store = self._slot, self._store
         usable = slot.status().ready and not slot.status().poisoned
@@ -244,7 +245,8 @@ class Prefix:
         """Make a sealed batch the next state; returns its number when it is durable.
 
         Raises:
-            DeltaRoomMade: nothing happened; build the batch anew. DiskFullError, StorageError: nothing happened. PoisonedError, FencedError: the prefix has to be reopened.
+            DeltaRoomMade: nothing happened; build the batch anew. DiskFullError, StorageError: nothing happened.
+            PoisonedError, FencedError: the prefix has to be reopened.
         """
         with self._commit_lock:
             self._report_checkpoint()
