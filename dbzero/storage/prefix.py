@@ -48,6 +48,7 @@ class Prefix:
         self._epoch = epoch
         self._reader = self._make_reader()
         self._lock = threading.RLock()  # the reader serves one thread at a time
+        self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._commit_lock = threading.RLock()
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
@@ -235,7 +236,9 @@ class Prefix:
         if not self.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
         state = self._slot.published
-        return Batch(self._reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
+        if self._batch_reader is None:
+            self._batch_reader = self._make_reader()
+        return Batch(self._batch_reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
         """Finish a batch. time_us: commit time, microseconds since 1970."""
@@ -417,6 +420,8 @@ class Prefix:
             finally:
                 with self._lock:
                     self._reader.close()
+                    if self._batch_reader is not None:
+                        self._batch_reader.close()
                 self._store.close()
 
     def _close_writer(self) -> None:
