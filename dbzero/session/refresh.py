@@ -8,6 +8,7 @@ the same Python objects and load the new state at their next use.
 from __future__ import annotations
 
 import threading
+import time
 
 from dbzero.errors import Error
 from dbzero.model.base import operation
@@ -17,6 +18,7 @@ from dbzero.storage.prefix import Prefix
 # Beyond this many states behind, turning every loaded object into a ghost costs less than reading each commit's list of changes.
 _MAX_STEPS = 1000
 _HEALTH_CHECK_SECONDS = 1.0
+_RESET_SECONDS = 0.005  # between looks at a slot that another process is filling
 
 
 def refresh_view(view: View, prefix: Prefix) -> bool:
@@ -25,10 +27,15 @@ def refresh_view(view: View, prefix: Prefix) -> bool:
     if head == view.state and prefix.incarnation == view.incarnation:
         return False
     with operation:
+        incarnation = prefix.incarnation
+        if not prefix.ready:
+            return False
         head = prefix.head()
         old = view.state
-        if prefix.incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
-            view.incarnation = prefix.incarnation
+        if incarnation != view.incarnation:
+            prefix.renew()
+        if incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
+            view.incarnation = incarnation
             view.invalidate_all()
         else:
             for state in range(old + 1, head + 1):
@@ -76,6 +83,8 @@ class Follower:
                         refresh_view(self._view, self._prefix)
                 if not self._stopping:
                     refresh_view(self._view, self._prefix)
+                    if not self._prefix.ready:
+                        time.sleep(_RESET_SECONDS)
             except Error as error:
                 # The next operation of the user meets the same damage and raises it; a thread has no caller.
                 self._view.follow_error = error

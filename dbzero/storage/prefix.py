@@ -105,6 +105,7 @@ class Prefix:
             prefix = cls(segment, store, slot, epoch)
             try:
                 with slot_lock(slot):
+                    prefix.renew()  # another process may have reset the slot while this one waited for the lock
                     if writable:
                         prefix._take_over(forced=force)
                     elif not slot.status().ready or slot.status().poisoned:
@@ -153,13 +154,17 @@ class Prefix:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
         self._reset_slot()
         follow.fill(self._store, self._segment.handle, self._slot)
-        self._reader.close()
-        self._reader = self._make_reader()  # the store may read pages through an overlay now
+        self.renew()  # the store may read pages through an overlay now
 
     def _reset_slot(self) -> None:
         self._slot.reset(self._store.identity.file_id, self.uuid)
-        self._reader.close()
-        self._reader = self._make_reader()
+        self.renew()
+
+    def renew(self) -> None:
+        """Read the slot as it is from now on: a reader serves only the incarnation that it was made on."""
+        with self._lock:
+            self._reader.close()
+            self._reader = self._make_reader()
 
     # --- reading (the model's Records) -----------------------------------------------------------------------------------------------------
 
@@ -197,6 +202,11 @@ class Prefix:
     def incarnation(self) -> int:
         """Changes when a successor could not recover a state that had been visible."""
         return self._slot.incarnation
+
+    @property
+    def ready(self) -> bool:
+        """False while a process that resets the slot has not yet brought it to a state."""
+        return bool(self._slot.status().ready)
 
     def wait(self, state: int, timeout: float | None) -> bool:
         """Sleep until a state above `state` is durable (or the incarnation changed). False after `timeout` seconds."""
