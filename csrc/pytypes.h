@@ -1,7 +1,7 @@
 /* The Python-aware part of the engine: module `_persistent`, CPython limited API (3.10), the only C that knows Python.
  *
  * Files: pytypes.c (module, Persistent), pytypes_view.c (ViewCore: identity map, dirty list, eviction), pytypes_meta.c (MemoMeta, construction),
- * pytypes_lock.c (the operation lock). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * pytypes_lock.c (the operation lock), pytypes_encode.c (records of ordinary content). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -76,6 +76,7 @@ struct ViewCore {
     size_t saving_count, saving_room;
     uint64_t next_oid, end_oid;
     uint64_t weight, limit;    /* loaded bytes; 0 limit: no eviction */
+    PyObject *codes;    /* dict: class -> class code of references to its objects; NULL or incomplete at first */
     uint64_t stuck;     /* weight that the last eviction could not get below the limit: not tried again at every load */
     char writable, closed, evicting;
 };
@@ -117,6 +118,9 @@ int dbz_evict(ViewCore *v, uint64_t target, PyObject *keep);
 int dbz_trim(ViewCore *v, PyObject *keep);          /* evict if the limit asks for it */
 void dbz_orphan_died(ViewCore *v, uint64_t oid);
 int dbz_view_ready(PyObject *module);
+
+/* pytypes_encode.c */
+extern PyMethodDef dbz_encode_functions[];
 
 /* pytypes_meta.c */
 class_info *dbz_class_info(PyTypeObject *type);

@@ -10,7 +10,6 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from importlib.abc import Loader
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +28,7 @@ def _load() -> ModuleType:
         raise ImportError(
             f"dbzero's engine is not built: no _engine extension in {package}; install the package with pip"
         )
-    loader: Loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, str(path), loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -49,6 +48,8 @@ state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
 snapshot = _persistent.snapshot
+encode_ordinary = _persistent.encode_ordinary
+encode_memos = _persistent.encode_memos
 set_dict_descriptor = _persistent.set_dict_descriptor
 materialize = _persistent.materialize
 construct = _persistent.construct
