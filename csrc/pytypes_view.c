@@ -700,6 +700,7 @@ static PyMemberDef view_members[] = {
     {"writable", T_BOOL, offsetof(ViewCore, writable), 0, "whether objects may be changed"},
     {"closed", T_BOOL, offsetof(ViewCore, closed), READONLY, "close() was called"},
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
+    {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
     {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
     {"limit", T_ULONGLONG, offsetof(ViewCore, limit), 0, "loaded bytes above which a load evicts; 0: no limit"},
     {NULL, 0, 0, 0, NULL},

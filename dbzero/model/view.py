@@ -96,6 +96,7 @@ class View(ViewCore):  # type: ignore[misc]
         """
         self.records = records
         self.name = records.name
+        self.uuid = records.uuid
         self.state = state
         self.writable = records.writable
         self.forked = False
