@@ -123,6 +123,9 @@ int dbz_view_ready(PyObject *module);
 /* pytypes_encode.c */
 extern PyMethodDef dbz_encode_functions[];
 
+/* checksum.c */
+uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
+
 /* pytypes_paths.c */
 int dbz_paths_ready(PyObject *module);
 

@@ -207,7 +207,47 @@ failed:
     return NULL;
 }
 
+/* --- hashes ------------------------------------------------------------------------------------------------------------------------------ */
+
+static PyObject *hash_of_others;    /* the Python function for all that is neither int, bool nor str */
+
+static PyObject *f_stable_hash(PyObject *module, PyObject *form)
+{
+    (void)module;
+    if (PyLong_CheckExact(form) || PyBool_Check(form)) {
+        Py_hash_t hash = PyObject_Hash(form);
+        return hash == -1 && PyErr_Occurred() ? NULL : PyLong_FromSsize_t(hash);
+    }
+    if (PyUnicode_CheckExact(form)) {
+        Py_ssize_t n;
+        const char *text = PyUnicode_AsUTF8AndSize(form, &n);
+        if (text != NULL)
+            return PyLong_FromUnsignedLongLong(dbz_xxh3(text, (uint64_t)n, 0) >> 1);
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+            return NULL;
+        PyErr_Clear();
+    }
+    if (hash_of_others == NULL) {
+        PyErr_SetString(PyExc_SystemError, "set_hash_of_others() was not called");
+        return NULL;
+    }
+    return PyObject_CallFunctionObjArgs(hash_of_others, form, NULL);
+}
+
+static PyObject *f_set_hash_of_others(PyObject *module, PyObject *function)
+{
+    (void)module;
+    PyObject *old = hash_of_others;
+    Py_INCREF(function);
+    hash_of_others = function;
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"stable_hash", f_stable_hash, METH_O,
+     "stable_hash(form): a hash of a key's native form that is the same in every process, an int of 64 bits with sign. Equal forms have equal hashes."},
+    {"set_hash_of_others", f_set_hash_of_others, METH_O, "What stable_hash() asks about all that is neither int, bool nor str."},
     {"find_live", f_find_live, METH_O, "find_live(uuid): the memo object of that UUID if it lives in the current view; else None."},
     {"set_leaf", f_set_leaf, METH_O, "How many values the tail of a list holds at most."},
     {"find_leaf", (PyCFunction)(void (*)(void))f_find_leaf, METH_FASTCALL,

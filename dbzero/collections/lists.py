@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, MutableSequence
 from itertools import islice
 from operator import index, is_
-from typing import Any
+from typing import Any, ClassVar
 
 from dbzero.collections import counted
 from dbzero.collections.nodes import ATOMS, LEAF, begin
@@ -41,7 +41,7 @@ class List(Sequence):
 
     # --- one value ----------------------------------------------------------------------------------------------------
 
-    append: Callable[[Any, Any], None] = list_append
+    append: ClassVar[Callable[[Any, Any], None]] = list_append
 
     def _p_append(self, value: Any) -> None:
         """append() for all that is not ordinary."""

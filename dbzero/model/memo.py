@@ -110,7 +110,7 @@ def module_name(cls: type) -> str:
             return str(spec.name)
         file = getattr(main, "__file__", None)
         if file:
-            return os.path.splitext(os.path.basename(file))[0]
+            return os.path.splitext(os.path.basename(str(file)))[0]
     return module
 
 

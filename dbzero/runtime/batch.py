@@ -102,9 +102,9 @@ class Batch:
 
     def put_packed(self, oids: bytes, lens: bytes, counts: bytes, refs: bytes, payloads: bytes) -> None:
         """:meth:`put_many` of what is packed already: native 64-bit words (OIDs, payload lengths, numbers of references, references) and the payloads."""
-        words = [memoryview(part).cast("Q") for part in (oids, lens, counts, refs)]
         if oids:
-            self._put_block(*words, payloads)
+            sizes, held, targets = (memoryview(part).cast("Q") for part in (lens, counts, refs))
+            self._put_block(memoryview(oids).cast("Q"), sizes, held, targets, payloads)
 
     def _put_block(self, oids: Any, lens: Any, counts: Any, refs: Any, blob: bytes) -> None:
         done = ffi.new("uint32_t *")

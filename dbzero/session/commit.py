@@ -87,7 +87,10 @@ def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
         if len(fresh) >= _MANY:
             fresh, *packed = view.encode_ordinary(fresh)
             batch.put_packed(*packed)
-        batch.put_many((obj._p_oid, *obj._p_encode()) for obj in fresh)
+            batch.put_many((obj._p_oid, *obj._p_encode()) for obj in fresh)
+        else:
+            for obj in fresh:
+                batch.put(obj._p_oid, *obj._p_encode())
         del fresh
 
 

@@ -85,7 +85,8 @@ def commit_rows(scale: int) -> Iterator[Row]:
             point.x = i
             db0.commit()
 
-    file = os.open(tempfile.mktemp(), os.O_CREAT | os.O_WRONLY, 0o600)  # noqa: S306 - a scratch file
+    file, name = tempfile.mkstemp()
+    os.unlink(name)
     os.write(file, bytes(1 << 20))
     os.fdatasync(file)
 

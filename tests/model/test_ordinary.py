@@ -7,10 +7,12 @@ import struct
 from typing import Any
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dbzero.collections import keyed
+from dbzero.collections.keys import stable_hash
 from dbzero.errors import Error
 from dbzero.model import base, codec, scope
 from dbzero.model.base import operation
@@ -181,3 +183,11 @@ def test_find_leaf_is_find(view: View) -> None:
             found = base.find_leaf(root, key, keyed.Inner)
             assert (found is expected) if -(2**63) <= key < 2**63 else found is None
             assert keyed.find(root, key) is expected
+
+
+@given(st.one_of(st.integers(), st.booleans(), st.text(), st.sampled_from(["", "é", "\ud800", "x" * 1000, -1, 1 << 61, True])))
+def test_stable_hash(form: Any) -> None:
+    if type(form) is str:
+        assert stable_hash(form) == xxhash.xxh3_64_intdigest(form.encode("utf-8", "surrogatepass"), 0) >> 1
+    else:
+        assert stable_hash(form) == hash(form)
