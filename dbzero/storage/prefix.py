@@ -248,7 +248,7 @@ class Prefix:
         state = self._slot.published
         if self._batch_reader is None:
             self._batch_reader = self._make_reader()
-        return Batch(self._batch_reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
+        return Batch(self._batch_reader, state + 1, self._slot.allocated()[0], base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
         """Finish a batch. time_us: commit time, microseconds since 1970."""
@@ -282,7 +282,7 @@ class Prefix:
         store.write_data(batch.address, data)
         if len(data) >= IN_PLACE:
             store.sync_data()
-        next_oid = int(slot.status().next_oid)
+        next_oid = slot.allocated()[1]
         store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
         if self._through_table:
             self._publish_through_table(batch, before, end, next_oid)
