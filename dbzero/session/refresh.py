@@ -8,7 +8,6 @@ the same Python objects and load the new state at their next use.
 from __future__ import annotations
 
 import threading
-import time
 
 from dbzero.errors import Error
 from dbzero.model.base import operation
@@ -18,22 +17,18 @@ from dbzero.storage.prefix import Prefix
 # Beyond this many states behind, turning every loaded object into a ghost costs less than reading each commit's list of changes.
 _MAX_STEPS = 1000
 _HEALTH_CHECK_SECONDS = 1.0
-_RESET_SECONDS = 0.005  # between looks at a slot that another process is filling
 
 
 def refresh_view(view: View, prefix: Prefix) -> bool:
     """Move a read-only view to the newest durable state. True when it moved."""
-    head = prefix.head()
-    if head == view.state and prefix.incarnation == view.incarnation:
+    if prefix.newest() == (view.state, view.incarnation):
         return False
     with operation:
-        incarnation = prefix.incarnation
-        if not prefix.ready:
+        newest = prefix.newest()
+        if newest is None or view.closed:
             return False
-        head = prefix.head()
+        head, incarnation = newest
         old = view.state
-        if incarnation != view.incarnation:
-            prefix.renew()
         if incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
             view.incarnation = incarnation
             view.invalidate_all()
@@ -47,6 +42,7 @@ def refresh_view(view: View, prefix: Prefix) -> bool:
         if head == old:
             return False
         view.advance(head)
+        prefix.pin(head)
     return True
 
 
@@ -57,7 +53,6 @@ class Follower:
         self._view = view
         self._prefix = prefix
         self._stopping = False
-        self._waiter = prefix.waiter()
         self._thread = threading.Thread(target=self._run, name=f"dbzero-follow-{prefix.name}", daemon=True)
 
     def start(self) -> None:
@@ -75,16 +70,15 @@ class Follower:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                self._waiter.ready()
+                waiter = self._prefix.waiter()  # anew: the prefix may have gone on in another slot
                 if self._stopping:
                     return
-                if not self._waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                if not waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                    self._prefix.tidy()
                     while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
                         refresh_view(self._view, self._prefix)
                 if not self._stopping:
                     refresh_view(self._view, self._prefix)
-                    if not self._prefix.ready:
-                        time.sleep(_RESET_SECONDS)
             except Error as error:
                 # The next operation of the user meets the same damage and raises it; a thread has no caller.
                 self._view.follow_error = error
