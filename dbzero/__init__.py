@@ -9,10 +9,10 @@ import sys as _sys
 from types import SimpleNamespace as _SimpleNamespace
 
 from dbzero import collections as _collections
-from dbzero.collections import make_dict as dict  # noqa: A004
-from dbzero.collections import make_list as list  # noqa: A004
-from dbzero.collections import make_set as set  # noqa: A004
-from dbzero.collections import make_tuple as tuple  # noqa: A004
+from dbzero.collections import make_dict as dict
+from dbzero.collections import make_list as list
+from dbzero.collections import make_set as set
+from dbzero.collections import make_tuple as tuple
 from dbzero.errors import (
     BadPrefixError,
     ClassNotFoundError,
@@ -32,7 +32,7 @@ from dbzero.errors import (
     PoisonedError,
     PrefixError,
     ReadOnlyError,
-    ReferenceError,  # noqa: A004
+    ReferenceError,
     SegmentError,
     StaleFileError,
     StaleViewError,
@@ -53,15 +53,13 @@ from dbzero.session.api import (
     get_prefixes,
     get_state_num,
     init,
-    open,  # noqa: A004
+    open,
     refresh,
     wait,
 )
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
-types = _SimpleNamespace(
-    List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set
-)
+types = _SimpleNamespace(List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set)
 db0 = _sys.modules[__name__]
 
 __version__ = "0.1.0"

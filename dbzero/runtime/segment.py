@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import posix_ipc
+import xxhash
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
@@ -56,9 +56,8 @@ class SegmentStatus:
 
 def segment_name(identity: Identity) -> str:
     """POSIX shared memory name (with its slash) of a root's segment."""
-    digest = hashlib.blake2b(identity.root_id + identity.boot_id, digest_size=12)
-    digest.update(identity.device.to_bytes(8, "little") + identity.inode.to_bytes(8, "little"))
-    return f"/{_NAME_PREFIX}{digest.hexdigest()}"
+    where = identity.device.to_bytes(8, "little") + identity.inode.to_bytes(8, "little")
+    return f"/{_NAME_PREFIX}{xxhash.xxh3_128_hexdigest(identity.root_id + identity.boot_id + where)[:24]}"
 
 
 def arena_for(cache_size: int) -> int:

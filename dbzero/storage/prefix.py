@@ -13,10 +13,10 @@ from typing import Final
 from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StaleViewError, StorageError
 from dbzero.runtime import registry
 from dbzero.runtime.batch import Batch
+from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.pins import Pin
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import clear_delta, led, slot_lock
 from dbzero.runtime.watching import Waiter, wait_durable
@@ -52,6 +52,7 @@ class Prefix:
         self._reader = self._make_reader()
         self._pin: Pin | None = None
         self._lock = threading.RLock()  # the reader serves one thread at a time
+        self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._commit_lock = threading.RLock()
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
@@ -108,6 +109,7 @@ class Prefix:
             prefix = cls(segment, store, slot, epoch)
             try:
                 with slot_lock(slot):
+                    prefix._renew_reader()  # another process may have reset the slot while this one waited for the lock
                     if writable:
                         prefix._take_over(forced=force)
                     elif not slot.status().ready or slot.status().poisoned:
@@ -123,7 +125,8 @@ class Prefix:
     def _take_over(self, *, forced: bool) -> None:
         """Become the writer: recover what the predecessor left in the log, then put the slot at the recovered state.
 
-        A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and both say the same for every state they look at.
+        A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and
+        both say the same for every state they look at.
         """
         slot, store = self._slot, self._store
         usable = not forced and slot.status().ready and not slot.status().poisoned
@@ -301,13 +304,17 @@ class Prefix:
     def begin(self) -> Batch:
         """An empty batch for the next state. Only the lease holder, under its operation lock."""
         if self._forked:
-            raise ForkedError(f"prefix {self.name!r}: this process was forked from its writer; only that one may commit. Close and open it anew here")
+            raise ForkedError(
+                f"prefix {self.name!r}: this process was forked from its writer; only that one may commit. Close and open it anew here"
+            )
         if self._closed:
             raise ClosedError(f"prefix {self.name!r} is closed; open it again")
         if not self.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
         state = self._slot.published
-        return Batch(self._reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
+        if self._batch_reader is None:
+            self._batch_reader = self._make_reader()
+        return Batch(self._batch_reader, state + 1, self._slot.allocated()[0], base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
         """Finish a batch. time_us: commit time, microseconds since 1970."""
@@ -317,7 +324,8 @@ class Prefix:
         """Make a sealed batch the next state; returns its number when it is durable.
 
         Raises:
-            DeltaRoomMade: nothing happened; build the batch anew. DiskFullError, StorageError: nothing happened. PoisonedError, FencedError: the prefix has to be reopened.
+            DeltaRoomMade: nothing happened; build the batch anew. DiskFullError, StorageError: nothing happened.
+            PoisonedError, FencedError: the prefix has to be reopened.
         """
         with self._commit_lock:
             self._report_checkpoint()
@@ -341,7 +349,7 @@ class Prefix:
         store.write_data(batch.address, data)
         if len(data) >= IN_PLACE:
             store.sync_data()
-        next_oid = int(slot.status().next_oid)
+        next_oid = slot.allocated()[1]
         store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
         if self._through_table:
             self._publish_through_table(batch, before, end, next_oid)
@@ -374,7 +382,9 @@ class Prefix:
         base = start - start % fmt.PAGE
         limit = base + max(DATA_REGION, 2 * (end - base))
         if at != state:
-            raise StorageError(f"prefix {self.name!r}: its log is at state {at}, the segment at {state}; reopen the prefix")
+            raise StorageError(
+                f"prefix {self.name!r}: its log is at state {at}, the segment at {state}; reopen the prefix"
+            )
         self._store.begin_log(epoch=self._epoch, state=state, chain=chain, data_base=base, data_limit=limit)
         self._limit = limit
 
@@ -488,6 +498,8 @@ class Prefix:
                 with self._lock:
                     self._unpin()
                     self._reader.close()
+                    if self._batch_reader is not None:
+                        self._batch_reader.close()
                 self._store.close()
 
     def _close_writer(self) -> None:
