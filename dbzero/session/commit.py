@@ -70,6 +70,7 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
             gone = view.peek(oid)
             if gone is not None:
                 view.expire(gone)
+    prefix.raise_interrupt()
     # What was new is clean from here on. It was never loaded, so no load has made room for it.
     if 0 < view.limit < view.weight:
         view.evict(view.limit - view.limit // 8)

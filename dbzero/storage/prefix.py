@@ -28,6 +28,7 @@ from dbzero.storage.filestore import DATA_REGION, LocalFileStore
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
 _FRAME_ROOM: Final = 4096
+_INTERRUPTS: Final = 100  # signals whose handlers raise, in one commit: more is a mistake
 
 
 class DeltaRoomMade(Exception):
@@ -51,6 +52,7 @@ class Prefix:
         self._incarnation = slot.incarnation  # of the slot that the reader was made for
         self._reader = self._make_reader()
         self._pin: Pin | None = None
+        self._interrupt: BaseException | None = None
         self._lock = threading.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._commit_lock = threading.RLock()
@@ -350,24 +352,60 @@ class Prefix:
         if len(data) >= IN_PLACE:
             store.sync_data()
         next_oid = slot.allocated()[1]
-        store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
         if self._through_table:
+            store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
             self._publish_through_table(batch, before, end, next_oid)
+            self._acknowledge(state, next_oid)
+            return state
+        interrupt: BaseException | None = None
+        for _ in range(_INTERRUPTS):
+            try:
+                if store.position[1] != state:
+                    store.append(
+                        kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body
+                    )
+                self._publish(batch, before, end, next_oid)
+                self._acknowledge(state, next_oid)
+                break
+            except Error:
+                raise
+            except BaseException as error:
+                # A signal's handler raised in the middle. Once the frame is in the log there is no way back, but the same steps again lead to the end.
+                interrupt = error
+                if store.position[1] != state:
+                    raise
         else:
+            assert interrupt is not None
+            self._slot.poison()
+            raise interrupt
+        self._interrupt = interrupt
+        return state
+
+    def _publish(self, batch: Batch, before: int, end: int, next_oid: int) -> None:
+        slot = self._slot
+        if slot.published != batch.state:
+            entries = batch.entries()
             try:
                 slot.delta_apply(entries.array, entries.count)
                 slot.advance(end, next_oid)
-                slot.publish(epoch, before, state)
+                slot.publish(self._epoch, before, batch.state)
             except Error:
                 with contextlib.suppress(Error):
-                    store.rewind()
+                    self._store.rewind()
                 raise
-            self._sync_log()
+        self._sync_log()
+
+    def _acknowledge(self, state: int, next_oid: int) -> None:
         self._fresh = next_oid
         self._changed = True
-        store.mark_durable(state)
-        slot.set_durable(state)
-        return state
+        self._store.mark_durable(state)
+        self._slot.set_durable(state)
+
+    def raise_interrupt(self) -> None:
+        """Raise what a signal's handler raised in the middle of a commit that was finished nevertheless. Call it when that commit is settled."""
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            raise interrupt
 
     def _sync_log(self) -> None:
         try:
