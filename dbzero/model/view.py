@@ -297,9 +297,14 @@ class View(ViewCore):  # type: ignore[misc]
         obj = self.peek(oid)
         if obj is not None:
             return None if obj._p_flags & base.EXPIRED else obj
-        found = self.records.read(oid, self.state)
-        if found is None:
-            return None
+        while True:
+            state = self.state
+            found = self.records.read(oid, state)
+            if found is None:
+                if state != self.state:
+                    continue
+                return None
+            break
         payload, refcount = found
         code = payload[0] if payload else 0
         if code == kinds.MEMO:
@@ -310,7 +315,8 @@ class View(ViewCore):  # type: ignore[misc]
         with operation:
             obj = self.reference(oid, code)
             if obj._p_flags & base.GHOST:
-                self._fetched = (oid, payload, refcount)
+                if state == self.state:  # else the view has moved since: what was read is not what it shows
+                    self._fetched = (oid, payload, refcount)
                 try:
                     obj._p_activate()
                 finally:

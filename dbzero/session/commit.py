@@ -65,6 +65,7 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
         batch.close()
     with operation:
         view.advance(state)
+        prefix.pin(state)
         for oid in deleted:
             gone = view.peek(oid)
             if gone is not None:
