@@ -9,10 +9,11 @@ import sys as _sys
 from types import SimpleNamespace as _SimpleNamespace
 
 from dbzero import collections as _collections
-from dbzero.collections import make_dict as dict  # noqa: A004
-from dbzero.collections import make_list as list  # noqa: A004
-from dbzero.collections import make_set as set  # noqa: A004
-from dbzero.collections import make_tuple as tuple  # noqa: A004
+from dbzero.collections import make_dict as dict
+from dbzero.collections import make_list as list
+from dbzero.collections import make_set as set
+from dbzero.collections import make_tuple as tuple
+from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
     BadPrefixError,
     ClassNotFoundError,
@@ -32,7 +33,7 @@ from dbzero.errors import (
     PoisonedError,
     PrefixError,
     ReadOnlyError,
-    ReferenceError,  # noqa: A004
+    ReferenceError,
     SegmentError,
     StaleFileError,
     StaleViewError,
@@ -42,6 +43,9 @@ from dbzero.errors import (
 )
 from dbzero.model.construction import materialized, set_prefix
 from dbzero.model.memo import MemoBase, is_memo, memo
+from dbzero.model.weak import ExpiredReference as _ExpiredReference
+from dbzero.model.weak import WeakProxy as _WeakProxy
+from dbzero.model.weak import expired, weak_proxy
 from dbzero.session.api import (
     PrefixMetaData,
     clear_cache,
@@ -53,14 +57,20 @@ from dbzero.session.api import (
     get_prefixes,
     get_state_num,
     init,
-    open,  # noqa: A004
+    open,
     refresh,
     wait,
 )
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
-    List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set
+    List=_collections.List,
+    Tuple=_collections.Tuple,
+    Dict=_collections.Dict,
+    Set=_collections.Set,
+    WeakSet=_collections.WeakSet,
+    WeakProxy=_WeakProxy,
+    ExpiredReference=_ExpiredReference,
 )
 db0 = _sys.modules[__name__]
 
@@ -100,6 +110,7 @@ __all__ = [
     "db0",
     "dict",
     "exists",
+    "expired",
     "fetch",
     "find_singleton",
     "get_config",
@@ -122,4 +133,6 @@ __all__ = [
     "types",
     "uuid",
     "wait",
+    "weak_proxy",
+    "weak_set",
 ]

@@ -49,6 +49,7 @@ state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
 snapshot = _persistent.snapshot
+set_deferred_type = _persistent.set_deferred_type
 set_dict_descriptor = _persistent.set_dict_descriptor
 materialize = _persistent.materialize
 construct = _persistent.construct

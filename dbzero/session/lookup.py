@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dbzero.errors import Error, PrefixError, ReferenceError
-from dbzero.model import base, scope
+from dbzero.model import base, scope, weak
 from dbzero.model.base import Persistent, operation
 from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
@@ -16,7 +16,7 @@ from dbzero.storage.discovery import name_of as discover_uuid
 
 
 def uuid(obj: Any, /) -> str:
-    """The identity of a memo object: 24 characters A-Z, 2-7, the same in every process and for ever.
+    """The identity of a memo object, or of the target of a weak or expired reference: 24 characters A-Z, 2-7, the same in every process and for ever.
 
     Raises:
         Error: `obj` is no memo instance, or its `__init__` has not finished.
@@ -32,6 +32,8 @@ def uuid(obj: Any, /) -> str:
     >>> db0.close()
     """
     active()
+    if weak.is_handle(obj):
+        return weak.uuid_of(obj)
     if isinstance(obj, Persistent) and obj._p_flags & (base.CLOSED | base.EXPIRED):
         obj._p_activate()
     return uuid_of(obj)

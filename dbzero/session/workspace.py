@@ -16,11 +16,11 @@ from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.view import View
 from dbzero.runtime.segment import Segment
-from dbzero.storage.names import normalize
-from dbzero.storage.prefix import Prefix
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
 from dbzero.session.refresh import Follower
+from dbzero.storage.names import normalize
+from dbzero.storage.prefix import Prefix
 
 
 class OpenPrefix:

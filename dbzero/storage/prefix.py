@@ -12,9 +12,9 @@ from typing import Final
 
 from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StorageError
 from dbzero.runtime.batch import Batch
+from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import clear_delta, led, slot_lock
 from dbzero.runtime.watching import Waiter, wait_durable
