@@ -61,6 +61,7 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
+from dbzero.session.deletion import delete
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
@@ -108,6 +109,7 @@ __all__ = [
     "close",
     "commit",
     "db0",
+    "delete",
     "dict",
     "exists",
     "expired",

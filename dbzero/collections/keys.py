@@ -233,6 +233,8 @@ def flatten(forms: Iterable[Any]) -> list[Any]:
                 add(item)
         elif kind is ObjectKey:
             items.append(form.value)
+        elif kind is frozenset:
+            items.append(_composite(form))
         else:
             items.append(form)
 
@@ -242,6 +244,14 @@ def flatten(forms: Iterable[Any]) -> list[Any]:
         else:
             add(form)
     return [len(shape), *shape, *items]
+
+
+def _composite(form: Any) -> Any:
+    """A member of a frozenset, or one itself, as it is stored."""
+    kind = type(form)
+    if kind is frozenset or kind is tuple:
+        return Deferred(None, FROZENSET if kind is frozenset else TUPLE, b"", tuple([_composite(i) for i in form]))
+    return form.value if kind is ObjectKey else form
 
 
 def restore(view: View, values: list[Any]) -> list[Any]:

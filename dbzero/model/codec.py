@@ -15,7 +15,7 @@ code  value             data
 8     Decimal           its exact text
 9     UUID              16 bytes, big endian
 10    complex           two doubles
-30    range             start, stop, step as a MessagePack array; a number beyond 64 bits is its decimal text
+30    range             start, stop, step as a MessagePack array; a number beyond 64 bits is its hexadecimal text
 31    path              one byte for the class (see _PATHS), then its text
 32    weak reference    prefix uuid 8, OID 8, class key
 33    name              of a module, class or function: see :mod:`dbzero.model.named`
@@ -78,9 +78,8 @@ _Persistent = base.Persistent
 _EPOCH = dt.datetime(1, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _NATIVE_DECODED = frozenset(
-    (type(None), bool, int, float, str, bytes, dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID, complex)
-    + (range, Deferred, *_PATHS)
-)
+    (type(None), bool, int, float, str, bytes, dt.date, dt.datetime, dt.time, dt.timedelta)
+).union((Decimal, uuid.UUID, complex, range, Deferred), _PATHS)
 
 # --- to bytes --------------------------------------------------------------------------------------------------------
 
@@ -129,10 +128,6 @@ def _wrap(value: Any, refs: list[int]) -> Any:
         return wrap(value)
     if type(value) is Deferred:
         return _wrap_deferred(value, refs)
-    if type(value) is frozenset:  # of native forms: a key
-        return _wrap_deferred(deferred.composite(value), refs)
-    if type(value) is tuple:
-        return _wrap_deferred(deferred.composite(value), refs)
     described = deferred.describe(value)
     if described is None:
         raise UnsupportedTypeError(f"a value of type {type(value).__qualname__} cannot be stored")
@@ -193,6 +188,15 @@ def _wrap_time(value: dt.time) -> Any:
     return _Ext(TIME, struct.pack("<QB", since, value.fold) + _zone(value))
 
 
+def _wrap_range(value: range) -> Any:
+    numbers = (value.start, value.stop, value.step)
+    return _Ext(RANGE, _encode([n if -(1 << 63) <= n < 1 << 63 else hex(n) for n in numbers]))
+
+
+def _wrap_path(value: pathlib.PurePath) -> Any:
+    return _Ext(PATH, bytes((_PATHS.index(type(value)),)) + str(value).encode("utf-8", "surrogatepass"))
+
+
 _WRAPPERS: dict[type, Callable[[Any], Any]] = {
     dt.date: lambda value: _Ext(DATE, struct.pack("<I", value.toordinal())),
     dt.datetime: _wrap_datetime,
@@ -201,18 +205,9 @@ _WRAPPERS: dict[type, Callable[[Any], Any]] = {
     Decimal: lambda value: _Ext(DECIMAL, str(value).encode()),
     uuid.UUID: lambda value: _Ext(UUID, value.bytes),
     complex: lambda value: _Ext(COMPLEX, struct.pack("<dd", value.real, value.imag)),
+    range: _wrap_range,
+    **dict.fromkeys(_PATHS, _wrap_path),
 }
-
-_WRAPPERS[range] = lambda value: _Ext(RANGE, _encode([_number(n) for n in (value.start, value.stop, value.step)]))
-for _number_of_class, _cls in enumerate(_PATHS):
-    _WRAPPERS[_cls] = lambda value, head=bytes((_number_of_class,)): _Ext(
-        PATH, head + str(value).encode("utf-8", "surrogatepass")
-    )
-
-
-def _number(n: int) -> int | str:
-    return n if -(1 << 63) <= n < 1 << 63 else hex(n)
-
 
 EXTENDED = frozenset(_WRAPPERS)
 """Exact types, beside the atoms, whose values can be stored."""

@@ -12,13 +12,10 @@ writes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dbzero.errors import UnsupportedTypeError
 from dbzero.model import base
-
-if TYPE_CHECKING:
-    from dbzero.model.view import View
 
 WEAK, NAMED, MEMO_CLASS, FROZENSET, TUPLE, MEMBER, NAMED_TUPLE, ARRAY = range(32, 40)
 """Extension codes of deferred values."""
@@ -38,8 +35,8 @@ class Deferred:
 
     __slots__ = ("_value", "code", "data", "parts", "view")
 
-    def __init__(self, view: View, code: int, data: bytes, parts: tuple[Any, ...] | None = None) -> None:
-        self.view = view
+    def __init__(self, view: Any, code: int, data: bytes, parts: tuple[Any, ...] | None = None) -> None:
+        self.view: Any = view
         self.code = code
         self.data = data
         self.parts = parts
@@ -92,7 +89,7 @@ def describe(value: Any) -> tuple[int, bytes] | None:
     return None
 
 
-def admit(view: View, value: Any) -> Any:
+def admit(view: Any, value: Any) -> Any:
     """What storing `value`, no builtin container and no object of a view, stores. UnsupportedTypeError."""
     if type(value) is Deferred:
         return value
@@ -108,14 +105,6 @@ def admit(view: View, value: Any) -> Any:
         f"prefix {view.name!r}; "
         "store atoms, dates, Decimal, list, tuple, dict, set or memo objects"
     )
-
-
-def composite(forms: Any) -> Deferred:
-    """A frozenset or tuple of native forms of keys as the composite it is stored as. It is not to be read."""
-    code = FROZENSET if type(forms) is frozenset else TUPLE
-    made = Deferred.__new__(Deferred)
-    made.code, made.data, made.parts, made._value = code, b"", tuple(forms), _UNSET
-    return made
 
 
 def resolved(value: Any) -> Any:

@@ -102,10 +102,10 @@ def describe(value: Any) -> tuple[int, bytes] | None:
             raise UnsupportedTypeError(f"Decorated or nested functions are not allowed: {value.__qualname__}")
         return NAMED, _pack("f", *path_of(value))
     if kind is types.ModuleType:
-        if sys.modules.get(value.__name__) is not value:
-            raise UnsupportedTypeError(f"a module that cannot be imported as {value.__name__} cannot be stored")
-        name = memo.main_name() if value.__name__ == "__main__" else value.__name__
-        return NAMED, _pack("m", name, "")
+        name: str = value.__name__
+        if sys.modules.get(name) is not value:
+            raise UnsupportedTypeError(f"a module that cannot be imported as {name} cannot be stored")
+        return NAMED, _pack("m", memo.main_name() if name == "__main__" else name, "")
     if issubclass(kind, type):
         return NAMED, _pack("c", *path_of(value))
     return None

@@ -86,7 +86,9 @@ class Workspace:
         """The open prefix of that name. PrefixError when it is not open."""
         found = self.open_prefixes.get(normalize(name))
         if found is None:
-            raise PrefixError(f"Prefix: {normalize(name)} not found: it is not open in this process; open it with db0.open()")
+            raise PrefixError(
+                f"Prefix: {normalize(name)} not found: it is not open in this process; open it with db0.open()"
+            )
         return found
 
     def open(
