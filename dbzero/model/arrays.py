@@ -36,13 +36,14 @@ def _describe(value: Any) -> tuple[int, bytes] | None:
     numpy = _numpy_class(value)
     if numpy is None:
         return None
-    dtype = value.dtype
+    content = numpy.asarray(value)
+    dtype = content.dtype
     if dtype.hasobject or dtype.names is not None or dtype.subdtype is not None or numpy.dtype(dtype.str) != dtype:
         raise UnsupportedTypeError(
             f"a numpy value of dtype {dtype} cannot be stored: use a plain dtype (numbers, bool, text, dates)"
         )
     shape = [_SCALAR] if isinstance(value, numpy.generic) else list(value.shape)
-    return ARRAY, encode_plain([dtype.str, shape, value.tobytes()])
+    return ARRAY, encode_plain([dtype.str, shape, content.tobytes()])
 
 
 def _admit(view: Any, value: Any) -> Any:
