@@ -132,8 +132,8 @@ def admit(view: View, key: Any) -> Any:
             convert(view, key)
         return form
     if type(form) is Deferred:
-        convert(view, key)  # what refuses it
-        return form
+        stored = convert(view, key)
+        return stored if type(stored) is Deferred else form
     if type(form) in PLAIN and scalar(key) is not key:
         return form
     if kind is set or isinstance(key, (int, float, str, bytes, tuple)):

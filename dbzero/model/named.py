@@ -191,15 +191,15 @@ def _resolve_class(stored: Deferred) -> Any:
     return found
 
 
-def class_reference(view: Any, cls: Any) -> Deferred:
-    """A stored reference to a memo class. In a read-only view that has no such class: one that equals no other."""
-    if view.writable:
+def class_reference(view: Any, cls: Any, enter: bool = False) -> Deferred:
+    """A stored reference to a memo class. For a class that the view does not know and that is not to be entered: one
+    that equals no stored one."""
+    if enter:
         oid = view.layout(cls).oid
     else:
         record = view.find_class(cls)
         oid = 0 if record is None else record._p_oid
-    made = Deferred(view, MEMO_CLASS, oid.to_bytes(8, "little"))
-    return made
+    return Deferred(view, MEMO_CLASS, oid.to_bytes(8, "little"))
 
 
 def _admit(view: Any, value: Any) -> Any:
@@ -215,7 +215,7 @@ def _admit(view: Any, value: Any) -> Any:
             )
         if not view.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {view.name}")
-        return class_reference(view, value)
+        return class_reference(view, value, enter=True)
     if isinstance(value, tuple) and is_namedtuple(kind):
         from dbzero.model.values import convert  # which needs this module
 
