@@ -577,8 +577,24 @@ class Dict(Stored):
 
     def copy(self) -> Dict:
         """A new dict of the same prefix with the same entries."""
-        made: Dict = Dict._p_make(self._p_view, self)
+        with operation:
+            made: Dict = Dict._p_make(self._p_view)
+            made._p_fill(self._p_stored())  # weak references stay weak
         return made
+
+    def _p_stored(self) -> dict[Any, Any]:
+        """The stored entries, as a new builtin dict. Inside an operation."""
+        state = self._data
+        if state.items is not None:
+            return dict(state.items)
+        assert state.entries is not None
+        items: dict[Any, Any] = {}
+        high: int | None = None
+        while True:
+            leaf, _, high = keyed.find_bound(state.entries, high)
+            items.update(zip(leaf._data.keys, leaf._data.values, strict=True))
+            if high is None:
+                return items
 
     def fromkeys(self, iterable: Iterable[Any], value: Any = None, /) -> Dict:
         """A new dict of the same prefix with the keys of `iterable`, each with `value`."""

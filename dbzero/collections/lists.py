@@ -290,7 +290,8 @@ class List(Sequence):
 
     def copy(self) -> List:
         """A new list of the same prefix with the same values."""
-        return List._p_of(self, self)
+        with operation:
+            return self._p_of(self._p_read(0, len(self)))  # what is stored: weak references stay weak
 
     def reverse(self) -> None:
         """Reverse the order in place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import gc
 import random
 from typing import Any
@@ -66,6 +67,23 @@ def test_a_weak_reference_reads_as_its_target(store: str) -> None:
     assert top.items.pop(0) is target and top.table.pop("k") is target
     assert top.table.popitem() == (target, 2) and top.group.pop() is target
     assert top.table.setdefault("n", db0.weak_proxy(target)) is target
+
+
+def test_copies_stay_weak(store: str) -> None:
+    targets, top = [Holder(i) for i in range(200)], Root()
+    top.lists = [db0.list(map(db0.weak_proxy, targets[:n])).copy() for n in (3, 200)]
+    top.dicts = [db0.dict((i, db0.weak_proxy(targets[i])) for i in range(n)).copy() for n in (3, 200)]
+    top.sets = [db0.set(map(db0.weak_proxy, targets[:n])).copy() for n in (3, 200)]
+    for n, group in ((3, 0), (200, 1)):
+        assert top.lists[group] == targets[:n] and top.dicts[group] == dict(enumerate(targets[:n]))
+        assert set(top.sets[group]) == set(targets[:n])
+        for made in (top.lists[group], top.dicts[group], top.sets[group]):
+            made._check()
+    assert not any(db0.getrefcount(target) for target in targets)
+    del targets, made
+    gc.collect()
+    db0.commit()
+    assert all(db0.expired(value) for value in [*top.lists[1], *top.dicts[1].values(), *top.sets[1]])
 
 
 def test_a_proxy_is_like_its_target(store: str) -> None:
@@ -410,6 +428,14 @@ def test_delete_needs_a_writable_finished_object(store: str) -> None:
 class Unfinished:
     def __init__(self) -> None:
         db0.delete(self)
+
+
+@pytest.mark.parametrize("name", ["delete", "weak_proxy", "expired", "weak_set"])
+def test_examples_run(name: str) -> None:
+    found = [test for test in doctest.DocTestFinder().find(getattr(db0, name), globs={}) if test.examples]
+    assert found
+    for test in found:
+        assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def test_deep_deletion(store: str) -> None:
