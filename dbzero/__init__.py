@@ -9,7 +9,10 @@ import sys as _sys
 from types import SimpleNamespace as _SimpleNamespace
 
 from dbzero import collections as _collections
+from dbzero import query as _query
+from dbzero.collections import make_bytearray as bytearray
 from dbzero.collections import make_dict as dict  # noqa: A004
+from dbzero.collections import make_index as index
 from dbzero.collections import make_list as list  # noqa: A004
 from dbzero.collections import make_set as set  # noqa: A004
 from dbzero.collections import make_tuple as tuple  # noqa: A004
@@ -60,7 +63,13 @@ from dbzero.session.api import (
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
-    List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set
+    ByteArray=_collections.ByteArray,
+    Dict=_collections.Dict,
+    Index=_collections.Index,
+    List=_collections.List,
+    ObjectIterable=_query.Query,
+    Set=_collections.Set,
+    Tuple=_collections.Tuple,
 )
 db0 = _sys.modules[__name__]
 
@@ -94,6 +103,7 @@ __all__ = [
     "StorageError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "bytearray",
     "clear_cache",
     "close",
     "commit",
@@ -109,6 +119,7 @@ __all__ = [
     "get_prefixes",
     "get_state_num",
     "getrefcount",
+    "index",
     "init",
     "is_memo",
     "list",
