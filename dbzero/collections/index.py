@@ -107,7 +107,7 @@ class Walk:
             data, at, following = pairs.part(root, self.start)
             end = len(data.items) if self.high is None else bisect_right(data.items, self.high, at)
             if end < len(data.items):
-                following = None
+                following = None  # what follows is higher
             items, objects = data.items[at:end], data.objects[at:end]
             keys = [None] * len(items) if self.nulls else data.span(at, end)
         if self.added or self.order:
@@ -264,8 +264,13 @@ class Index(Stored):
             if not len(self):
                 return
             self._p_changed()
+            state = self._data
             for walk in _walks(self):
                 self._p_take_along(walk)
+            for root in (state.root, state.null_root):
+                if root is not None and type(root._data) is pairs.Pairs:
+                    root._p_changed()
+                    set_data(root, pairs.Pairs([], None, []))  # so that its objects are released at once
             set_data(self, State())
 
     def _p_take_along(self, walk: Walk) -> None:

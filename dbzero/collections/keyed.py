@@ -85,6 +85,10 @@ class KeyedNode(Stored):
         """The leaf's state from what was stored; CorruptError when it can't be."""
         raise NotImplementedError
 
+    def _p_bulky(self, *states: Inner) -> bool:
+        """Whether an inner node of these states together has too many bytes."""
+        return False
+
     def _p_absorb(self, left: Any, right: Any, other: KeyedNode) -> None:
         """Append the leaf state `right`, which is that of `other`, to `left`, which is this node's."""
         raise NotImplementedError
@@ -163,9 +167,10 @@ def attach(view: View, root: N, path: Path, right: N, mark: Any) -> N:
         data = touch(parent)
         data.marks.insert(k + 1, mark)
         data.children.insert(k + 1, right)
-        if len(data.children) <= FANOUT:
+        n = len(data.children)
+        if n <= FANOUT and not parent._p_bulky(data):
             return root
-        cut = FANOUT if k + 2 == len(data.children) else len(data.children) // 2
+        cut = n - 1 if k + 2 == n else n // 2
         mark = data.marks[cut]
         sibling = Inner(data.level, data.marks[cut:], data.children[cut:])
         del data.marks[cut:], data.children[cut:]
@@ -222,6 +227,8 @@ def _merge(parent: KeyedNode, k: int, size: int, limit: int) -> None:
         if (size + other) * 4 > limit * 3:
             continue
         source = b._data  # held here: stays whole even if b is evicted by the next load
+        if type(source) is Inner and b._p_bulky(a._data, source):
+            continue
         target = touch(a)
         data = touch(parent)
         if type(target) is Inner:

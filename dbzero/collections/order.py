@@ -35,10 +35,6 @@ FAMILIES: dict[type, str] = {
 AWARE = {"datetime": "aware datetime", "time": "aware time"}
 NAMES = frozenset(FAMILIES.values()) | frozenset(AWARE.values())
 RANKED = frozenset(AWARE.values())  # families whose ranks are not the keys
-OF_RANKS: dict[str, tuple[type, ...]] = {name: (int,) for name in RANKED}
-"""Family -> exact types that its ranks may have."""
-for _cls, _name in FAMILIES.items():
-    OF_RANKS[_name] = (*OF_RANKS.get(_name, ()), _cls)
 
 
 def place(view: View, key: Any) -> tuple[str, Any, Any]:

@@ -109,6 +109,10 @@ class PairNode(KeyedNode):
         children = [member(self, PairNode, oid) for oid in values[2 * n + 2 :]]
         set_data(self, Inner(level, marks, children))
 
+    def _p_bulky(self, *states: Inner) -> bool:
+        marks = [mark for state in states for mark in state.marks]
+        return len(marks) > 3 and sum([rank.__sizeof__() for rank, _ in marks]) > BULK
+
     def _p_ordered(self, items: list[Item]) -> None:
         try:
             if all(a < b for a, b in pairwise(items)):
@@ -122,7 +126,7 @@ class PairNode(KeyedNode):
         return [len(ranks), *ranks, *data.objects, *(() if data.keys is None else data.keys)]
 
     def _p_leaf_state(self, values: list[Any]) -> Pairs:
-        n = natural(self, values[0], 1, 1 << 20)
+        n = natural(self, values[0], 0, 1 << 20)
         if len(values) not in (2 * n + 1, 3 * n + 1):
             raise corrupt(self, f"{len(values)} values for {n} entries")
         objects = values[n + 1 : 2 * n + 1]
@@ -143,8 +147,11 @@ class PairNode(KeyedNode):
 
 def holds(root: PairNode, item: Item) -> bool:
     """Whether an entry is there. Inside an operation."""
-    items = keyed.find(root, item)._data.items
-    at = bisect_left(items, item)
+    try:
+        items = keyed.find(root, item)._data.items
+        at = bisect_left(items, item)
+    except TypeError:
+        raise corrupt(root, "keys without an order") from None
     return at < len(items) and items[at] == item
 
 
@@ -194,9 +201,12 @@ def remove(root: PairNode, item: Item) -> tuple[Any, PairNode | None]:
 def part(root: PairNode, start: Item | None) -> tuple[Pairs, int, Item | None]:
     """The leaf state in whose range `start` is (None: the first), the place of the first entry from there on, and the
     start of the next leaf (None: there is none)."""
-    leaf, _, following = keyed.find_bound(root, start)
-    data = leaf._data
-    return data, 0 if start is None else bisect_left(data.items, start), following
+    try:
+        leaf, _, following = keyed.find_bound(root, start)
+        data = leaf._data
+        return data, 0 if start is None else bisect_left(data.items, start), following
+    except TypeError:
+        raise corrupt(root, "keys without an order") from None
 
 
 def check(root: PairNode, keyless: bool) -> int:

@@ -63,6 +63,12 @@ class Sorting(Query):
         while found:
             yield from reversed(found.pop())
 
+    def __len__(self) -> int:
+        source = self.source
+        if type(source) is Selection and source.index is self.index:
+            return len(source)
+        return super().__len__()
+
     def _foreign(self) -> list[Any]:
         view = self.index._p_view
         results = [obj for obj in self.source if isinstance(obj, Persistent) and obj._p_view is view]

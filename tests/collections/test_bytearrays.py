@@ -170,13 +170,14 @@ def test_forms_of_the_factory(bench):
 
 def test_comparing(bench):
     mine = make_bytearray(b"abc")
-    assert mine == b"abc" and b"abc" == mine and bytearray(b"abc") == mine and mine == memoryview(b"abc")
+    other = b"abc"
+    assert mine == other and other == mine and bytearray(other) == mine and mine == memoryview(other)
     assert mine != b"abd" and mine != "abc" and mine is not None and mine != [97, 98, 99]
-    assert mine < b"abd" and mine <= make_bytearray(b"abc") and mine > b"ab" and b"abd" > mine
+    assert mine < b"abd" and mine <= make_bytearray(b"abc") and mine > b"ab" and bytearray(b"abd") > mine
     with pytest.raises(TypeError, match="unhashable"):
         hash(mine)
     with pytest.raises(TypeError):
-        mine < "abc"
+        assert mine < "abc"
     assert 98 in mine and b"bc" in mine and b"cb" not in mine
     assert mine.count(97) == 1 and repr(mine) == "bytearray(b'abc')"
 

@@ -33,7 +33,9 @@ FAMILIES = {
         st.floats(allow_nan=False),
         st.booleans(),
         st.decimals(allow_nan=False, min_value=-30, max_value=30, places=1),
-        st.sampled_from([1, 1.0, True, Decimal(1), Decimal("1.00"), 0.0, -0.0, 2**70, -(2**64), float("inf"), Decimal("0.1"), 0.1]),
+        st.sampled_from(
+            [1, 1.0, True, Decimal(1), Decimal("1.00"), 0.0, -0.0, 2**70, -(2**64), float("inf"), Decimal("0.1"), 0.1]
+        ),
     ),
     "small": st.integers(0, 12),
     "str": st.one_of(st.text("ab\0\udc80é", max_size=4), st.integers(0, 5).map(lambda n: "k" * 20000 + "xyzuvw"[n])),
@@ -78,7 +80,9 @@ class IndexMachine(RuleBasedStateMachine):
             self.nodes.__exit__(None, None, None)
 
     def has(self, key, thing):
-        return any(other is thing and (k == key if k is not None and key is not None else k is key) for k, other in self.plain)
+        return any(
+            other is thing and (k == key if k is not None and key is not None else k is key) for k, other in self.plain
+        )
 
     @rule(data=st.data(), numbers=st.lists(st.integers(0, 11), min_size=1, max_size=12))
     def add(self, data, numbers):
@@ -219,7 +223,16 @@ TestIndex.settings = settings(
 
 
 def test_another_family_is_refused(bench):
-    samples = [1, "a", b"a", dt.date(2024, 1, 1), start, start.replace(tzinfo=dt.timezone.utc), dt.time(1), dt.time(1, tzinfo=dt.timezone.utc)]
+    samples = [
+        1,
+        "a",
+        b"a",
+        dt.date(2024, 1, 1),
+        start,
+        start.replace(tzinfo=dt.timezone.utc),
+        dt.time(1),
+        dt.time(1, tzinfo=dt.timezone.utc),
+    ]
     for sample in samples:
         index, thing = make_index(), Thing(1)
         index.add(None, thing)
