@@ -39,7 +39,7 @@ def test_a_slice_is_lazy_and_follows_its_source():
     query = Plain(values)
     top = query[:3]
     assert type(top) is Slice and query.evaluated == 0
-    assert [value for value in top] == [0, 1, 2] and query.evaluated == 3  # noqa: C416
+    assert [value for value in top] == [0, 1, 2] and query.evaluated == 3
     values.insert(0, "new")
     assert list(top) == ["new", 0, 1]
     last = query[-2:]
