@@ -11,11 +11,11 @@ from types import SimpleNamespace as _SimpleNamespace
 from dbzero import collections as _collections
 from dbzero import query as _query
 from dbzero.collections import make_bytearray as bytearray
-from dbzero.collections import make_dict as dict  # noqa: A004
+from dbzero.collections import make_dict as dict
 from dbzero.collections import make_index as index
-from dbzero.collections import make_list as list  # noqa: A004
-from dbzero.collections import make_set as set  # noqa: A004
-from dbzero.collections import make_tuple as tuple  # noqa: A004
+from dbzero.collections import make_list as list
+from dbzero.collections import make_set as set
+from dbzero.collections import make_tuple as tuple
 from dbzero.errors import (
     BadPrefixError,
     ClassNotFoundError,
@@ -35,7 +35,7 @@ from dbzero.errors import (
     PoisonedError,
     PrefixError,
     ReadOnlyError,
-    ReferenceError,  # noqa: A004
+    ReferenceError,
     SegmentError,
     StaleFileError,
     StaleViewError,
@@ -56,7 +56,7 @@ from dbzero.session.api import (
     get_prefixes,
     get_state_num,
     init,
-    open,  # noqa: A004
+    open,
     refresh,
     wait,
 )

@@ -88,7 +88,7 @@ class ByteArray(Stored):
     """
 
     __slots__ = ()
-    KIND = 15
+    KIND = 12
     __hash__ = None  # type: ignore[assignment]
     _data: State
 

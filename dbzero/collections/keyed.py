@@ -31,6 +31,7 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.model.base import find_leaf
 from dbzero.model.view import View
 
 
@@ -100,6 +101,9 @@ Path = list[tuple[KeyedNode, int]]
 
 def find(root: N, key: Any) -> N:
     """The leaf in whose range `key` is."""
+    leaf: N | None = find_leaf(root, key, Inner)
+    if leaf is not None:
+        return leaf
     node = root
     for _ in DEPTH:
         data = node._data

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from dbzero.errors import Error
@@ -110,7 +110,7 @@ def module_name(cls: type) -> str:
             return str(spec.name)
         file = getattr(main, "__file__", None)
         if file:
-            return Path(file).stem
+            return os.path.splitext(os.path.basename(str(file)))[0]
     return module
 
 

@@ -1,7 +1,8 @@
 """Following another process's commits: a read-only view moves forward by itself.
 
-One thread sleeps on the prefix's futex word. When the durable state has moved it takes the operation lock - so no compound operation is under way - turns the loaded
-objects that changed into ghosts, and moves the view. Handles stay the same Python objects and load the new state at their next use.
+One thread sleeps on the prefix's futex word. When the durable state has moved it takes the operation lock - so no
+compound operation is under way - turns the loaded objects that changed into ghosts, and moves the view. Handles stay
+the same Python objects and load the new state at their next use.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ _HEALTH_CHECK_SECONDS = 1.0
 
 def refresh_view(view: View, prefix: Prefix) -> bool:
     """Move a read-only view to the newest durable state. True when it moved."""
-    head = prefix.head()
-    if head == view.state and prefix.incarnation == view.incarnation:
+    if prefix.newest() == (view.state, view.incarnation):
         return False
     with operation:
-        head = prefix.head()
+        newest = prefix.newest()
+        if newest is None or view.closed:
+            return False
+        head, incarnation = newest
         old = view.state
-        if prefix.incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
-            view.incarnation = prefix.incarnation
+        if incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
+            view.incarnation = incarnation
             view.invalidate_all()
         else:
             for state in range(old + 1, head + 1):
@@ -39,6 +42,7 @@ def refresh_view(view: View, prefix: Prefix) -> bool:
         if head == old:
             return False
         view.advance(head)
+        prefix.pin(head)
     return True
 
 
@@ -49,7 +53,6 @@ class Follower:
         self._view = view
         self._prefix = prefix
         self._stopping = False
-        self._waiter = prefix.waiter()
         self._thread = threading.Thread(target=self._run, name=f"dbzero-follow-{prefix.name}", daemon=True)
 
     def start(self) -> None:
@@ -67,10 +70,11 @@ class Follower:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                self._waiter.ready()
+                waiter = self._prefix.waiter()  # anew: the prefix may have gone on in another slot
                 if self._stopping:
                     return
-                if not self._waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                if not waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                    self._prefix.tidy()
                     while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
                         refresh_view(self._view, self._prefix)
                 if not self._stopping:

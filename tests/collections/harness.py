@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dbzero.collections import bytearrays, counted, dicts, keyed, lists, nodes, pairs, sequences, sets
 from dbzero.model import scope
-from dbzero.model.base import operation
+from dbzero.model.base import operation, set_leaf
 from dbzero.model.view import View
 
 MODULES = (nodes, counted, keyed, pairs, bytearrays, sequences, lists, dicts, sets)
@@ -92,10 +92,13 @@ def small_nodes(leaf: int = 8, fanout: int = 4) -> Iterator[None]:
         for name in ("LEAF", "FANOUT", "CHUNK")
         if hasattr(module, name)
     ]
+    before = nodes.LEAF
     for module, name, _ in saved:
         setattr(module, name, fanout if name == "FANOUT" else leaf)
+    set_leaf(leaf)
     try:
         yield
     finally:
+        set_leaf(before)
         for module, name, value in saved:
             setattr(module, name, value)
