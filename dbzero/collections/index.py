@@ -208,10 +208,15 @@ class Index(Stored):
                 raise refuse(family, state.family)
             item: Item = (rank, obj._p_oid)
             root = state.null_root if nulls else state.root
-            if root is not None and pairs.holds(root, item):
-                return
-            self._p_changed()
-            root = pairs.add(view, root, item, key, nulls or family not in RANKED, obj)
+            if root is None:
+                self._p_changed()
+                root = pairs.start(view, item, key, nulls or family not in RANKED, obj)
+            else:
+                there = pairs.locate(root, item)
+                if there.found:
+                    return
+                self._p_changed()
+                root = pairs.add(view, root, there, item, key, obj)
             if nulls:
                 state.null_root = root
                 state.nulls += 1
@@ -238,10 +243,11 @@ class Index(Stored):
             item: Item = (rank, obj._p_oid)
             if root is None or obj._p_view is not self._p_view or not (nulls or family == state.family):
                 return
-            if not pairs.holds(root, item):
+            there = pairs.locate(root, item)
+            if not there.found:
                 return
             self._p_changed()
-            stored_key, root = pairs.remove(root, item)
+            stored_key, root = pairs.remove(root, there)
             walks = _walks(self)
             for walk in walks:
                 if walk.ahead(nulls, item):

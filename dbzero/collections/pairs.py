@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from dbzero.collections import keyed
 from dbzero.collections.keyed import Inner, KeyedNode
@@ -145,33 +145,43 @@ class PairNode(KeyedNode):
             left.keys += right.keys
 
 
-def holds(root: PairNode, item: Item) -> bool:
-    """Whether an entry is there. Inside an operation."""
+class Place(NamedTuple):
+    """Where an entry is or would be: the path to its leaf, its place there."""
+
+    path: keyed.Path
+    leaf: PairNode
+    at: int
+    found: bool
+
+
+def locate(root: PairNode, item: Item) -> Place:
+    """The place of an entry. It is good until the tree changes, within one operation."""
     try:
-        items = keyed.find(root, item)._data.items
+        path, leaf = keyed.find_path(root, item)
+        items = leaf._data.items
         at = bisect_left(items, item)
     except TypeError:
         raise corrupt(root, "keys without an order") from None
-    return at < len(items) and items[at] == item
+    return Place(path, leaf, at, at < len(items) and items[at] == item)
 
 
-def add(view: View, root: PairNode | None, item: Item, key: Any, keyless: bool, obj: Any) -> PairNode:
-    """Add an entry that isn't there. Returns the new root. Inside an operation.
+def start(view: View, item: Item, key: Any, keyless: bool, obj: Any) -> PairNode:
+    """A tree of one entry. `keyless`: the keys of this tree are its ranks, or all None. Inside an operation."""
+    return create(view, PairNode, Pairs([item], None if keyless else [key], [obj]))
 
-    `keyless`: the keys of this tree are its ranks, or all None.
-    """
-    if root is None:
-        return create(view, PairNode, Pairs([item], None if keyless else [key], [obj]))
-    path, leaf = keyed.find_path(root, item)
-    data = touch(leaf)
+
+def add(view: View, root: PairNode, place: Place, item: Item, key: Any, obj: Any) -> PairNode:
+    """Add an entry at its place. Returns the new root. Inside an operation."""
+    data = touch(place.leaf)
     items = data.items
-    at = bisect_left(items, item)
+    at = place.at
     data.insert(at, item, key, obj)
-    if len(data) <= LEAF or len(items) < 2:
+    n = len(items)
+    if len(data) <= LEAF or n < 2:
         return root
-    right = data.cut(_middle(data) if len(items) <= LEAF or not _last(path, at, len(items)) else len(items) - 1)
+    right = data.cut(n - 1 if n > LEAF and _last(place.path, at, n) else _middle(data))
     mark = separator(items[-1], right.items[0])
-    return keyed.attach(view, root, path, create(view, PairNode, right), mark)
+    return keyed.attach(view, root, place.path, create(view, PairNode, right), mark)
 
 
 def _last(path: keyed.Path, at: int, n: int) -> bool:
@@ -188,23 +198,21 @@ def _middle(data: Pairs) -> int:
     return min(range(1, len(items)), key=lambda at: abs(2 * sizes[at - 1] - data.size))
 
 
-def remove(root: PairNode, item: Item) -> tuple[Any, PairNode | None]:
-    """Remove an entry that is there: (its key, new root; None: nothing is left). Inside an operation."""
-    path, leaf = keyed.find_path(root, item)
-    data = touch(leaf)
-    at = bisect_left(data.items, item)
-    key = data.key(at)
-    data.remove(at)
-    return key, keyed.shrunk(root, path, leaf)
+def remove(root: PairNode, place: Place) -> tuple[Any, PairNode | None]:
+    """Remove the entry at its place: (its key, new root; None: nothing is left). Inside an operation."""
+    data = touch(place.leaf)
+    key = data.key(place.at)
+    data.remove(place.at)
+    return key, keyed.shrunk(root, place.path, place.leaf)
 
 
-def part(root: PairNode, start: Item | None) -> tuple[Pairs, int, Item | None]:
-    """The leaf state in whose range `start` is (None: the first), the place of the first entry from there on, and the
-    start of the next leaf (None: there is none)."""
+def part(root: PairNode, low: Item | None) -> tuple[Pairs, int, Item | None]:
+    """The state of the leaf in whose range `low` is (None: the first), the place of the first entry from there on, and
+    the start of the next leaf (None: there is none)."""
     try:
-        leaf, _, following = keyed.find_bound(root, start)
+        leaf, _, following = keyed.find_bound(root, low)
         data = leaf._data
-        return data, 0 if start is None else bisect_left(data.items, start), following
+        return data, 0 if low is None else bisect_left(data.items, low), following
     except TypeError:
         raise corrupt(root, "keys without an order") from None
 
