@@ -33,6 +33,12 @@ from dbzero.model.view import View
 BULK = 32768  # most bytes of keys in a leaf of more than one entry
 
 
+def bulk(rank: Any) -> int:
+    """About how many bytes a rank takes up. The same for equal objects: the size of a str object itself grows when it
+    is encoded."""
+    return 49 + len(rank) if type(rank) in (str, bytes) else int(rank.__sizeof__())
+
+
 class Pairs:
     """State of a leaf: parallel lists. `keys` is None where the keys are the ranks, or all None."""
 
@@ -42,7 +48,7 @@ class Pairs:
         self.items = items
         self.keys = keys
         self.objects = objects
-        self.size = sum([item[0].__sizeof__() for item in items])
+        self.size = sum([bulk(item[0]) for item in items])
 
     def __len__(self) -> int:
         return max(len(self.items), self.size * LEAF // BULK if self.items else 0)
@@ -53,11 +59,11 @@ class Pairs:
         self.objects.insert(at, obj)
         if self.keys is not None:
             self.keys.insert(at, key)
-        self.size += item[0].__sizeof__()
+        self.size += bulk(item[0])
 
     def remove(self, at: int) -> None:
         """Remove an entry."""
-        self.size -= self.items[at][0].__sizeof__()
+        self.size -= bulk(self.items[at][0])
         del self.items[at], self.objects[at]
         if self.keys is not None:
             del self.keys[at]
@@ -111,7 +117,7 @@ class PairNode(KeyedNode):
 
     def _p_bulky(self, *states: Inner) -> bool:
         marks = [mark for state in states for mark in state.marks]
-        return len(marks) > 3 and sum([rank.__sizeof__() for rank, _ in marks]) > BULK
+        return len(marks) > 3 and sum([bulk(rank) for rank, _ in marks]) > BULK
 
     def _p_ordered(self, items: list[Item]) -> None:
         try:
@@ -194,7 +200,7 @@ def _middle(data: Pairs) -> int:
     items = data.items
     if len(items) > LEAF:
         return len(items) // 2
-    sizes = list(accumulate([item[0].__sizeof__() for item in items]))
+    sizes = list(accumulate([bulk(item[0]) for item in items]))
     return min(range(1, len(items)), key=lambda at: abs(2 * sizes[at - 1] - data.size))
 
 
@@ -223,12 +229,12 @@ def check(root: PairNode, keyless: bool) -> int:
     def items_of(data: Pairs) -> list[Item]:
         assert type(data) is Pairs, "not a leaf"
         assert 1 <= len(data.items) <= LEAF, "leaf of a wrong size"
-        assert data.size - max([item[0].__sizeof__() for item in data.items]) <= 2 * BULK, "leaf of too many bytes"
+        assert data.size - max([bulk(item[0]) for item in data.items]) <= 2 * BULK, "leaf of too many bytes"
         assert len(data.objects) == len(data.items), "objects missing"
         assert (data.keys is None) == keyless, "keys missing"
         assert data.keys is None or len(data.keys) == len(data.items), "keys missing"
         assert [item[1] for item in data.items] == [obj._p_oid for obj in data.objects], "wrong OIDs"
-        assert data.size == sum([item[0].__sizeof__() for item in data.items]), "wrong size"
+        assert data.size == sum([bulk(item[0]) for item in data.items]), "wrong size"
         return data.items
 
     items = keyed.check(root, items_of)
