@@ -16,6 +16,7 @@ from dbzero.collections import make_index as index
 from dbzero.collections import make_list as list
 from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
+from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
     BadPrefixError,
     ClassNotFoundError,
@@ -45,6 +46,9 @@ from dbzero.errors import (
 )
 from dbzero.model.construction import materialized, set_prefix
 from dbzero.model.memo import MemoBase, is_memo, memo
+from dbzero.model.weak import ExpiredReference as _ExpiredReference
+from dbzero.model.weak import WeakProxy as _WeakProxy
+from dbzero.model.weak import expired, weak_proxy
 from dbzero.session.api import (
     PrefixMetaData,
     clear_cache,
@@ -60,16 +64,20 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
+from dbzero.session.deletion import delete
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
     Dict=_collections.Dict,
+    ExpiredReference=_ExpiredReference,
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
     Set=_collections.Set,
     Tuple=_collections.Tuple,
+    WeakProxy=_WeakProxy,
+    WeakSet=_collections.WeakSet,
 )
 db0 = _sys.modules[__name__]
 
@@ -108,8 +116,10 @@ __all__ = [
     "close",
     "commit",
     "db0",
+    "delete",
     "dict",
     "exists",
+    "expired",
     "fetch",
     "find_singleton",
     "get_config",
@@ -133,4 +143,6 @@ __all__ = [
     "types",
     "uuid",
     "wait",
+    "weak_proxy",
+    "weak_set",
 ]

@@ -15,6 +15,7 @@ from dbzero.collections.lists import List, make_list
 from dbzero.collections.pairs import PairNode
 from dbzero.collections.sets import Set, SetNode, make_set
 from dbzero.collections.tuples import Tuple, make_tuple
+from dbzero.collections.weaksets import WeakSet, make_weak_set
 from dbzero.model import kinds
 
 __all__ = [
@@ -24,15 +25,17 @@ __all__ = [
     "List",
     "Set",
     "Tuple",
+    "WeakSet",
     "make_bytearray",
     "make_dict",
     "make_index",
     "make_list",
     "make_set",
     "make_tuple",
+    "make_weak_set",
 ]
 
-for _cls in (List, Tuple, Dict, Set, ListNode, DictNode, SetNode, IndexNode, Index, PairNode, ByteArray):
+for _cls in (List, Tuple, Dict, Set, ListNode, DictNode, SetNode, IndexNode, Index, PairNode, ByteArray, WeakSet):
     kinds.register(_cls.KIND, _cls)
 kinds.register_builder(list, List._p_make)
 kinds.register_builder(tuple, Tuple._p_make)

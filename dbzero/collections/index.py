@@ -38,6 +38,7 @@ from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
 from dbzero.model.values import convert
 from dbzero.model.view import View
+from dbzero.model.weak import WeakProxy, target_of
 from dbzero.query.base import Query
 
 Batch = tuple[list[Item], list[Any], list[Any]]
@@ -406,6 +407,8 @@ def _walks(index: Index) -> Any:
 
 
 def _memo(value: Any) -> Any:
+    if isinstance(value, WeakProxy):
+        value = target_of(value)
     if isinstance(value, Persistent) and value._p_flags & base.MEMO:
         return value
     raise Error(f"Expected a memo object, not {type(value).__name__}: an index holds memo objects only")

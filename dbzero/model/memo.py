@@ -12,6 +12,7 @@ from dbzero.errors import Error
 from dbzero.model import base, kinds, rebuild
 from dbzero.model.base import MemoMeta, Persistent
 from dbzero.model.catalog import ACCESS_CONTROL, IMMUTABLE, NO_CACHE, NO_DEFAULT_TAGS, SINGLETON
+from dbzero.model.deferred import resolved
 from dbzero.model.uuids import make_uuid
 
 T = TypeVar("T", bound=type)
@@ -40,7 +41,7 @@ base.set_dict_descriptor(vars(_Root)["__dict__"])
 
 def _vars(self: Any) -> dict[str, Any]:
     self._p_activate()
-    return {name: value for name, value in base.state(self).items() if not name.startswith("_X__")}
+    return {name: resolved(value) for name, value in base.state(self).items() if not name.startswith("_X__")}
 
 
 def _no_vars(self: Any, value: Any = None) -> None:
@@ -102,16 +103,17 @@ def class_info(cls: Any) -> MemoClass | None:
 def module_name(cls: type) -> str:
     """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the
     script's file stem."""
-    module = cls.__module__
-    if module == "__main__":
-        main = sys.modules.get("__main__")
-        spec = getattr(main, "__spec__", None)
-        if spec is not None and spec.name != "__main__":
-            return str(spec.name)
-        file = getattr(main, "__file__", None)
-        if file:
-            return os.path.splitext(os.path.basename(str(file)))[0]
-    return module
+    return main_name() if cls.__module__ == "__main__" else cls.__module__
+
+
+def main_name() -> str:
+    """What the module ``__main__`` is recorded as: its name under ``python -m``, else the script's file stem."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    return os.path.splitext(os.path.basename(str(file)))[0] if file else "__main__"
 
 
 @overload

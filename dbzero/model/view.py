@@ -113,6 +113,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._catalogue: Catalogue | None = None
         self._records: dict[int, ClassRecord] = {}
         self._fetched: tuple[int, bytes, int] | None = None
+        self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
 
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
@@ -297,6 +298,8 @@ class View(ViewCore):  # type: ignore[misc]
         obj = self.peek(oid)
         if obj is not None:
             return None if obj._p_flags & base.EXPIRED else obj
+        if oid in self.deleted:
+            return None
         while True:
             state = self.state
             found = self.records.read(oid, state)
@@ -385,6 +388,8 @@ class View(ViewCore):  # type: ignore[misc]
         cls = type(obj)
         layout = self._layouts.get(cls)
         if layout is not None and layout.common and payload.startswith(layout.common_head):  # no head starts another
+            if base.fill_ordinary(obj, layout.common, payload, len(layout.common_head)):
+                return
             values = decode_values(self, payload[len(layout.common_head) :])
             if len(values) == len(layout.common):
                 base.fill(obj, layout.common, values)
@@ -453,6 +458,11 @@ class View(ViewCore):  # type: ignore[misc]
     def weight_limit(self, limit: int) -> None:
         self.limit = limit
 
+    def begin_changes(self) -> None:
+        """Call it before the first look at what a change depends on: the first change may move the view."""
+        if not self.dirty_count:
+            self._first_dirty()
+
     def has_changes(self) -> bool:
         """Whether a commit has anything to do."""
         return bool(self.dirty_count > 0 or self.orphan_count > 0)
@@ -477,6 +487,8 @@ class View(ViewCore):  # type: ignore[misc]
         changed."""
         self.state = state
         self.settle_all()
+        if self.deleted:
+            self.deleted = {oid for oid in self.deleted if self.records.read(oid, state) is not None}
 
     def invalidate_all(self) -> int:
         """Turn every loaded clean object into a ghost. Returns how many."""

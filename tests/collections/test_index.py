@@ -156,6 +156,16 @@ def test_values_must_be_memo_objects_of_its_prefix(store):
     assert not index and db0.getrefcount(stranger) == 0
 
 
+def test_a_weak_proxy_stands_for_its_target(store):
+    index, item = db0.index(), Item(1)
+    index.add(1, db0.weak_proxy(item))
+    assert list(index) == [(1, item)] and db0.getrefcount(item) == 1
+    with pytest.raises(RuntimeError, match="references"):
+        db0.delete(item)
+    index.remove(1, db0.weak_proxy(item))
+    assert not index and db0.getrefcount(item) == 0
+
+
 def test_it_is_compared_by_identity(store):
     index, other = db0.index(), db0.index()
     assert index == index and index != other and len({index, other, index}) == 2
