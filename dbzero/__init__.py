@@ -9,7 +9,10 @@ import sys as _sys
 from types import SimpleNamespace as _SimpleNamespace
 
 from dbzero import collections as _collections
+from dbzero import query as _query
+from dbzero.collections import make_bytearray as bytearray
 from dbzero.collections import make_dict as dict
+from dbzero.collections import make_index as index
 from dbzero.collections import make_list as list
 from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
@@ -65,13 +68,16 @@ from dbzero.session.deletion import delete
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
-    List=_collections.List,
-    Tuple=_collections.Tuple,
+    ByteArray=_collections.ByteArray,
     Dict=_collections.Dict,
-    Set=_collections.Set,
-    WeakSet=_collections.WeakSet,
-    WeakProxy=_WeakProxy,
     ExpiredReference=_ExpiredReference,
+    Index=_collections.Index,
+    List=_collections.List,
+    ObjectIterable=_query.Query,
+    Set=_collections.Set,
+    Tuple=_collections.Tuple,
+    WeakProxy=_WeakProxy,
+    WeakSet=_collections.WeakSet,
 )
 db0 = _sys.modules[__name__]
 
@@ -105,6 +111,7 @@ __all__ = [
     "StorageError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "bytearray",
     "clear_cache",
     "close",
     "commit",
@@ -122,6 +129,7 @@ __all__ = [
     "get_prefixes",
     "get_state_num",
     "getrefcount",
+    "index",
     "init",
     "is_memo",
     "list",

@@ -1,6 +1,6 @@
 """Counted tree: a sequence as a B+-tree by position.
 
-A leaf (:class:`ListNode` whose state is a builtin list) holds up to LEAF values; an inner node holds up to FANOUT
+A leaf (:class:`ListNode` whose state is a builtin list) holds up to LEAF values, or CHUNK bytes; an inner node holds up to FANOUT
 children and how many values are below each. All leaves are on one level. Appending fills leaves completely; insertion
 splits in halves, deletion merges sparse neighbours, so every operation touches one path. Functions that may replace
 the root return the new one. All of them run inside an operation.
@@ -33,6 +33,9 @@ from dbzero.collections.nodes import (
 )
 from dbzero.model.view import View
 
+CHUNK = 2048  # most bytes in a leaf of a bytearray
+BYTES = 63  # stands where other nodes have their level
+
 
 class Inner:
     """State of an inner node: `counts[k]` values below `children[k]`, whose first has position `starts[k]` (starts:
@@ -58,20 +61,25 @@ class Inner:
 
 
 class ListNode(Fronted):
-    """One node of a list's or tuple's tree."""
+    """One node of the tree of a list or tuple, or of a bytearray, whose leaves have a bytearray for a state."""
 
     __slots__ = ()
     KIND = 8
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
         data = self._data
-        if type(data) is not Inner:
+        if type(data) is list:
             return pack(self.KIND, [0, *data])
+        if type(data) is bytearray:
+            return pack(self.KIND, [BYTES, bytes(data)])
         oids = [child._p_oid for child in data.children]
         return pack(self.KIND, [data.level, *data.counts, *oids])[0], oids
 
     def _p_decode(self, payload: bytes) -> None:
         values = unpack(self, payload, 1)
+        if values[0] == BYTES and len(values) == 2 and type(values[1]) is bytes and values[1]:
+            set_data(self, bytearray(values[1]))
+            return
         level = natural(self, values[0], 0, len(DEPTH))
         if not level:
             del values[0]
@@ -85,6 +93,11 @@ class ListNode(Fronted):
         counts = [natural(self, count, 1) for count in values[1 : n + 1]]
         children = [member(self, ListNode, oid) for oid in values[n + 1 :]]
         set_data(self, Inner(level, counts, children))
+
+
+def room(data: Any) -> int:
+    """How many values a leaf of state `data` may hold."""
+    return CHUNK if type(data) is bytearray else LEAF
 
 
 def total(data: Any) -> int:
@@ -240,18 +253,25 @@ def delete(root: ListNode, position: int) -> tuple[Any, ListNode | None]:
         raise corrupt(leaf, f"{len(data)} values, expected more than {offset}")
     value = data.pop(offset)
     _recount(path, -1)
+    return value, _shrunk(root, path, leaf)
+
+
+def _shrunk(root: ListNode, path: list[tuple[ListNode, int]], leaf: ListNode) -> ListNode | None:
+    """Tidy up after something was removed from `leaf`, at the end of `path`: drop it when empty, merge it when sparse.
+    Returns the new root (None: all empty)."""
+    data = leaf._data
     if not data:
-        return value, _detach(root, path)
+        return _detach(root, path)
     node = leaf
-    limit = LEAF
+    limit = room(data)
     while path:
         size = len(node._data)
         if size * SPARSE >= limit:
-            return value, root
+            return root
         parent, k = path.pop()
         _merge(parent, k, size, limit)
         node, limit = parent, FANOUT
-    return value, _collapse(root)
+    return _collapse(root)
 
 
 def _merge(parent: ListNode, k: int, size: int, limit: int) -> None:
@@ -279,6 +299,46 @@ def _merge(parent: ListNode, k: int, size: int, limit: int) -> None:
         return
 
 
+def paste(view: View, root: ListNode | None, position: int, values: Any) -> ListNode:
+    """Insert `values` (a container like those of the leaves, not empty) before `position` (0..total)."""
+    most = room(values)
+    at = 0
+    if root is None:
+        at = min(most, len(values))
+        root = create(view, ListNode, values[:at])
+    while at < len(values):
+        path, leaf, offset = _descend(root, position + at)
+        data = touch(leaf)
+        if len(data) < most:
+            part = values[at : at + most - len(data)]
+            data[offset:offset] = part
+            _recount(path, len(part))
+        elif offset == len(data):
+            part = values[at : at + most]
+            root = _attach(view, root, path, create(view, ListNode, part), 0, len(part))
+        else:
+            middle = offset or most // 2
+            right = data[middle:]
+            del data[middle:]
+            root = _attach(view, root, path, create(view, ListNode, right), len(right), 0)
+            continue
+        at += len(part)
+    return root
+
+
+def cut(root: ListNode, position: int, most: int) -> tuple[Any, ListNode | None]:
+    """Remove the value at `position` (in range) and those behind it in its leaf, but at most `most`: what was removed,
+    and the new root (None: nothing is left)."""
+    path, leaf, offset = _descend(root, position)
+    data = touch(leaf)
+    removed = data[offset : offset + most]
+    if not removed:
+        raise corrupt(leaf, f"{len(data)} values, expected more than {offset}")
+    del data[offset : offset + most]
+    _recount(path, -len(removed))
+    return removed, _shrunk(root, path, leaf)
+
+
 def put(root: ListNode, position: int, value: Any) -> None:
     """Replace the value at `position` (in range)."""
     leaf, offset = locate(root, position)
@@ -302,7 +362,7 @@ def check(root: ListNode) -> int:
         data = node._data
         if type(data) is not Inner:
             assert level in (None, 0), "leaf on the wrong level"
-            assert type(data) is list and 1 <= len(data) <= LEAF, "leaf of a wrong size"
+            assert type(data) in (list, bytearray) and 1 <= len(data) <= room(data), "leaf of a wrong size"
             return len(data), 0
         assert level is None or data.level == level, "inner node on the wrong level"
         own, counts, children = data.level, list(data.counts), list(data.children)

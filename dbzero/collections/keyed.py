@@ -1,5 +1,6 @@
 """Keyed tree: a B+-tree by integer key, for the entries of a dict (by sequence number), its hash index, and the
-elements of a set (by hash).
+elements of a set (by hash). The functions that compare keys and nothing else serve any ordered key, which an index
+makes use of.
 
 What a leaf is, the node class says: the state of a leaf has a length, and :meth:`KeyedNode._p_absorb` joins two. An
 inner node has `marks[k]`, a lower bound of the keys below `children[k]`; ``marks[0]`` is not looked at, so a leftmost
@@ -39,7 +40,7 @@ class Inner:
 
     __slots__ = ("children", "level", "marks")
 
-    def __init__(self, level: int, marks: list[int], children: list[Any]) -> None:
+    def __init__(self, level: int, marks: list[Any], children: list[Any]) -> None:
         self.level = level
         self.marks = marks
         self.children = children
@@ -85,6 +86,10 @@ class KeyedNode(Stored):
         """The leaf's state from what was stored; CorruptError when it can't be."""
         raise NotImplementedError
 
+    def _p_bulky(self, *states: Inner) -> bool:
+        """Whether an inner node of these states together has too many bytes."""
+        return False
+
     def _p_absorb(self, left: Any, right: Any, other: KeyedNode) -> None:
         """Append the leaf state `right`, which is that of `other`, to `left`, which is this node's."""
         raise NotImplementedError
@@ -94,7 +99,7 @@ N = TypeVar("N", bound=KeyedNode)
 Path = list[tuple[KeyedNode, int]]
 
 
-def find(root: N, key: int) -> N:
+def find(root: N, key: Any) -> N:
     """The leaf in whose range `key` is."""
     leaf: N | None = find_leaf(root, key, Inner)
     if leaf is not None:
@@ -108,7 +113,7 @@ def find(root: N, key: int) -> N:
     raise corrupt(root, "tree without leaves")
 
 
-def find_path(root: N, key: int) -> tuple[Path, N]:
+def find_path(root: N, key: Any) -> tuple[Path, N]:
     """The leaf in whose range `key` is, and the path to it: (inner node, child number) from the root down."""
     path: Path = []
     node = root
@@ -122,12 +127,12 @@ def find_path(root: N, key: int) -> tuple[Path, N]:
     raise corrupt(root, "tree without leaves")
 
 
-def find_bound(root: N, key: int | None) -> tuple[N, int | None, int | None]:
+def find_bound(root: N, key: Any) -> tuple[N, Any, Any]:
     """The leaf in whose range `key` is (None: the first leaf), its lower bound (None: it is the first) and that of the
     next leaf (None: there is none)."""
     node = root
-    low: int | None = None
-    high: int | None = None
+    low: Any = None
+    high: Any = None
     for _ in DEPTH:
         data = node._data
         if type(data) is not Inner:
@@ -159,23 +164,24 @@ def find_bound_before(root: N, key: int | None) -> tuple[N, int | None]:
     raise corrupt(root, "tree without leaves")
 
 
-def attach(view: View, root: N, path: Path, right: N, mark: int) -> N:
+def attach(view: View, root: N, path: Path, right: N, mark: Any) -> N:
     """Put `right`, which holds keys from `mark` on, behind the node at the end of `path`; split upwards as needed."""
     while path:
         parent, k = path.pop()
         data = touch(parent)
         data.marks.insert(k + 1, mark)
         data.children.insert(k + 1, right)
-        if len(data.children) <= FANOUT:
+        n = len(data.children)
+        if n <= FANOUT and not parent._p_bulky(data):
             return root
-        cut = FANOUT if k + 2 == len(data.children) else len(data.children) // 2
+        cut = n - 1 if k + 2 == n else n // 2
         mark = data.marks[cut]
         sibling = Inner(data.level, data.marks[cut:], data.children[cut:])
         del data.marks[cut:], data.children[cut:]
         right = create(view, type(root), sibling)
     left = root._data
     level = left.level + 1 if type(left) is Inner else 1
-    return create(view, type(root), Inner(level, [mark - 1, mark], [root, right]))
+    return create(view, type(root), Inner(level, [mark, mark], [root, right]))
 
 
 def shrunk(root: N, path: Path, leaf: N) -> N | None:
@@ -225,6 +231,8 @@ def _merge(parent: KeyedNode, k: int, size: int, limit: int) -> None:
         if (size + other) * 4 > limit * 3:
             continue
         source = b._data  # held here: stays whole even if b is evicted by the next load
+        if type(source) is Inner and b._p_bulky(a._data, source):
+            continue
         target = touch(a)
         data = touch(parent)
         if type(target) is Inner:
@@ -251,12 +259,12 @@ def build(view: View, cls: type[N], leaves: list[tuple[int, Any]]) -> N:
     return nodes[0][1]
 
 
-def check(root: KeyedNode, keys_of: Any) -> list[int]:
+def check(root: KeyedNode, keys_of: Any) -> list[Any]:
     """Verify the structure below `root`; AssertionError tells what is wrong. `keys_of(leaf state)` gives a leaf's
     keys. Returns all keys, in order of the leaves."""
-    found: list[int] = []
+    found: list[Any] = []
 
-    def walk(node: KeyedNode, level: int | None, low: int | None, high: int | None, top: bool) -> int:
+    def walk(node: KeyedNode, level: int | None, low: Any, high: Any, top: bool) -> int:
         data = node._data
         if type(data) is not Inner:
             assert level in (None, 0), "leaf on the wrong level"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from dbzero.collections import counted, dicts, keyed, lists, nodes, sequences, sets
+from dbzero.collections import bytearrays, counted, dicts, keyed, lists, nodes, pairs, sequences, sets
 from dbzero.model import scope
 from dbzero.model.base import operation, set_leaf
 from dbzero.model.view import View
 
-MODULES = (nodes, counted, keyed, sequences, lists, dicts, sets)
+MODULES = (nodes, counted, keyed, pairs, bytearrays, sequences, lists, dicts, sets)
 
 
 class MemoryRecords:
@@ -89,12 +89,12 @@ def small_nodes(leaf: int = 8, fanout: int = 4) -> Iterator[None]:
     saved = [
         (module, name, getattr(module, name))
         for module in MODULES
-        for name in ("LEAF", "FANOUT")
+        for name in ("LEAF", "FANOUT", "CHUNK")
         if hasattr(module, name)
     ]
     before = nodes.LEAF
     for module, name, _ in saved:
-        setattr(module, name, leaf if name == "LEAF" else fanout)
+        setattr(module, name, fanout if name == "FANOUT" else leaf)
     set_leaf(leaf)
     try:
         yield

@@ -1,4 +1,4 @@
-"""CPython's own tests of list, tuple and dict, run on ours.
+"""CPython's own tests of list, tuple, dict and bytearray, run on ours.
 
 Left out is what cannot hold: other classes' instances as elements, pickling, subclassing.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from dbzero.collections import Dict, make_dict, make_list, make_tuple
+from dbzero.collections import ByteArray, Dict, make_bytearray, make_dict, make_list, make_tuple
 from tests.collections.harness import Bench, small_nodes
 
 list_tests = pytest.importorskip("test.list_tests")
 seq_tests = pytest.importorskip("test.seq_tests")
 mapping_tests = pytest.importorskip("test.mapping_tests")
+test_bytes = pytest.importorskip("test.test_bytes")
 
 
 class OnSmallNodes:
@@ -70,4 +71,46 @@ class TestDict(OnSmallNodes, mapping_tests.TestHashMappingProtocol):
 
 without(TestDict, "test_eq", "test_fromkeys", "test_getitem", "test_pop", "test_repr", "test_setdefault")
 assert Dict
-del list_tests, seq_tests, mapping_tests
+
+
+class Making(type):
+    """Makes a class pass for ByteArray, which can't be called."""
+
+    def __call__(cls, *args, **kw):
+        return make_bytearray(*args, **kw)
+
+    def __instancecheck__(cls, obj):
+        return isinstance(obj, ByteArray)
+
+
+class Made(metaclass=Making):
+    fromhex = ByteArray.fromhex
+    maketrans = ByteArray.maketrans
+
+
+class TestByteArray(OnSmallNodes, test_bytes.ByteArrayTest):
+    type2test = Made
+
+
+class TestByteArrayAsBytes(OnSmallNodes, test_bytes.BytearrayPEP3137Test):
+    def marshal(self, value):
+        return make_bytearray(value)
+
+
+without(
+    TestByteArray,
+    "test_basics",  # the class is not what makes instances
+    "test_imod",
+    "test_mod",
+    "test_check_encoding_errors",  # runs another interpreter by the type's name
+    "test_free_after_iterating",  # subclasses it
+    "test_hex",  # calls the method on an int
+    "test_iterator_pickling",  # stored objects are not pickled
+    "test_pickling",
+    "test_sq_item",  # goes by the C API of builtin sequences
+    "test_alloc",  # looks into the builtin's memory
+    "test_init_alloc",
+    "test_resize",  # new in 3.13 and up, for C code's sake
+    "test_resize_forbidden",
+)
+del list_tests, seq_tests, mapping_tests, test_bytes

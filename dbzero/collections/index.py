@@ -1,0 +1,445 @@
+"""Index: a persistent ordered multimap from keys to memo objects.
+
+State: two trees of entries (:mod:`dbzero.collections.pairs`), one of the keyed entries in order of key and one of
+those whose key is None, the number of entries in each, and the family of the keys (:mod:`dbzero.collections.order`),
+which the first one fixes. Entries with equal keys are in order of creation of their objects.
+
+An iteration is a :class:`Walk`. It reads leaf by leaf, and the index tells all its running walks about entries that are
+added or removed ahead of them. So each shows what there was when it began, at a cost that grows with the changes and not
+with the index.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+from weakref import WeakSet
+
+from dbzero.collections import pairs
+from dbzero.collections.nodes import (
+    Stored,
+    begin,
+    corrupt,
+    create,
+    member,
+    natural,
+    pack,
+    refuse_move,
+    relieve,
+    set_data,
+    unpack,
+)
+from dbzero.collections.order import NAMES, RANKED, Item, place, refuse
+from dbzero.collections.pairs import PairNode
+from dbzero.collections.selections import Selection, Sorting
+from dbzero.errors import BadPrefixError, Error
+from dbzero.model import base, scope
+from dbzero.model.base import Persistent, operation
+from dbzero.model.values import convert
+from dbzero.model.view import View
+from dbzero.model.weak import WeakProxy, target_of
+from dbzero.query.base import Query
+
+Batch = tuple[list[Item], list[Any], list[Any]]
+"""Some entries: (rank, OID), keys, objects."""
+
+_TOP = 1 << 62  # above every OID
+
+
+class State:
+    """Loaded state: `count` entries below `root`, whose keys are of `family`; `nulls` entries below `null_root`."""
+
+    __slots__ = ("count", "family", "null_root", "nulls", "root")
+
+    def __init__(self) -> None:
+        self.family: str | None = None
+        self.count = 0
+        self.root: PairNode | None = None
+        self.nulls = 0
+        self.null_root: PairNode | None = None
+
+
+class Walk:
+    """One running iteration over one of the trees, from `start` to `high`, which both may be None: no bound.
+
+    Ahead of it, `added` was not there when it began, `removed` was; the latter's places are in `order`, ascending.
+    `cut`: the tree as it was is gone, what is left to visit is in `removed`.
+    """
+
+    __slots__ = ("__weakref__", "added", "cut", "done", "high", "nulls", "order", "removed", "start")
+
+    def __init__(self, nulls: bool, start: Item | None, high: Item | None) -> None:
+        self.nulls = nulls
+        self.start = start
+        self.high = high
+        self.added: set[Item] = set()
+        self.removed: dict[Item, tuple[Any, Any]] = {}
+        self.order: list[Item] = []
+        self.cut = False
+        self.done = False
+
+    def ahead(self, nulls: bool, item: Item) -> bool:
+        """Whether it has still to come to that place."""
+        return nulls == self.nulls and not (self.done or self.cut) and (self.start is None or item >= self.start)
+
+    def note_added(self, item: Item) -> None:
+        """An entry was added ahead."""
+        if item in self.removed:
+            del self.removed[item], self.order[bisect_left(self.order, item)]
+        else:
+            self.added.add(item)
+
+    def note_removed(self, item: Item, key: Any, obj: Any) -> None:
+        """An entry was removed ahead."""
+        if item in self.added:
+            self.added.discard(item)
+        else:
+            self.removed[item] = key, obj
+            insort(self.order, item)
+
+    def next(self, root: PairNode | None) -> Batch:
+        """The entries of the next leaf of the tree. Inside an operation."""
+        items: list[Item] = []
+        keys: list[Any] = []
+        objects: list[Any] = []
+        following: Item | None = None
+        if root is not None and not self.cut:
+            data, at, following = pairs.part(root, self.start)
+            end = len(data.items) if self.high is None else bisect_right(data.items, self.high, at)
+            if end < len(data.items):
+                following = None  # what follows is higher
+            items, objects = data.items[at:end], data.objects[at:end]
+            keys = [None] * len(items) if self.nulls else data.span(at, end)
+        if self.added or self.order:
+            items, keys, objects = self._mend(items, keys, objects, following)
+        self.start = following
+        self.done = following is None
+        return items, keys, objects
+
+    def _mend(self, items: list[Item], keys: list[Any], objects: list[Any], following: Item | None) -> Batch:
+        entries = [entry for entry in zip(items, keys, objects, strict=True) if entry[0] not in self.added]
+        n = len(self.order) if following is None else bisect_left(self.order, following)
+        due, self.order = self.order[:n], self.order[n:]
+        lost = [(item, *self.removed.pop(item)) for item in due]
+        entries += [entry for entry in lost if self.high is None or entry[0] <= self.high]
+        entries.sort(key=lambda entry: entry[0])
+        return [entry[0] for entry in entries], [entry[1] for entry in entries], [entry[2] for entry in entries]
+
+
+class Index(Stored):
+    """A persistent ordered multimap, key -> memo object. Make one with ``db0.index``.
+
+    Keys are None or of one family: numbers (bool, int, float, Decimal), str, bytes, date, naive datetimes, aware ones,
+    naive times, aware ones; the first key decides. They are in natural order, None last. A pair of key and object is
+    there at most once; an object may stand under several keys, a key for several objects. Each entry refers to its
+    object strongly. Equal only to itself.
+    """
+
+    __slots__ = ("_p_walks",)
+    KIND = 13
+    __class_getitem__: Any = classmethod(type(list[int]))
+    __contains__ = None
+    _data: State
+
+    def __new__(cls, *args: Any, **kw: Any) -> Any:
+        if args or kw:
+            raise TypeError("make indexes with db0.index()")
+        return super().__new__(cls)
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    def _p_encode(self) -> tuple[bytes, list[int]]:
+        state = self._data
+        oids = [0 if root is None else int(root._p_oid) for root in (state.root, state.null_root)]
+        values = [state.family, state.count, oids[0], state.nulls, oids[1]]
+        return pack(self.KIND, values)[0], [oid for oid in oids if oid]
+
+    def _p_decode(self, payload: bytes) -> None:
+        family, count, oid, nulls, null_oid = unpack(self, payload, 5)[:5]
+        state = State()
+        state.count, state.nulls = natural(self, count), natural(self, nulls)
+        if bool(count) != bool(oid) or bool(nulls) != bool(null_oid) or bool(count) != (family in NAMES):
+            raise corrupt(self, "wrong number of entries")
+        state.family = family
+        if count:
+            state.root = member(self, PairNode, oid)
+        if nulls:
+            state.null_root = member(self, PairNode, null_oid)
+        set_data(self, state)
+
+    def _p_harden(self, view: View) -> Any:
+        """What another prefix's `view` stores when this is assigned to one of its objects: an empty index's
+        counterpart. BadPrefixError when it has entries."""
+        if len(self):
+            refuse_move(self, view)
+        return make(view)
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        state = self._data
+        return state.count + state.nulls
+
+    def add(self, key: Any, value: Any, /) -> None:
+        """Add an entry; nothing happens when that very pair is there already.
+
+        Args:
+            key: None, or a key of the same family as the others.
+            value: a memo object of the index's prefix.
+
+        Raises:
+            UnsupportedTypeError: keys of that type, or that type beside the others, have no order. Error: `value` is
+            no memo object. BadPrefixError: it belongs to another prefix. ReadOnlyError: the prefix is read-only.
+        """
+        view = self._p_view
+        obj = _memo(value)
+        if obj._p_view is not view:
+            raise BadPrefixError(
+                f"an object of prefix {obj._p_view.name!r} cannot be added to an index of prefix {view.name!r}: use "
+                f"an index of its own prefix"
+            )
+        with operation:
+            convert(view, obj)
+            begin(self)
+            state = self._data
+            nulls = key is None
+            family, rank, key = ("", 0, None) if nulls else place(view, key)
+            if not nulls and state.family is not None and family != state.family:
+                raise refuse(family, state.family)
+            item: Item = (rank, obj._p_oid)
+            root = state.null_root if nulls else state.root
+            if root is None:
+                self._p_changed()
+                root = pairs.start(view, item, key, nulls or family not in RANKED, obj)
+            else:
+                there = pairs.locate(root, item)
+                if there.found:
+                    return
+                self._p_changed()
+                root = pairs.add(view, root, there, item, key, obj)
+            if nulls:
+                state.null_root = root
+                state.nulls += 1
+            else:
+                state.root = root
+                state.family = family
+                state.count += 1
+            for walk in _walks(self):
+                if walk.ahead(nulls, item):
+                    walk.note_added(item)
+
+    def remove(self, key: Any, value: Any, /) -> None:
+        """Remove an entry; nothing happens when that pair isn't there.
+
+        Raises Error when `value` is no memo object, UnsupportedTypeError when there are no keys of that type.
+        """
+        obj = _memo(value)
+        with operation:
+            begin(self)
+            state = self._data
+            nulls = key is None
+            family, rank, _ = ("", 0, None) if nulls else place(self._p_view, key)
+            root = state.null_root if nulls else state.root
+            item: Item = (rank, obj._p_oid)
+            if root is None or obj._p_view is not self._p_view or not (nulls or family == state.family):
+                return
+            there = pairs.locate(root, item)
+            if not there.found:
+                return
+            self._p_changed()
+            stored_key, root = pairs.remove(root, there)
+            walks = _walks(self)
+            for walk in walks:
+                if walk.ahead(nulls, item):
+                    walk.note_removed(item, None if nulls else stored_key, obj)
+            if nulls:
+                state.null_root = root
+                state.nulls -= 1
+                return
+            state.root = root
+            state.count -= 1
+            if root is None:
+                state.family = None  # any key may be the next one
+                for walk in walks:
+                    walk.cut = walk.cut or not walk.nulls
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        with operation:
+            begin(self)
+            if not len(self):
+                return
+            self._p_changed()
+            state = self._data
+            for walk in _walks(self):
+                self._p_take_along(walk)
+            for root in (state.root, state.null_root):
+                if root is not None and type(root._data) is pairs.Pairs:
+                    root._p_changed()
+                    set_data(root, pairs.Pairs([], None, []))  # so that its objects are released at once
+            set_data(self, State())
+
+    def _p_take_along(self, walk: Walk) -> None:
+        """Give `walk` all that it has still to visit: the trees go."""
+        state = self._data
+        while not walk.done:
+            items, keys, objects = walk.next(state.null_root if walk.nulls else state.root)
+            walk.removed.update(zip(items, zip(keys, objects, strict=True), strict=True))
+            walk.order += items
+        walk.done = False
+        walk.cut = True
+
+    def flush(self) -> None:
+        """Does nothing: what was added is there at once."""
+        len(self)
+
+    # --- iterating and asking -----------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for _, keys, objects in self._p_batches(None, None, False):
+            yield from zip(keys, objects, strict=True)
+
+    def select(self, low: Any = None, high: Any = None, null_first: bool = False) -> Selection:
+        """A query of the objects with low <= key <= high, in order of their keys.
+
+        Args:
+            low, high: bounds, both included; None: no bound.
+            null_first: whether the key None counts as lower than all others, and not as higher. Such entries are among
+                the results when there is no bound on that side.
+
+        Raises UnsupportedTypeError when the index holds keys of another family; when it has none, any bound will do.
+        """
+        self._p_spans(low, high, null_first, null_first)
+        return Selection(self, low, high, null_first)
+
+    def range(self, low: Any = None, high: Any = None, null_first: bool = False) -> Selection:
+        """The older name of :meth:`select`."""
+        return self.select(low, high, null_first)
+
+    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Sorting:
+        """A query of the results of `query`, in order of their keys in this index. What isn't in the index is left
+        out; equal keys keep the order of `query`, so that sorts can be nested.
+
+        Args:
+            query: what ``select`` or ``sort`` returned.
+            desc: from the highest key to the lowest.
+            null_first: None counts as lower than all other keys, and not as higher; so with `desc` it comes last.
+
+        Raises TypeError when `query` isn't a query.
+        """
+        if not isinstance(query, Query):
+            raise TypeError(
+                f"sort() needs a query, not {type(query).__name__}: give it what select() or sort() returns"
+            )
+        return Sorting(self, query, desc, null_first)
+
+    def _p_spans(
+        self, low: Any, high: Any, null_first: bool, nulls_lead: bool
+    ) -> list[tuple[bool, Item | None, Item | None]]:
+        """Which parts of the trees make up a selection: (of the nulls?, lowest item, highest item)."""
+        state = self._data
+        spans: list[tuple[bool, Item | None, Item | None]] = []
+        if state.family is not None:
+            ends: list[Item | None] = []
+            for bound, oid in ((low, 0), (high, _TOP)):
+                if bound is None:
+                    ends.append(None)
+                    continue
+                family, rank, _ = place(self._p_view, bound)
+                if family != state.family:
+                    raise refuse(family, state.family)
+                ends.append((rank, oid))
+            spans.append((False, ends[0], ends[1]))
+        if (low if null_first else high) is None:
+            spans.insert(0 if nulls_lead else len(spans), (True, None, None))
+        return spans
+
+    def _p_batches(self, low: Any, high: Any, null_first: bool, nulls_lead: bool | None = None) -> Iterator[Batch]:
+        """The entries of a selection as they are now, leaf by leaf, in order of key; those without one stand first if
+        `nulls_lead` (None: if `null_first`)."""
+        lead = null_first if nulls_lead is None else nulls_lead
+        with operation:
+            running = [Walk(*span) for span in self._p_spans(low, high, null_first, lead)]
+            walks = _walks(self)
+            if type(walks) is not WeakSet:
+                walks = WeakSet()
+                _set_walks(self, walks)
+            for walk in running:
+                walks.add(walk)
+        for walk in running:
+            while not walk.done:
+                relieve(self)
+                with operation:
+                    state = self._data
+                    batch = walk.next(state.null_root if walk.nulls else state.root)
+                if batch[0]:
+                    yield batch
+            walks.discard(walk)
+
+    def __repr__(self) -> str:
+        if self._p_flags & (base.CLOSED | base.EXPIRED):
+            return f"<Index object at {id(self):#x}, no longer accessible>"
+        return f"<Index of {len(self)} entries at {id(self):#x}>"
+
+    def _check(self) -> None:
+        """Verify the structure; AssertionError tells what is wrong."""
+        with operation:
+            state = self._data
+            for root, count, keyless in (
+                (state.root, state.count, state.family not in RANKED),
+                (state.null_root, state.nulls, True),
+            ):
+                assert count == (0 if root is None else pairs.check(root, keyless)), "wrong number of entries"
+            assert (state.family is None) == (state.root is None), "a family without keys"
+
+
+_get_walks: Callable[[Index], Any] = cast(Any, Index.__dict__["_p_walks"]).__get__
+_set_walks: Callable[[Index, Any], None] = cast(Any, Index.__dict__["_p_walks"]).__set__
+
+
+def _walks(index: Index) -> Any:
+    """The running walks."""
+    try:
+        return _get_walks(index)
+    except AttributeError:
+        return ()
+
+
+def _memo(value: Any) -> Any:
+    if isinstance(value, WeakProxy):
+        value = target_of(value)
+    if isinstance(value, Persistent) and value._p_flags & base.MEMO:
+        return value
+    raise Error(f"Expected a memo object, not {type(value).__name__}: an index holds memo objects only")
+
+
+def make(view: View) -> Index:
+    """A new index in `view`."""
+    with operation:
+        return create(view, Index, State())
+
+
+def make_index() -> Index:
+    """A new persistent index on the current prefix: an ordered multimap from keys to memo objects.
+
+    Raises ReadOnlyError when the prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Task:
+    ...     def __init__(self, name):
+    ...         self.name = name
+    >>> tasks = db0.index()
+    >>> for priority, name in [(3, "paint"), (1, "build"), (None, "rest"), (2, "clean")]:
+    ...     tasks.add(priority, Task(name))
+    >>> [(key, task.name) for key, task in tasks]
+    [(1, 'build'), (2, 'clean'), (3, 'paint'), (None, 'rest')]
+    >>> [task.name for task in tasks.select(2, 3)]
+    ['clean', 'paint']
+    >>> [task.name for task in tasks.sort(tasks.select(None, 3), desc=True)[:2]]
+    ['paint', 'clean']
+    >>> db0.close()
+    """
+    return make(scope.current_view(True))

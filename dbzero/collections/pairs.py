@@ -1,0 +1,242 @@
+"""Nodes of an index's trees: entries (key, object), sorted by the key's rank and then by OID.
+
+A leaf of any index is bounded twice, in entries and in bytes, as keys may be long: its *fill* is the larger share of
+both.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+from dbzero.collections import keyed
+from dbzero.collections.keyed import Inner, KeyedNode
+from dbzero.collections.nodes import (
+    DEPTH,
+    FANOUT,
+    LEAF,
+    corrupt,
+    create,
+    member,
+    natural,
+    pack,
+    set_data,
+    touch,
+    unpack,
+)
+from dbzero.collections.order import Item, separator
+from dbzero.model import base
+from dbzero.model.base import Persistent
+from dbzero.model.view import View
+
+BULK = 32768  # most bytes of keys in a leaf of more than one entry
+
+
+def bulk(rank: Any) -> int:
+    """About how many bytes a rank takes up. The same for equal objects: the size of a str object itself grows when it
+    is encoded."""
+    return 49 + len(rank) if type(rank) in (str, bytes) else int(rank.__sizeof__())
+
+
+class Pairs:
+    """State of a leaf: parallel lists. `keys` is None where the keys are the ranks, or all None."""
+
+    __slots__ = ("items", "keys", "objects", "size")
+
+    def __init__(self, items: list[Item], keys: list[Any] | None, objects: list[Any]) -> None:
+        self.items = items
+        self.keys = keys
+        self.objects = objects
+        self.size = sum([bulk(item[0]) for item in items])
+
+    def __len__(self) -> int:
+        return max(len(self.items), self.size * LEAF // BULK if self.items else 0)
+
+    def insert(self, at: int, item: Item, key: Any, obj: Any) -> None:
+        """Put an entry at its place."""
+        self.items.insert(at, item)
+        self.objects.insert(at, obj)
+        if self.keys is not None:
+            self.keys.insert(at, key)
+        self.size += bulk(item[0])
+
+    def remove(self, at: int) -> None:
+        """Remove an entry."""
+        self.size -= bulk(self.items[at][0])
+        del self.items[at], self.objects[at]
+        if self.keys is not None:
+            del self.keys[at]
+
+    def cut(self, at: int) -> Pairs:
+        """Take off the entries from `at` on."""
+        right = Pairs(self.items[at:], None if self.keys is None else self.keys[at:], self.objects[at:])
+        del self.items[at:], self.objects[at:]
+        if self.keys is not None:
+            del self.keys[at:]
+        self.size -= right.size
+        return right
+
+    def span(self, at: int, end: int) -> list[Any]:
+        """The keys of entries at..end-1, in a tree of keys."""
+        return [item[0] for item in self.items[at:end]] if self.keys is None else self.keys[at:end]
+
+    def key(self, at: int) -> Any:
+        """The key of an entry, in a tree of keys."""
+        return self.items[at][0] if self.keys is None else self.keys[at]
+
+
+class PairNode(KeyedNode):
+    """One node of an index's tree."""
+
+    __slots__ = ()
+    KIND = 14
+
+    def _p_encode(self) -> tuple[bytes, list[int]]:
+        data = self._data
+        if type(data) is not Inner:
+            return pack(self.KIND, [0, *self._p_leaf_values(data)])
+        oids = [child._p_oid for child in data.children]
+        ranks = [mark[0] for mark in data.marks]
+        return pack(self.KIND, [data.level, len(oids), *ranks, *[mark[1] for mark in data.marks], *oids])[0], oids
+
+    def _p_decode(self, payload: bytes) -> None:
+        values = unpack(self, payload, 2)
+        level = natural(self, values[0], 0, len(DEPTH))
+        if not level:
+            set_data(self, self._p_leaf_state(values[1:]))
+            return
+        n = natural(self, values[1], 1, FANOUT)
+        if len(values) != 3 * n + 2:
+            raise corrupt(self, f"{len(values)} values in an inner node")
+        numbers = [natural(self, number) for number in values[n + 2 : 2 * n + 2]]
+        marks = list(zip(values[2 : n + 2], numbers, strict=True))
+        self._p_ordered(marks[1:])
+        children = [member(self, PairNode, oid) for oid in values[2 * n + 2 :]]
+        set_data(self, Inner(level, marks, children))
+
+    def _p_bulky(self, *states: Inner) -> bool:
+        marks = [mark for state in states for mark in state.marks]
+        return len(marks) > 3 and sum([bulk(rank) for rank, _ in marks]) > BULK
+
+    def _p_ordered(self, items: list[Item]) -> None:
+        try:
+            if all(a < b for a, b in pairwise(items)):
+                return
+        except (TypeError, ArithmeticError):
+            pass  # keys of different families
+        raise corrupt(self, "keys out of order")
+
+    def _p_leaf_values(self, data: Pairs) -> list[Any]:
+        ranks = [item[0] for item in data.items]
+        return [len(ranks), *ranks, *data.objects, *(() if data.keys is None else data.keys)]
+
+    def _p_leaf_state(self, values: list[Any]) -> Pairs:
+        n = natural(self, values[0], 0, 1 << 20)
+        if len(values) not in (2 * n + 1, 3 * n + 1):
+            raise corrupt(self, f"{len(values)} values for {n} entries")
+        objects = values[n + 1 : 2 * n + 1]
+        if not all(isinstance(obj, Persistent) and obj._p_flags & base.MEMO for obj in objects):
+            raise corrupt(self, "an entry that is no object")
+        items: list[Item] = list(zip(values[1 : n + 1], [obj._p_oid for obj in objects], strict=True))
+        self._p_ordered(items)
+        return Pairs(items, values[2 * n + 1 :] or None, objects)
+
+    def _p_absorb(self, left: Pairs, right: Pairs, other: KeyedNode) -> None:
+        left.items += right.items
+        left.objects += right.objects
+        left.size += right.size
+        if left.keys is not None:
+            assert right.keys is not None
+            left.keys += right.keys
+
+
+class Place(NamedTuple):
+    """Where an entry is or would be: the path to its leaf, its place there."""
+
+    path: keyed.Path
+    leaf: PairNode
+    at: int
+    found: bool
+
+
+def locate(root: PairNode, item: Item) -> Place:
+    """The place of an entry. It is good until the tree changes, within one operation."""
+    try:
+        path, leaf = keyed.find_path(root, item)
+        items = leaf._data.items
+        at = bisect_left(items, item)
+    except TypeError:
+        raise corrupt(root, "keys without an order") from None
+    return Place(path, leaf, at, at < len(items) and items[at] == item)
+
+
+def start(view: View, item: Item, key: Any, keyless: bool, obj: Any) -> PairNode:
+    """A tree of one entry. `keyless`: the keys of this tree are its ranks, or all None. Inside an operation."""
+    return create(view, PairNode, Pairs([item], None if keyless else [key], [obj]))
+
+
+def add(view: View, root: PairNode, place: Place, item: Item, key: Any, obj: Any) -> PairNode:
+    """Add an entry at its place. Returns the new root. Inside an operation."""
+    data = touch(place.leaf)
+    items = data.items
+    at = place.at
+    data.insert(at, item, key, obj)
+    n = len(items)
+    if len(data) <= LEAF or n < 2:
+        return root
+    right = data.cut(n - 1 if n > LEAF and _last(place.path, at, n) else _middle(data))
+    mark = separator(items[-1], right.items[0])
+    return keyed.attach(view, root, place.path, create(view, PairNode, right), mark)
+
+
+def _last(path: keyed.Path, at: int, n: int) -> bool:
+    """Whether place `at` of `n` is the last of all: ascending keys leave full leaves behind."""
+    return at == n - 1 and all(k + 1 == len(node._data.children) for node, k in path)
+
+
+def _middle(data: Pairs) -> int:
+    """Where to cut a leaf that is too large: in the middle of its entries, or of its bytes."""
+    items = data.items
+    if len(items) > LEAF:
+        return len(items) // 2
+    sizes = list(accumulate([bulk(item[0]) for item in items]))
+    return min(range(1, len(items)), key=lambda at: abs(2 * sizes[at - 1] - data.size))
+
+
+def remove(root: PairNode, place: Place) -> tuple[Any, PairNode | None]:
+    """Remove the entry at its place: (its key, new root; None: nothing is left). Inside an operation."""
+    data = touch(place.leaf)
+    key = data.key(place.at)
+    data.remove(place.at)
+    return key, keyed.shrunk(root, place.path, place.leaf)
+
+
+def part(root: PairNode, low: Item | None) -> tuple[Pairs, int, Item | None]:
+    """The state of the leaf in whose range `low` is (None: the first), the place of the first entry from there on, and
+    the start of the next leaf (None: there is none)."""
+    try:
+        leaf, _, following = keyed.find_bound(root, low)
+        data = leaf._data
+        return data, 0 if low is None else bisect_left(data.items, low), following
+    except TypeError:
+        raise corrupt(root, "keys without an order") from None
+
+
+def check(root: PairNode, keyless: bool) -> int:
+    """Verify the structure below `root`; AssertionError tells what is wrong. Returns the number of entries."""
+
+    def items_of(data: Pairs) -> list[Item]:
+        assert type(data) is Pairs, "not a leaf"
+        assert 1 <= len(data.items) <= LEAF, "leaf of a wrong size"
+        assert data.size - max([bulk(item[0]) for item in data.items]) <= 2 * BULK, "leaf of too many bytes"
+        assert len(data.objects) == len(data.items), "objects missing"
+        assert (data.keys is None) == keyless, "keys missing"
+        assert data.keys is None or len(data.keys) == len(data.items), "keys missing"
+        assert [item[1] for item in data.items] == [obj._p_oid for obj in data.objects], "wrong OIDs"
+        assert data.size == sum([bulk(item[0]) for item in data.items]), "wrong size"
+        return data.items
+
+    items = keyed.check(root, items_of)
+    assert all(a < b for a, b in pairwise(items)), "entries out of order"
+    return len(items)
