@@ -39,7 +39,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_class = msgspec.msgpack.Decoder(ClassData).decode
 _decode_names = msgspec.msgpack.Decoder(dict[str, int]).decode
 
-SINGLETON, NO_DEFAULT_TAGS, IMMUTABLE, ACCESS_CONTROL, NO_CACHE = (1 << bit for bit in range(5))
+SINGLETON, NO_DEFAULT_TAGS, IMMUTABLE, ACCESS_CONTROL, NO_CACHE, ENUM = (1 << bit for bit in range(6))
 """Bits of ClassData.flags."""
 
 
@@ -153,6 +153,12 @@ class ClassRecord(_Schema):
         self._shapes.append(names)
         self._numbers[names] = len(self._shapes)
         return len(self._shapes)
+
+    def append_shape(self, names: list[str]) -> None:
+        """Append a shape whatever its size: the values that an enum got since the last one."""
+        self._p_changed()
+        self._data.shapes.append([pack_name(name) for name in names])
+        self._fill(self._data)
 
     def set_singleton(self, oid: int) -> None:
         """Record the class's one instance; 0: none any more."""

@@ -15,6 +15,7 @@ code  value             data
 8     Decimal           its exact text
 9     UUID              16 bytes, big endian
 10    complex           two doubles
+40    enum value        OID of the enum's record, 8 bytes; place of the value in its definition, 4 bytes
 ====  ================  ===============================================================================================
 
 Class code: class OID, or the kind of a record if below 16, or 0. Zone: nothing (naive); or 1, offset in microseconds
@@ -54,9 +55,10 @@ _Ext = msgspec.msgpack.Ext
 _Persistent = base.Persistent
 _EPOCH = dt.datetime(1, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
-_NATIVE_DECODED = frozenset(
-    (type(None), bool, int, float, str, bytes, dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID, complex)
-)
+_NATIVE_DECODED: set[type] = {
+    *ATOMS,
+    *(dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID, complex),
+}
 
 # --- to bytes --------------------------------------------------------------------------------------------------------
 
@@ -172,6 +174,9 @@ def make_decoder(view: View | None) -> Callable[[bytes | memoryview], Any]:
     def extension(code: int, data: memoryview) -> Any:
         if code == REFERENCE and view is not None:
             return _reference(view, data)
+        bound = _VIEW_READERS.get(code)
+        if bound is not None and view is not None:
+            return bound(view, bytes(data))
         read = _READERS.get(code)
         if read is None:
             raise ValueError(f"unknown extension {code}")
@@ -272,6 +277,19 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     UUID: lambda data: uuid.UUID(bytes=data),
     COMPLEX: lambda data: complex(*struct.unpack("<dd", data)),
 }
+
+_VIEW_READERS: dict[int, Callable[[View, bytes], Any]] = {}
+
+
+def register_value(kind: type, code: int, wrap: Callable[[Any], bytes], read: Callable[[View, bytes], Any]) -> None:
+    """Add an extension whose values belong to a view.
+
+    Args:
+        kind: exact type of the values. code: of the extension. wrap: value -> data. read: (view, data) -> value.
+    """
+    _WRAPPERS[kind] = lambda value: _Ext(code, wrap(value))
+    _VIEW_READERS[code] = read
+    _NATIVE_DECODED.add(kind)
 
 
 # --- small numbers ---------------------------------------------------------------------------------------------------

@@ -102,7 +102,11 @@ def class_info(cls: Any) -> MemoClass | None:
 def module_name(cls: type) -> str:
     """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the
     script's file stem."""
-    module = cls.__module__
+    return recorded_module(cls.__module__)
+
+
+def recorded_module(module: str) -> str:
+    """The name that a module is recorded under; see :func:`module_name`."""
     if module == "__main__":
         main = sys.modules.get("__main__")
         spec = getattr(main, "__spec__", None)

@@ -52,6 +52,9 @@ class Records(Protocol):
     def references(self, oid: int, state: int) -> Sequence[int]:
         """OIDs that the stored version of an object holds strongly; duplicates count."""
 
+    def oid_limit(self) -> int:
+        """Above every OID in use."""
+
     def reserve_oids(self, n: int) -> int:
         """The first of `n` OIDs that were never used."""
 
@@ -110,6 +113,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._catalogue: Catalogue | None = None
         self._records: dict[int, ClassRecord] = {}
         self._fetched: tuple[int, bytes, int] | None = None
+        self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
 
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
@@ -226,11 +230,17 @@ class View(ViewCore):  # type: ignore[misc]
             for parent in cls.__mro__[1:]
             if "_p_class" in vars(parent) and vars(parent)["_p_class"].key
         ]
+        return self.enter(ClassData(info.key, info.module, info.qualname, info.flags, bases, 0, []))
+
+    def enter(self, data: ClassData) -> ClassRecord:
+        """Enter a new class in the catalogue. ReadOnlyError."""
+        if not self.writable:
+            self._refuse_write()
         catalogue = self.catalogue
         if catalogue is None:
             catalogue = self._catalogue = Catalogue.make(self)
-        record = ClassRecord.make(self, ClassData(info.key, info.module, info.qualname, info.flags, bases, 0, []))
-        catalogue.add(info.key, record._p_oid)
+        record = ClassRecord.make(self, data)
+        catalogue.add(data.key, record._p_oid)
         self._records[record._p_oid] = record
         return record
 
@@ -477,4 +487,5 @@ class View(ViewCore):  # type: ignore[misc]
         self._layouts.clear()
         self._types.clear()
         self._records.clear()
+        self.enum_values.clear()
         self._catalogue = None
