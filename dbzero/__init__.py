@@ -9,10 +9,10 @@ import sys as _sys
 from types import SimpleNamespace as _SimpleNamespace
 
 from dbzero import collections as _collections
-from dbzero.collections import make_dict as dict  # noqa: A004
-from dbzero.collections import make_list as list  # noqa: A004
-from dbzero.collections import make_set as set  # noqa: A004
-from dbzero.collections import make_tuple as tuple  # noqa: A004
+from dbzero.collections import make_dict as dict
+from dbzero.collections import make_list as list
+from dbzero.collections import make_set as set
+from dbzero.collections import make_tuple as tuple
 from dbzero.errors import (
     BadPrefixError,
     ClassNotFoundError,
@@ -32,7 +32,7 @@ from dbzero.errors import (
     PoisonedError,
     PrefixError,
     ReadOnlyError,
-    ReferenceError,  # noqa: A004
+    ReferenceError,
     SegmentError,
     StaleFileError,
     StaleViewError,
@@ -41,7 +41,80 @@ from dbzero.errors import (
     UnsupportedTypeError,
 )
 from dbzero.model.construction import materialized, set_prefix
+from dbzero.model.enums import (
+    enum,
+    is_enum,
+    is_enum_value,
+)
 from dbzero.model.memo import MemoBase, is_memo, memo
+from dbzero.model.migration import (
+    migration,
+)
+from dbzero.reflection.classes import (
+    AttributeInfo,
+    MemoMetaClass,
+    get_attributes,
+    get_memo_class,
+    get_memo_classes,
+    get_schema,
+)
+from dbzero.reflection.comparing import (
+    compare,
+    hash,
+)
+from dbzero.reflection.decorators import (
+    complete_with,
+    fulltext,
+    get_complete_action,
+    get_complete_action_name,
+    has_complete_action,
+    immutable,
+    is_fulltext,
+    is_immutable,
+    is_immutable_parameter,
+    is_immutable_query,
+    is_query,
+    is_table_view,
+    table_view,
+)
+from dbzero.reflection.fields import (
+    FieldRef,
+    fields_of,
+    indexed_fields,
+    rename_field,
+    tag_fields,
+)
+from dbzero.reflection.helpers import (
+    assign,
+    build_flags,
+    describe,
+    get_address,
+    get_type,
+    get_type_info,
+    getattr_as,
+    is_singleton,
+    touch,
+)
+from dbzero.reflection.loading import (
+    load,
+    load_all,
+)
+from dbzero.reflection.members import (
+    CallableType,
+    MethodInfo,
+    MethodParam,
+    Query,
+    QueryParam,
+    get_callables,
+    get_methods,
+    get_properties,
+    get_queries,
+    import_model,
+    is_private,
+)
+from dbzero.reflection.text import (
+    taggify,
+)
 from dbzero.session.api import (
     PrefixMetaData,
     clear_cache,
@@ -53,21 +126,24 @@ from dbzero.session.api import (
     get_prefixes,
     get_state_num,
     init,
-    open,  # noqa: A004
+    open,
     refresh,
     wait,
 )
+from dbzero.session.cycles import (
+    collect_cycles,
+)
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
-types = _SimpleNamespace(
-    List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set
-)
+types = _SimpleNamespace(List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set)
 db0 = _sys.modules[__name__]
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttributeInfo",
     "BadPrefixError",
+    "CallableType",
     "ClassNotFoundError",
     "ClosedError",
     "CorruptError",
@@ -75,17 +151,23 @@ __all__ = [
     "Error",
     "ExpiredError",
     "FencedError",
+    "FieldRef",
     "ForkedError",
     "FormatVersionError",
     "ImmutableError",
     "LeaseError",
     "MemoBase",
+    "MemoMetaClass",
+    "MethodInfo",
+    "MethodParam",
     "MigrateError",
     "NotAStoreError",
     "NotInitializedError",
     "PoisonedError",
     "PrefixError",
     "PrefixMetaData",
+    "Query",
+    "QueryParam",
     "ReadOnlyError",
     "ReferenceError",
     "SegmentError",
@@ -94,30 +176,76 @@ __all__ = [
     "StorageError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "assign",
+    "build_flags",
     "clear_cache",
     "close",
+    "collect_cycles",
     "commit",
+    "compare",
+    "complete_with",
     "db0",
+    "describe",
     "dict",
+    "enum",
     "exists",
     "fetch",
+    "fields_of",
     "find_singleton",
+    "fulltext",
+    "get_address",
+    "get_attributes",
+    "get_callables",
+    "get_complete_action",
+    "get_complete_action_name",
     "get_config",
     "get_current_prefix",
+    "get_memo_class",
+    "get_memo_classes",
+    "get_methods",
     "get_mutable_prefixes",
     "get_prefix_of",
     "get_prefixes",
+    "get_properties",
+    "get_queries",
+    "get_schema",
     "get_state_num",
+    "get_type",
+    "get_type_info",
+    "getattr_as",
     "getrefcount",
+    "has_complete_action",
+    "hash",
+    "immutable",
+    "import_model",
+    "indexed_fields",
     "init",
+    "is_enum",
+    "is_enum_value",
+    "is_fulltext",
+    "is_immutable",
+    "is_immutable_parameter",
+    "is_immutable_query",
     "is_memo",
+    "is_private",
+    "is_query",
+    "is_singleton",
+    "is_table_view",
     "list",
+    "load",
+    "load_all",
     "materialized",
     "memo",
+    "migration",
     "open",
     "refresh",
+    "rename_field",
     "set",
     "set_prefix",
+    "table_view",
+    "tag_fields",
+    "taggify",
+    "touch",
     "tuple",
     "types",
     "uuid",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
-from dbzero.errors import CorruptError
+from dbzero.errors import ClassNotFoundError, CorruptError
 from dbzero.model import kinds
 from dbzero.model.base import Persistent
 
@@ -153,6 +153,26 @@ class ClassRecord(_Schema):
         self._shapes.append(names)
         self._numbers[names] = len(self._shapes)
         return len(self._shapes)
+
+    def type_exists(self) -> bool:
+        """Whether the Python class is known in this process."""
+        return self._data.key in kinds.classes
+
+    def type(self) -> type:
+        """The Python class. ClassNotFoundError when this process does not know it."""
+        found = kinds.classes.get(self._data.key)
+        if found is None:
+            raise ClassNotFoundError(f"the class {self._data.module}.{self._data.qualname} is not imported here")
+        return found
+
+    def type_info(self) -> dict[str, object]:
+        """Module, name and whether it is a singleton."""
+        data = self._data
+        return {"module": data.module, "name": data.qualname, "singleton": bool(data.flags & SINGLETON)}
+
+    def get_attributes(self) -> list[tuple[str, int]]:
+        """(name, number) of every stored field."""
+        return [(name, number) for number, name in enumerate(self.field_names)]
 
     def append_shape(self, names: list[str]) -> None:
         """Append a shape whatever its size: the values that an enum got since the last one."""

@@ -36,6 +36,7 @@ class _Value:
     __slots__ = ("__weakref__", "_code", "_hash", "_key", "_name", "_place", "_prefix")
     _key: str
     _name: str
+    _hash: int
     _code: int  # OID of the enum's record; 0: none yet
     _place: int
     _prefix: tuple[str, int] | None  # name and uuid
@@ -52,7 +53,7 @@ class _Value:
         return self is other or (isinstance(other, _Value) and other._name == self._name and other._key == self._key)
 
     def __hash__(self) -> int:
-        return int(self._hash)
+        return self._hash
 
     def __str__(self) -> str:
         return self._name

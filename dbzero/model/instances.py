@@ -10,9 +10,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from dbzero.model import base, kinds
+from dbzero.model.base import operation
 from dbzero.model.codec import read_varint
 from dbzero.model.memo import MemoObject
 from dbzero.model.view import View
+
+
+def enter_classes(view: View) -> None:
+    """Enter the classes of all pending objects in the catalogue, where a commit would enter them."""
+    with operation:
+        for obj in view.objects():
+            if isinstance(obj, MemoObject) and obj._p_flags & base.DIRTY:
+                view.class_code(obj)
 
 
 def class_oids(view: View, oid: int) -> set[int]:
@@ -54,6 +63,9 @@ def instances(view: View, oid: int, *, derived: bool = True) -> Iterator[Any]:
             obj = view.get(number)
             if obj is not None:
                 yield obj
-        elif isinstance(obj, MemoObject) and not obj._p_flags & (base.EXPIRED | base.INIT):
-            if view.class_code(obj) in wanted:
-                yield obj
+        elif (
+            isinstance(obj, MemoObject)
+            and not obj._p_flags & (base.EXPIRED | base.INIT)
+            and view.class_code(obj) in wanted
+        ):
+            yield obj

@@ -22,6 +22,7 @@ from dbzero.model import base, kinds
 from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
 from dbzero.model.codec import decode_values, encode_plain, encode_values, make_decoder, read_varint, varint
+from dbzero.model.migration import migrate_instance
 from dbzero.model.values import convert_attribute
 
 OID_BATCH = 64, 4096  # OIDs reserved at first, and at most, at a time
@@ -422,7 +423,14 @@ class View(ViewCore):  # type: ignore[misc]
         record = self.find_class(cls)
         if record is None or not record.data.singleton:
             return None
-        return self.reference(record.data.singleton, record._p_oid)
+        return self.migrated(self.reference(record.data.singleton, record._p_oid))
+
+    def migrated(self, obj: Any) -> Any:
+        """A memo object, a singleton that its class's migrations have been run on if it needed them."""
+        info = getattr(type(obj), "_p_class", None)
+        if info is not None and info.migrations and self.writable:
+            migrate_instance(obj, info.migrations)
+        return obj
 
     def set_singleton(self, cls: type, obj: Any) -> None:
         """Record the one instance of a class; None: it is gone. ReadOnlyError."""

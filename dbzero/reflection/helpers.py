@@ -64,8 +64,11 @@ def is_singleton(value: Any) -> bool:
     """Whether `value` is a singleton memo class or the instance of one.
 
     >>> import dbzero as db0
-    >>> db0.is_singleton(db0.memo(type("Config", (), {}), singleton=True)) if False else db0.is_singleton(5)
-    False
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> db0.is_singleton(Config), db0.is_singleton(5)
+    (True, False)
     """
     info = class_info(value if isinstance(value, type) else type(value))
     return info is not None and info.singleton

@@ -104,7 +104,11 @@ class _Loader:
     def fields(self, obj: Any, exclude: frozenset[str]) -> dict[str, Any]:
         self._enter(obj)
         try:
-            return {name: self.load(value) for name, value in MemoObject.__dict__["__dict__"].fget(obj).items() if name not in exclude}
+            return {
+                name: self.load(value)
+                for name, value in MemoObject.__dict__["__dict__"].fget(obj).items()
+                if name not in exclude
+            }
         finally:
             self.path.discard(id(obj))
 
@@ -127,10 +131,11 @@ class _Loader:
 
     def _rest(self, value: Any) -> Any:
         """What ``__load__`` returned, with the stored objects in it loaded."""
-        if isinstance(value, Persistent) or isinstance(value, (EnumValue, EnumValueRepr)):
+        if isinstance(value, (Persistent, EnumValue, EnumValueRepr)):
             return self.load(value)
         if type(value) in (list, tuple, set, frozenset):
-            return type(value)([self._rest(item) for item in value])
+            rest = [self._rest(item) for item in value]
+            return tuple(rest) if type(value) is tuple else rest
         if type(value) is dict:
             return {self._rest(key): self._rest(item) for key, item in value.items()}
         return value
