@@ -215,8 +215,8 @@ def bind(view: View, value: EnumValue | EnumValueRepr) -> EnumValue:
         names = [] if record is None else record.field_names
         if record is None or name not in names:
             defined = definitions.get(key)
-            wanted = [name] if defined is None else list(object.__getattribute__(defined, "_names"))
-            missing = [one for one in wanted if one not in names]
+            wanted = [] if defined is None else object.__getattribute__(defined, "_names")
+            missing = [one for one in dict.fromkeys((*wanted, name)) if one not in names]
             if record is None:
                 module, _, qualname = key[len(KEY_MARK) :].rpartition(":")
                 shapes = [[pack_name(one) for one in missing]]

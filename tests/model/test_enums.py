@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
+import struct
 
 import pytest
 
@@ -130,7 +130,7 @@ def test_values_follow_the_prefix(store: str) -> None:
     first = Color.RED
     item = Item(first)
     db0.open("other")
-    assert Color.RED is not first and Color.RED == first and hash(Color.RED) == hash(first)
+    assert Color.RED is not first and first == Color.RED and hash(Color.RED) == hash(first)
     assert db0.get_prefix_of(Color.RED).name == "other" and db0.get_prefix_of(first).name == "main"
     copy = Item(first)
     assert db0.get_prefix_of(copy.color) == db0.get_prefix_of(copy)
@@ -206,19 +206,17 @@ def test_a_reader_sees_values_added_later(store: str) -> None:
         holder.color = fresh.NEW
         db0.commit()
         assert worker.run(read) == ["NEW", "<EnumValue Fresh.NEW>"]
-        Color_key = enums.type_key(Color)
-        longer = enums.EnumValueRepr(Color_key, "LATER", None)  # as a later definition would have it
+        longer = enums.EnumValueRepr(enums.type_key(Color), "LATER", None)  # as a later definition would have it
         holder.color = longer
         db0.commit()
         assert worker.run(read) == ["LATER", "<EnumValue Color.LATER>"]
 
 
-def test_damaged_values(store: str, tmp_path: Path) -> None:
+def test_damaged_values(store: str) -> None:
     view = Item(1)._p_view  # type: ignore[attr-defined]
     item = Item(Color.RED)
     assert item.color is Color.RED
     code = Color.RED._code
     for data in (b"", b"\0" * 12, code.to_bytes(8, "little") + b"\xff\0\0\0"):
-        with pytest.raises(Exception, match=".") as caught:
+        with pytest.raises((ValueError, struct.error)):
             enums._read(view, data)
-        assert type(caught.value).__name__ in ("ValueError", "error")
