@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from dbzero._engine import lib
-
 from dbzero.errors import SegmentError
 from dbzero.runtime import codes
 from dbzero.runtime.lease import NO_SLOT, SlotLease

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dbzero.errors import Error, PrefixError
-from dbzero.storage.discovery import prefixes as discover
-from dbzero.storage.names import normalize
 from dbzero.session.config import LockFlags, make_config, merge_settings, resolve_root
 from dbzero.session.refresh import refresh_view
 from dbzero.session.workspace import Workspace, activate, active, active_or_none
+from dbzero.storage.discovery import prefixes as discover
+from dbzero.storage.names import normalize
 
 _IGNORED_OPEN_OPTIONS = frozenset(
     {"slab_size", "meta_io_step_size", "page_io_step_size", "restricted", "restricted_context", "no_auto_migrate"}

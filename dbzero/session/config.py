@@ -124,7 +124,9 @@ def resolve_root(dbzero_root: str | os.PathLike[str] | None, storage_dir: str | 
             raise ValueError("the root directory must be a non-empty path without NUL characters")
         paths.append(os.path.abspath(path))
     if not paths:
-        raise TypeError("init() needs the root directory: init('./data'), init(dbzero_root=...) or init(storage_dir=...)")
+        raise TypeError(
+            "init() needs the root directory: init('./data'), init(dbzero_root=...) or init(storage_dir=...)"
+        )
     if len(set(paths)) > 1:
         raise ValueError(f"dbzero_root and storage_dir name different directories: {paths[0]} and {paths[1]}")
     return paths[0]

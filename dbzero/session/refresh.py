@@ -1,7 +1,8 @@
 """Following another process's commits: a read-only view moves forward by itself.
 
-One thread sleeps on the prefix's futex word. When the durable state has moved it takes the operation lock - so no compound operation is under way - turns the loaded
-objects that changed into ghosts, and moves the view. Handles stay the same Python objects and load the new state at their next use.
+One thread sleeps on the prefix's futex word. When the durable state has moved it takes the operation lock - so no
+compound operation is under way - turns the loaded objects that changed into ghosts, and moves the view. Handles stay
+the same Python objects and load the new state at their next use.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.view import View
 from dbzero.runtime.segment import Segment
-from dbzero.storage.names import normalize
-from dbzero.storage.prefix import Prefix
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
 from dbzero.session.refresh import Follower
+from dbzero.storage.names import normalize
+from dbzero.storage.prefix import Prefix
 
 
 class OpenPrefix:
@@ -86,7 +86,9 @@ class Workspace:
         """The open prefix of that name. PrefixError when it is not open."""
         found = self.open_prefixes.get(normalize(name))
         if found is None:
-            raise PrefixError(f"Prefix: {normalize(name)} not found: it is not open in this process; open it with db0.open()")
+            raise PrefixError(
+                f"Prefix: {normalize(name)} not found: it is not open in this process; open it with db0.open()"
+            )
         return found
 
     def open(

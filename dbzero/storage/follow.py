@@ -53,7 +53,9 @@ def catch_up(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> bool:
         info = slot.status()
         meta = store.read_meta()
         if meta.state > info.root_state:
-            if not info.has_frozen:  # else an attempt before this one failed half way: its leftovers are right, only repeated
+            if (
+                not info.has_frozen
+            ):  # else an attempt before this one failed half way: its leftovers are right, only repeated
                 slot.delta_rotate(before)
             meta, found = _replay(store, seg, slot)
             slot.delta_retire()

@@ -12,9 +12,9 @@ from typing import Final
 
 from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StorageError
 from dbzero.runtime.batch import Batch
+from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import clear_delta, led, slot_lock
 from dbzero.runtime.watching import Waiter, wait_durable
@@ -48,6 +48,7 @@ class Prefix:
         self._epoch = epoch
         self._reader = self._make_reader()
         self._lock = threading.RLock()  # the reader serves one thread at a time
+        self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._commit_lock = threading.RLock()
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
@@ -119,7 +120,8 @@ class Prefix:
     def _take_over(self, *, forced: bool) -> None:
         """Become the writer: recover what the predecessor left in the log, then put the slot at the recovered state.
 
-        A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and both say the same for every state they look at.
+        A slot that readers use goes on as it is: they see the old table and delta until the new root is in force, and
+        both say the same for every state they look at.
         """
         slot, store = self._slot, self._store
         usable = slot.status().ready and not slot.status().poisoned
@@ -230,13 +232,17 @@ class Prefix:
     def begin(self) -> Batch:
         """An empty batch for the next state. Only the lease holder, under its operation lock."""
         if self._forked:
-            raise ForkedError(f"prefix {self.name!r}: this process was forked from its writer; only that one may commit. Close and open it anew here")
+            raise ForkedError(
+                f"prefix {self.name!r}: this process was forked from its writer; only that one may commit. Close and open it anew here"
+            )
         if self._closed:
             raise ClosedError(f"prefix {self.name!r} is closed; open it again")
         if not self.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
         state = self._slot.published
-        return Batch(self._reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
+        if self._batch_reader is None:
+            self._batch_reader = self._make_reader()
+        return Batch(self._batch_reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
         """Finish a batch. time_us: commit time, microseconds since 1970."""
@@ -246,7 +252,8 @@ class Prefix:
         """Make a sealed batch the next state; returns its number when it is durable.
 
         Raises:
-            DeltaRoomMade: nothing happened; build the batch anew. DiskFullError, StorageError: nothing happened. PoisonedError, FencedError: the prefix has to be reopened.
+            DeltaRoomMade: nothing happened; build the batch anew. DiskFullError, StorageError: nothing happened.
+            PoisonedError, FencedError: the prefix has to be reopened.
         """
         with self._commit_lock:
             self._report_checkpoint()
@@ -302,7 +309,9 @@ class Prefix:
         base = start - start % fmt.PAGE
         limit = base + max(DATA_REGION, 2 * (end - base))
         if at != state:
-            raise StorageError(f"prefix {self.name!r}: its log is at state {at}, the segment at {state}; reopen the prefix")
+            raise StorageError(
+                f"prefix {self.name!r}: its log is at state {at}, the segment at {state}; reopen the prefix"
+            )
         self._store.begin_log(epoch=self._epoch, state=state, chain=chain, data_base=base, data_limit=limit)
         self._limit = limit
 
@@ -415,6 +424,8 @@ class Prefix:
             finally:
                 with self._lock:
                     self._reader.close()
+                    if self._batch_reader is not None:
+                        self._batch_reader.close()
                 self._store.close()
 
     def _close_writer(self) -> None:

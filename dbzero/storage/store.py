@@ -79,7 +79,9 @@ class Store(Protocol):
     def sync_data(self) -> None:
         """Make all page file bytes durable."""
 
-    def append(self, *, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview) -> int:
+    def append(
+        self, *, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview
+    ) -> int:
         """Append a frame iff the epoch is the lease's and the state follows the last frame's. Returns the new chain checksum. Not synced."""
 
     def rewind(self) -> None:

@@ -215,7 +215,7 @@ needs_mounts = pytest.mark.skipif(not _mounts_work(), reason="needs the right to
 
 
 def run_in_namespace(mount: str, code: str) -> str:
-    script = f"{mount} && exec {sys.executable} -X faulthandler -c \"$CODE\""
+    script = f'{mount} && exec {sys.executable} -X faulthandler -c "$CODE"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
         capture_output=True,

@@ -1,0 +1,53 @@
+"""The public names: pinned, documented, and their examples run."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+
+import pytest
+
+import dbzero as db0
+
+NAMES = {
+    *("init", "open", "close", "commit", "refresh", "wait", "clear_cache"),
+    *("get_config", "get_current_prefix", "get_mutable_prefixes", "get_prefixes", "get_prefix_of", "get_state_num"),
+    *("memo", "is_memo", "MemoBase", "materialized", "set_prefix", "PrefixMetaData"),
+    *("uuid", "fetch", "exists", "find_singleton", "getrefcount"),
+    *("list", "tuple", "dict", "set", "types", "db0"),
+    *("Error", "NotInitializedError", "PrefixError", "BadPrefixError", "ReadOnlyError", "ForkedError"),
+    *("StorageError", "NotAStoreError", "FormatVersionError", "CorruptError", "StaleFileError", "DiskFullError"),
+    *("UnsupportedFileSystemError", "PoisonedError", "StaleViewError", "SegmentError", "LeaseError", "FencedError"),
+    *("ReferenceError", "ExpiredError", "ImmutableError", "ClosedError", "ClassNotFoundError"),
+    *("UnsupportedTypeError", "MigrateError"),
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(db0.__all__) == NAMES
+    assert len(db0.__all__) == len(NAMES)
+    assert db0.db0 is db0
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"types", "db0"}))
+def test_every_public_name_is_documented(name: str) -> None:
+    assert (inspect.getdoc(getattr(db0, name)) or "").strip()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", sorted(NAMES - {"types", "db0"}))
+def test_examples_run(name: str) -> None:
+    parser = doctest.DocTestParser()
+    text = inspect.getdoc(getattr(db0, name)) or ""
+    test = parser.get_doctest(text, {"__name__": "__main__"}, name, None, None)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
+    try:
+        assert runner.run(test).failed == 0
+    finally:
+        db0.close()
+
+
+def test_errors_are_one_tree() -> None:
+    errors = [value for value in vars(db0).values() if inspect.isclass(value) and issubclass(value, Exception)]
+    assert len(errors) > 15
+    assert all(issubclass(error, db0.Error) and issubclass(error, RuntimeError) for error in errors)
