@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import struct
-from decimal import Decimal
 from typing import Any
 
 from xxhash import xxh3_64_intdigest
@@ -13,12 +11,11 @@ from dbzero.collections import Dict, List, Set, Tuple
 from dbzero.collections.keys import stable_hash
 from dbzero.errors import Error
 from dbzero.model.base import Persistent
+from dbzero.model.codec import ATOMS, EXTENDED
 from dbzero.model.enums import EnumValue, EnumValueRepr
 from dbzero.model.memo import MemoObject, class_info, module_name, uuid_of
 
-_VALUES = frozenset(
-    (type(None), bool, int, float, complex, str, bytes, Decimal, dt.date, dt.datetime, dt.time, dt.timedelta)
-)
+_VALUES = ATOMS | EXTENDED
 
 
 def compare(a: Any, b: Any) -> bool:

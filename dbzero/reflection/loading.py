@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import inspect
 import types
-import uuid
-from decimal import Decimal
 from typing import Any
 
 from dbzero.collections import Dict, List, Set, Tuple
 from dbzero.errors import Error
 from dbzero.model.base import Persistent
+from dbzero.model.codec import ATOMS, EXTENDED
 from dbzero.model.enums import EnumType, EnumValue, EnumValueRepr
 from dbzero.model.memo import MemoObject, class_info
 
-_PLAIN = frozenset(
-    (type(None), bool, int, float, str, bytes, Decimal, dt.date, dt.datetime, dt.time, dt.timedelta, uuid.UUID, complex)
-)
+_PLAIN = ATOMS | EXTENDED
 _NOT_GIVEN: Any = object()
 
 
