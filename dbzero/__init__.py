@@ -41,15 +41,9 @@ from dbzero.errors import (
     UnsupportedTypeError,
 )
 from dbzero.model.construction import materialized, set_prefix
-from dbzero.model.enums import (
-    enum,
-    is_enum,
-    is_enum_value,
-)
+from dbzero.model.enums import enum, is_enum, is_enum_value
 from dbzero.model.memo import MemoBase, is_memo, memo
-from dbzero.model.migration import (
-    migration,
-)
+from dbzero.model.migration import migration
 from dbzero.reflection.classes import (
     AttributeInfo,
     MemoMetaClass,
@@ -58,10 +52,7 @@ from dbzero.reflection.classes import (
     get_memo_classes,
     get_schema,
 )
-from dbzero.reflection.comparing import (
-    compare,
-    hash,
-)
+from dbzero.reflection.comparing import compare, hash
 from dbzero.reflection.decorators import (
     complete_with,
     fulltext,
@@ -77,13 +68,7 @@ from dbzero.reflection.decorators import (
     is_table_view,
     table_view,
 )
-from dbzero.reflection.fields import (
-    FieldRef,
-    fields_of,
-    indexed_fields,
-    rename_field,
-    tag_fields,
-)
+from dbzero.reflection.fields import FieldRef, fields_of, indexed_fields, rename_field, tag_fields
 from dbzero.reflection.helpers import (
     assign,
     build_flags,
@@ -95,10 +80,7 @@ from dbzero.reflection.helpers import (
     is_singleton,
     touch,
 )
-from dbzero.reflection.loading import (
-    load,
-    load_all,
-)
+from dbzero.reflection.loading import load, load_all
 from dbzero.reflection.members import (
     CallableType,
     MethodInfo,
@@ -112,9 +94,7 @@ from dbzero.reflection.members import (
     import_model,
     is_private,
 )
-from dbzero.reflection.text import (
-    taggify,
-)
+from dbzero.reflection.text import taggify
 from dbzero.session.api import (
     PrefixMetaData,
     clear_cache,
@@ -130,9 +110,7 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
-from dbzero.session.cycles import (
-    collect_cycles,
-)
+from dbzero.session.cycles import collect_cycles
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set)

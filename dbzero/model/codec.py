@@ -55,10 +55,9 @@ _Ext = msgspec.msgpack.Ext
 _Persistent = base.Persistent
 _EPOCH = dt.datetime(1, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
-_NATIVE_DECODED: set[type] = {
-    *ATOMS,
-    *(dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID, complex),
-}
+_NATIVE_DECODED = frozenset(
+    (type(None), bool, int, float, str, bytes, dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID, complex)
+)
 
 # --- to bytes --------------------------------------------------------------------------------------------------------
 
@@ -287,9 +286,10 @@ def register_value(kind: type, code: int, wrap: Callable[[Any], bytes], read: Ca
     Args:
         kind: exact type of the values. code: of the extension. wrap: value -> data. read: (view, data) -> value.
     """
+    global _NATIVE_DECODED
     _WRAPPERS[kind] = lambda value: _Ext(code, wrap(value))
     _VIEW_READERS[code] = read
-    _NATIVE_DECODED.add(kind)
+    _NATIVE_DECODED |= {kind}
 
 
 # --- small numbers ---------------------------------------------------------------------------------------------------

@@ -104,20 +104,17 @@ def class_info(cls: Any) -> MemoClass | None:
 def module_name(cls: type) -> str:
     """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the
     script's file stem."""
-    return recorded_module(cls.__module__)
+    return main_name() if cls.__module__ == "__main__" else cls.__module__
 
 
-def recorded_module(module: str) -> str:
-    """The name that a module is recorded under; see :func:`module_name`."""
-    if module == "__main__":
-        main = sys.modules.get("__main__")
-        spec = getattr(main, "__spec__", None)
-        if spec is not None and spec.name != "__main__":
-            return str(spec.name)
-        file = getattr(main, "__file__", None)
-        if file:
-            return Path(file).stem
-    return module
+def main_name() -> str:
+    """What the module ``__main__`` is recorded as: its name under ``python -m``, else the script's file stem."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else "__main__"
 
 
 @overload
