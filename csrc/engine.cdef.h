@@ -40,6 +40,8 @@ uint64_t dbz_seg_size(uint64_t cache_bytes, uint64_t arena_bytes);
 int dbz_seg_format(int fd, uint64_t cache_bytes, uint64_t arena_bytes, const uint8_t *root_id, uint64_t device, uint64_t inode, const uint8_t *boot_id);
 int dbz_seg_map(int fd, int lock_fd, const uint8_t *root_id, uint64_t device, uint64_t inode, const uint8_t *boot_id, dbz_seg **out);
 void dbz_seg_unmap(dbz_seg *seg);
+void dbz_seg_hold(dbz_seg *seg);
+void dbz_seg_drop(dbz_seg *seg);
 int dbz_seg_reserve(dbz_seg *seg, uint64_t off, uint64_t len);
 int dbz_seg_reserved(const dbz_seg *seg, uint64_t off);
 int dbz_seg_rejoin(dbz_seg *seg, int lock_fd);

@@ -18,6 +18,9 @@ static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *ou
         uint64_t root_no = atomic_load_explicit(&r->slot->root_no, memory_order_acquire);
         int rc = dbz_delta_find(r->seg, r->prefix, oid, state, out);
         if (rc == 0) {
+            atomic_thread_fence(memory_order_acquire);
+            if (atomic_load_explicit(&r->slot->cache_key, memory_order_relaxed) != r->cache_key)
+                return DBZ_E_RETRY;
             *exact = 1;
             r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);
             return 0;
@@ -36,10 +39,11 @@ static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *ou
         atomic_thread_fence(memory_order_acquire);
         if (atomic_load_explicit(&r->slot->root_no, memory_order_relaxed) != root_no || atomic_load_explicit(&r->slot->gens, memory_order_relaxed) != gens)
             continue;
-        if (rc)
-            return rc;
+        /* Before the result counts for anything: an incarnation that has just begun is empty, and nothing is missing because of that. */
         if (atomic_load_explicit(&r->slot->cache_key, memory_order_relaxed) != r->cache_key)
             return DBZ_E_RETRY;
+        if (rc)
+            return rc;
         r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);
         *exact = e.state <= state;
         *out = e;
@@ -104,6 +108,8 @@ int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out)
         return rc;
     rc = get(r, oid, state, out);
     r->spare_done = rc != DBZ_E_MISS;
+    if (rc == DBZ_E_CORRUPT && atomic_load_explicit(&r->slot->cache_key, memory_order_acquire) != r->cache_key)
+        return DBZ_E_RETRY;
     if (rc == DBZ_E_CORRUPT) {
         r->fault.oid = oid;
         r->fault.state = state;

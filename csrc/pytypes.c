@@ -599,8 +599,8 @@ static int execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, here == home ? "dbzero's base types are loaded already" : "dbzero cannot be used from a second interpreter of one process");
         return -1;
     }
-    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0
-        || PyModule_AddFunctions(module, dbz_meta_functions) < 0)
+    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0 || dbz_paths_ready(module) < 0
+        || PyModule_AddFunctions(module, dbz_meta_functions) < 0 || PyModule_AddFunctions(module, dbz_encode_functions) < 0)
         return -1;
     home = here;
     return 0;

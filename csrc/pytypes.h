@@ -1,7 +1,7 @@
 /* The Python-aware part of the engine: module `_persistent`, CPython limited API (3.10), the only C that knows Python.
  *
  * Files: pytypes.c (module, Persistent), pytypes_view.c (ViewCore: identity map, dirty list, eviction), pytypes_meta.c (MemoMeta, construction),
- * pytypes_lock.c (the operation lock). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * pytypes_lock.c (the operation lock), pytypes_encode.c (records of ordinary content), pytypes_paths.c (short ways). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -76,6 +76,8 @@ struct ViewCore {
     size_t saving_count, saving_room;
     uint64_t next_oid, end_oid;
     uint64_t weight, limit;    /* loaded bytes; 0 limit: no eviction */
+    uint64_t uuid;      /* of the prefix */
+    PyObject *codes;    /* dict: class -> class code of references to its objects; NULL or incomplete at first */
     uint64_t stuck;     /* weight that the last eviction could not get below the limit: not tried again at every load */
     char writable, closed, evicting;
 };
@@ -118,11 +120,21 @@ int dbz_trim(ViewCore *v, PyObject *keep);          /* evict if the limit asks f
 void dbz_orphan_died(ViewCore *v, uint64_t oid);
 int dbz_view_ready(PyObject *module);
 
+/* pytypes_encode.c */
+extern PyMethodDef dbz_encode_functions[];
+
+/* checksum.c */
+uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
+
+/* pytypes_paths.c */
+int dbz_paths_ready(PyObject *module);
+
 /* pytypes_meta.c */
 class_info *dbz_class_info(PyTypeObject *type);
 int dbz_is_plain_name(class_info *info, PyTypeObject *type, PyObject *name);   /* 1: no data descriptor of that name; 0; -1 */
 int dbz_meta_ready(PyObject *module);
 extern PyMethodDef dbz_meta_functions[];
+ViewCore *dbz_shown_view(void);     /* borrowed: the current view, writable or not, or NULL */
 ViewCore *dbz_current_view(void);   /* borrowed, NULL when the session must be asked */
 
 #endif

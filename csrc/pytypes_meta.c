@@ -130,6 +130,11 @@ int dbz_is_plain_name(class_info *info, PyTypeObject *type, PyObject *name)
     return plain;
 }
 
+ViewCore *dbz_shown_view(void)
+{
+    return current_view;
+}
+
 ViewCore *dbz_current_view(void)
 {
     return current_view != NULL && current_view->writable ? current_view : NULL;

@@ -700,6 +700,8 @@ static PyMemberDef view_members[] = {
     {"writable", T_BOOL, offsetof(ViewCore, writable), 0, "whether objects may be changed"},
     {"closed", T_BOOL, offsetof(ViewCore, closed), READONLY, "close() was called"},
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
+    {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
+    {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
     {"limit", T_ULONGLONG, offsetof(ViewCore, limit), 0, "loaded bytes above which a load evicts; 0: no limit"},
     {NULL, 0, 0, 0, NULL},
 };
@@ -734,6 +736,7 @@ static int view_traverse(PyObject *self, visitproc visit, void *arg)
     const ViewCore *v = (ViewCore *)self;
     for (size_t i = 0; i < v->dirty_count; i++)
         Py_VISIT(v->dirty[i]);
+    Py_VISIT(v->codes);
     Py_VISIT(Py_TYPE(self));
     return 0;
 }
@@ -741,6 +744,7 @@ static int view_traverse(PyObject *self, visitproc visit, void *arg)
 static int view_clear(PyObject *self)
 {
     drop_dirty((ViewCore *)self);
+    Py_CLEAR(((ViewCore *)self)->codes);
     return 0;
 }
 
@@ -750,6 +754,7 @@ static void view_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     drop_dirty(v);
+    Py_CLEAR(v->codes);
     free(v->slots);
     free(v->orphans);
     free(v->saving);

@@ -30,6 +30,7 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.model.base import find_leaf
 from dbzero.model.view import View
 
 
@@ -95,6 +96,9 @@ Path = list[tuple[KeyedNode, int]]
 
 def find(root: N, key: int) -> N:
     """The leaf in whose range `key` is."""
+    leaf: N | None = find_leaf(root, key, Inner)
+    if leaf is not None:
+        return leaf
     node = root
     for _ in DEPTH:
         data = node._data

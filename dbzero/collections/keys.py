@@ -15,13 +15,14 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from xxhash import xxh3_64_intdigest
 
 from dbzero.collections.nodes import ATOMS
 from dbzero.errors import UnsupportedTypeError
+from dbzero.model import base
 from dbzero.model.base import Persistent
 from dbzero.model.codec import EXTENDED, encode_values
 from dbzero.model.values import convert
@@ -69,9 +70,9 @@ def native(view: View, key: Any) -> Any:
         return ObjectKey(key)
     if kind.__hash__ is None or isinstance(key, _UNHASHABLE):
         raise TypeError(f"unhashable type: {kind.__name__!r}")
-    for base in _BASES:
-        if isinstance(key, base):
-            return base(key)  # equal as Python sees it; only exact types can be stored
+    for plain in _BASES:
+        if isinstance(key, plain):
+            return plain(key)  # equal as Python sees it; only exact types can be stored
     if isinstance(key, tuple):
         return tuple([native(view, item) for item in key])
     return key
@@ -127,14 +128,11 @@ def _xxh(data: bytes, seed: int = 0) -> int:
     return xxh3_64_intdigest(data, seed) >> 1  # 63 bits: what the codec stores natively
 
 
-def stable_hash(form: Any) -> int:
-    """A hash of a native form that is the same in every process: an int of 64 bits with sign. Equal forms have equal
-    hashes."""
+def _hash_of_others(form: Any) -> int:
+    """stable_hash() of what C leaves to Python: all but int, bool and ordinary str."""
     kind = type(form)
     if kind is str:
         return xxh3_64_intdigest(form.encode("utf-8", "surrogatepass")) >> 1
-    if kind is int or kind is bool:
-        return hash(form)
     if kind is float or kind is decimal.Decimal or kind is complex:
         return hash(form) if form == form else _NAN_HASH
     if kind is bytes:
@@ -157,6 +155,10 @@ def stable_hash(form: Any) -> int:
     except UnsupportedTypeError:
         return 0  # nothing like it is stored, so nothing is found
     return _xxh(body, 5)
+
+
+stable_hash: Callable[[Any], int] = base.stable_hash
+base.set_hash_of_others(_hash_of_others)
 
 
 def _instant(value: Any) -> bytes:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, MutableSequence
 from itertools import islice
 from operator import index, is_
-from typing import Any
+from typing import Any, ClassVar
 
 from dbzero.collections import counted
 from dbzero.collections.nodes import ATOMS, LEAF, begin
 from dbzero.collections.sequences import Sequence, State, stored_values
 from dbzero.collections.tuples import Tuple
 from dbzero.model import scope
-from dbzero.model.base import operation
+from dbzero.model.base import list_append, operation, set_leaf
 from dbzero.model.values import convert
 
 _BATCH = 1024
 acquire, release = operation.acquire, operation.release  # for the shortest method
+set_leaf(LEAF)
 
 
 class List(Sequence):
@@ -40,8 +41,10 @@ class List(Sequence):
 
     # --- one value ----------------------------------------------------------------------------------------------------
 
-    def append(self, value: Any) -> None:
-        """Add `value` at the end."""
+    append: ClassVar[Callable[[Any, Any], None]] = list_append
+
+    def _p_append(self, value: Any) -> None:
+        """append() for all that is not ordinary."""
         acquire()
         try:
             if type(value) not in ATOMS:

@@ -10,8 +10,6 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from importlib.abc import Loader
-from pathlib import Path
 from types import ModuleType
 
 
@@ -20,17 +18,17 @@ def _load() -> ModuleType:
     loaded = sys.modules.get("dbzero." + name)
     if loaded is not None:
         return loaded
-    package = Path(__file__).resolve().parent.parent
+    package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = package / f"_engine{suffix}"
-        if path.exists():
+        path = os.path.join(package, f"_engine{suffix}")
+        if os.path.exists(path):
             break
     else:
         raise ImportError(
             f"dbzero's engine is not built: no _engine extension in {package}; install the package with pip"
         )
-    loader: Loader = importlib.machinery.ExtensionFileLoader(name, str(path))
-    spec = importlib.util.spec_from_file_location(name, str(path), loader=loader)
+    loader = importlib.machinery.ExtensionFileLoader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
@@ -49,6 +47,14 @@ state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
 snapshot = _persistent.snapshot
+encode_ordinary = _persistent.encode_ordinary
+encode_memos = _persistent.encode_memos
+find_live = _persistent.find_live
+find_leaf = _persistent.find_leaf
+list_append = _persistent.list_append
+set_leaf = _persistent.set_leaf
+stable_hash = _persistent.stable_hash
+set_hash_of_others = _persistent.set_hash_of_others
 set_dict_descriptor = _persistent.set_dict_descriptor
 materialize = _persistent.materialize
 construct = _persistent.construct

@@ -76,6 +76,9 @@ def encode_values(values: Collection[Any]) -> tuple[bytes, list[int]]:
     Raises:
         UnsupportedTypeError: a value is of another type.
     """
+    done: tuple[bytes, list[int]] | None = base.encode_ordinary(values)
+    if done is not None:
+        return done
     refs: list[int] = []
     if ATOMS.issuperset(map(type, values)):
         plain = values if type(values) is list else list(values)
@@ -117,6 +120,8 @@ def _wrap_reference(value: Any, refs: list[int]) -> Any:
         view.admit_unfinished(value)
     refs.append(oid)
     code = view.class_code(value) if flags & base.MEMO else type(value).KIND
+    if type(value) is not kinds.unknown:
+        view.codes[type(value)] = code
     if oid < 1 << 40 and code < 1 << 24:
         return _Ext(REFERENCE, (oid | code << 40).to_bytes(8, "little"))
     return _Ext(REFERENCE, struct.pack("<QQ", oid, code))

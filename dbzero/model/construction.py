@@ -5,7 +5,6 @@ Plain classes are constructed in C (csrc/pytypes_meta.c) in the current view. Th
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -110,6 +109,8 @@ def _complete(
     cls: Any, args: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any], TypeError | None]:
     """Arguments with missing ones set to None, and the error that their absence is unless the singleton exists."""
+    import inspect  # slow to import, and rarely needed
+
     try:
         signature = inspect.signature(cls.__init__)
         signature.bind(None, *args, **named)

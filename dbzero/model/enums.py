@@ -300,7 +300,7 @@ def enum(name: Any = None, values: Any = None, prefix: str | None = None) -> Any
 
 
 def _define(module: str, name: str, values: list[str], prefix: str | None) -> EnumType:
-    key = f"{KEY_MARK}{main_name() if module == "__main__" else module}:{name}"
+    key = f"{KEY_MARK}{main_name() if module == '__main__' else module}:{name}"
     found = definitions.get(key)
     if found is not None:
         if object.__getattribute__(found, "_names") != values:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from dbzero.errors import Error
@@ -114,7 +114,7 @@ def main_name() -> str:
     if spec is not None and spec.name != "__main__":
         return str(spec.name)
     file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "__main__"
+    return os.path.splitext(os.path.basename(str(file)))[0] if file else "__main__"
 
 
 @overload

@@ -100,6 +100,7 @@ class View(ViewCore):  # type: ignore[misc]
         """
         self.records = records
         self.name = records.name
+        self.uuid = records.uuid
         self.state = state
         self.writable = records.writable
         self.forked = False
@@ -108,6 +109,8 @@ class View(ViewCore):  # type: ignore[misc]
         self.autocommit_error: BaseException | None = None
         self.follow_error: BaseException | None = None
         self._layouts: dict[Any, Layout] = {}  # by memo class, or class OID
+        self._common: dict[type, tuple[tuple[str, ...], bytes]] = {}  # of layouts by memo class: for encode_ordinary()
+        self.codes: dict[type, int] = {}  # filled by the codec
         self._types: dict[int, type] = {}  # class code -> class
         self._types_version = -1
         self._oid_batch = OID_BATCH[0]
@@ -305,9 +308,14 @@ class View(ViewCore):  # type: ignore[misc]
         obj = self.peek(oid)
         if obj is not None:
             return None if obj._p_flags & base.EXPIRED else obj
-        found = self.records.read(oid, self.state)
-        if found is None:
-            return None
+        while True:
+            state = self.state
+            found = self.records.read(oid, state)
+            if found is None:
+                if state != self.state:
+                    continue
+                return None
+            break
         payload, refcount = found
         code = payload[0] if payload else 0
         if code == kinds.MEMO:
@@ -318,7 +326,8 @@ class View(ViewCore):  # type: ignore[misc]
         with operation:
             obj = self.reference(oid, code)
             if obj._p_flags & base.GHOST:
-                self._fetched = (oid, payload, refcount)
+                if state == self.state:  # else the view has moved since: what was read is not what it shows
+                    self._fetched = (oid, payload, refcount)
                 try:
                     obj._p_activate()
                 finally:
@@ -354,11 +363,26 @@ class View(ViewCore):  # type: ignore[misc]
         values = list(fields.values()) if all_of_them else [fields[name] for name in stored]
         if all_of_them and not inline:
             layout.common, layout.common_head = names, head
+            if cls is not kinds.unknown:
+                self._common[cls] = (names, head)
         if inline:
             values = [len(stored), *map(pack_name, stored), *values]
         body, refs = encode_values(values)
         self.weigh(obj, 2 * len(body))
         return head + body, refs
+
+    def encode_ordinary(self, objects: list[Any]) -> tuple[list[Any], bytes, bytes, bytes, bytes, bytes]:
+        """Encode many objects at once.
+
+        Returns:
+            The objects that are left to :meth:`_p_encode`; of the others, as 64-bit words: OIDs, payload lengths, numbers
+            of references, references; and their payloads, one behind the other.
+        """
+        for cls, obj in dict(zip(map(type, objects), objects, strict=True)).items():
+            if obj._p_flags & base.MEMO and cls not in self._common:
+                obj._p_encode()  # makes the class known, if it can be
+        packed: tuple[list[Any], bytes, bytes, bytes, bytes, bytes] = base.encode_memos(objects, self._common)
+        return packed
 
     def _layout_of_unknown(self, obj: Any) -> Layout:
         oid = base.state(obj)[CLASS_OID_NAME]
@@ -493,6 +517,8 @@ class View(ViewCore):  # type: ignore[misc]
         """Drop everything. Objects still held raise ClosedError."""
         super().close()
         self._layouts.clear()
+        self._common.clear()
+        self.codes.clear()
         self._types.clear()
         self._records.clear()
         self.enum_values.clear()

@@ -97,8 +97,17 @@ class Batch:
             lens.append(len(payload))
             counts.append(len(held))
             refs.extend(held)
+        if oids:
+            self._put_block(oids, lens, counts, refs, b"".join(payloads))
+
+    def put_packed(self, oids: bytes, lens: bytes, counts: bytes, refs: bytes, payloads: bytes) -> None:
+        """:meth:`put_many` of what is packed already: native 64-bit words (OIDs, payload lengths, numbers of references, references) and the payloads."""
+        if oids:
+            sizes, held, targets = (memoryview(part).cast("Q") for part in (lens, counts, refs))
+            self._put_block(memoryview(oids).cast("Q"), sizes, held, targets, payloads)
+
+    def _put_block(self, oids: Any, lens: Any, counts: Any, refs: Any, blob: bytes) -> None:
         done = ffi.new("uint32_t *")
-        blob = b"".join(payloads)
         self.size += len(blob)
         all_refs = ffi.from_buffer("uint64_t[]", refs)
         base = ffi.from_buffer("uint8_t[]", blob)

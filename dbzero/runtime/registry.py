@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +55,17 @@ def reclaim(segment: Segment) -> int:
     Costs one system call for each live process.
     """
     return int(lib.dbz_proc_reclaim(segment.handle))
+
+
+def reclaim_sometimes(segment: Segment) -> None:
+    """:func:`reclaim`, unless it was called so recently that it would take more than 2 % of the time; at least once a
+    second if called often enough."""
+    now = time.monotonic()
+    if now < segment.reclaim_at:
+        return
+    reclaim(segment)
+    end = time.monotonic()
+    segment.reclaim_at = end + min(1.0, 50 * (end - now))
 
 
 def alive(segment: Segment, slot: int) -> bool:

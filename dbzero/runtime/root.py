@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -110,7 +109,7 @@ class RootFile:
     def _read_id(fd: int, path: str) -> bytes:
         text = os.pread(fd, 64, 0)
         if not text:
-            root_id = secrets.token_bytes(16)
+            root_id = os.urandom(16)
             try:
                 os.pwrite(fd, root_id.hex().encode() + b"\n", 0)
                 os.fsync(fd)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import posix_ipc
+import xxhash
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
@@ -56,9 +56,8 @@ class SegmentStatus:
 
 def segment_name(identity: Identity) -> str:
     """POSIX shared memory name (with its slash) of a root's segment."""
-    digest = hashlib.blake2b(identity.root_id + identity.boot_id, digest_size=12)
-    digest.update(identity.device.to_bytes(8, "little") + identity.inode.to_bytes(8, "little"))
-    return f"/{_NAME_PREFIX}{digest.hexdigest()}"
+    where = identity.device.to_bytes(8, "little") + identity.inode.to_bytes(8, "little")
+    return f"/{_NAME_PREFIX}{xxhash.xxh3_128_hexdigest(identity.root_id + identity.boot_id + where)[:24]}"
 
 
 def arena_for(cache_size: int) -> int:
@@ -80,9 +79,12 @@ class Segment:
 
     def __init__(self, root: str, handle: Any, name: str) -> None:
         self.root: Final = root
-        self._handle: Any = handle
+        # The mapping goes with the last reference to the handle, not with close(): calls run without the GIL, and each holds its arguments.
+        lib.dbz_seg_hold(handle)
+        self._handle: Any = ffi.gc(handle, lib.dbz_seg_drop)
         self._sleepers: dict[int, int] = {}  # prefix slot -> threads that sleep on it
         self._awake = threading.Condition()
+        self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
         self.name: Final = name
         self.shared: Final = bool(name)
         self._depth: Final = fork.depth()
@@ -235,8 +237,7 @@ class Segment:
 
     @property
     def handle(self) -> Any:
-        """The engine's `dbz_seg *` (cffi). ClosedError once closed: never keep it, the mapping behind it goes with
-        :meth:`close`."""
+        """The engine's `dbz_seg *` (cffi). ClosedError once closed. Whoever keeps it keeps the mapping."""
         if self._handle is None:
             raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
         return self._handle
@@ -245,6 +246,9 @@ class Segment:
     def sleeping(self, prefix: int) -> Iterator[Any]:
         """Around a call that sleeps on a prefix slot; gives the handle. :meth:`close` wakes the sleeper and waits
         for it to leave."""
+        if self.inherited:  # nobody waits for a child's sleepers, and its copy of the lock may be held for ever
+            yield self.handle
+            return
         with self._awake:
             handle = self.handle
             self._sleepers[prefix] = self._sleepers.get(prefix, 0) + 1

@@ -153,6 +153,12 @@ class PrefixSlot:
             chunks=i.chunks,
         )
 
+    def allocated(self) -> tuple[int, int]:
+        """(data end, next OID): where the next commit's data stands, and the first OID that was never given out."""
+        i = ffi.new("dbz_prefix_info *")
+        self._check(lib.dbz_prefix_status(self.segment.handle, self.index, i), "status")
+        return i.data_end, i.next_oid
+
     # --- states -------------------------------------------------------------------------------------------------------
 
     @property

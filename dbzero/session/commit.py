@@ -17,6 +17,7 @@ from dbzero.storage.prefix import DeltaRoomMade, Prefix
 
 # References to an instance that this file itself holds while it asks whether anyone else does: the list of taken objects.
 _OWN_REFERENCES = 1
+_MANY = 8  # objects worth the trouble of encoding them together
 
 
 def commit_view(view: View, prefix: Prefix) -> bool:
@@ -64,6 +65,7 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
         batch.close()
     with operation:
         view.advance(state)
+        prefix.pin(state)
         for oid in deleted:
             gone = view.peek(oid)
             if gone is not None:
@@ -83,7 +85,13 @@ def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
     # Encoding an object may dirty its class record (a new shape), so go on until nothing is left.
     while fresh := view.take_dirty():
         taken.extend(fresh)
-        batch.put_many((obj._p_oid, *obj._p_encode()) for obj in fresh)
+        if len(fresh) >= _MANY:
+            fresh, *packed = view.encode_ordinary(fresh)
+            batch.put_packed(*packed)
+            batch.put_many((obj._p_oid, *obj._p_encode()) for obj in fresh)
+        else:
+            for obj in fresh:
+                batch.put(obj._p_oid, *obj._p_encode())
         del fresh
 
 
@@ -97,8 +105,9 @@ def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> 
         if view.peek(oid) is None and batch.refcount(oid) == 0:
             batch.delete(oid)
             deleted.append(oid)
-    in_flight = {obj._p_oid for obj in taken}
+    in_flight: set[int] = set()
     while zero := batch.zero():
+        in_flight = in_flight or {obj._p_oid for obj in taken}
         for oid in zero:
             if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
                 view.mark_orphan(oid)

@@ -52,6 +52,10 @@ def fetch(identifier: Any, expected_type: Any = None, prefix: str | None = None)
     Raises:
         ReferenceError: no such object. Error: malformed UUID, wrong type, no singleton class, no instance. PrefixError: unknown prefix.
     """
+    if expected_type is None:
+        obj = base.find_live(identifier)
+        if obj is not None:
+            return obj
     identifier, expected_type = _swap(identifier, expected_type)
     if isinstance(identifier, str):
         obj = _by_uuid(identifier)

@@ -21,14 +21,16 @@ _HEALTH_CHECK_SECONDS = 1.0
 
 def refresh_view(view: View, prefix: Prefix) -> bool:
     """Move a read-only view to the newest durable state. True when it moved."""
-    head = prefix.head()
-    if head == view.state and prefix.incarnation == view.incarnation:
+    if prefix.newest() == (view.state, view.incarnation):
         return False
     with operation:
-        head = prefix.head()
+        newest = prefix.newest()
+        if newest is None or view.closed:
+            return False
+        head, incarnation = newest
         old = view.state
-        if prefix.incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
-            view.incarnation = prefix.incarnation
+        if incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
+            view.incarnation = incarnation
             view.invalidate_all()
         else:
             for state in range(old + 1, head + 1):
@@ -40,6 +42,7 @@ def refresh_view(view: View, prefix: Prefix) -> bool:
         if head == old:
             return False
         view.advance(head)
+        prefix.pin(head)
     return True
 
 
@@ -50,7 +53,6 @@ class Follower:
         self._view = view
         self._prefix = prefix
         self._stopping = False
-        self._waiter = prefix.waiter()
         self._thread = threading.Thread(target=self._run, name=f"dbzero-follow-{prefix.name}", daemon=True)
 
     def start(self) -> None:
@@ -68,10 +70,11 @@ class Follower:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                self._waiter.ready()
+                waiter = self._prefix.waiter()  # anew: the prefix may have gone on in another slot
                 if self._stopping:
                     return
-                if not self._waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                if not waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                    self._prefix.tidy()
                     while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
                         refresh_view(self._view, self._prefix)
                 if not self._stopping:

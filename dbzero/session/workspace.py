@@ -125,6 +125,7 @@ class Workspace:
         )
         try:
             view = View(prefix, prefix.head())
+            prefix.pin(view.state)
             view.weight_limit = self.config.cache_size
             opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
             if not writable:
@@ -299,7 +300,26 @@ def _at_exit() -> None:
         workspace.shutdown()
 
 
+_fork_holds: list[Prefix] = []
+
+
+def _before_fork() -> None:
+    # A child is a copy of one thread. What other threads were in the middle of would stay half done there for ever.
+    operation.acquire()
+    if _active is not None and not _active.forked:
+        for opened in list(_active.open_prefixes.values()):
+            opened.prefix.before_fork()
+            _fork_holds.append(opened.prefix)
+
+
+def _after_fork_in_parent() -> None:
+    while _fork_holds:
+        _fork_holds.pop().fork_done()
+    operation.release()
+
+
 def _after_fork_in_child() -> None:
+    _fork_holds.clear()
     """The child inherits handles to read with, and nothing else: no lease, thread, slot or pending change."""
     if _active is not None:
         operation.reset_after_fork()
@@ -311,4 +331,4 @@ def _after_fork_in_child() -> None:
             opened.view.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

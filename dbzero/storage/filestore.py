@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import secrets
-import socket
 import threading
 import time
 import warnings
@@ -405,7 +403,7 @@ class LocalFileStore:
 
     def _write_holder(self, epoch: int, generation: int) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        text = f"{epoch} {generation} process {os.getpid()} on {socket.gethostname()} since {since} UTC\n".encode()
+        text = f"{epoch} {generation} process {os.getpid()} on {os.uname().nodename} since {since} UTC\n".encode()
         write_all(self._system, self._lock_fd, [text.ljust(512)], 0)
 
     @_typed("release the lease of")
@@ -944,4 +942,4 @@ os.register_at_fork(after_in_child=_fork_child)
 
 
 def _random64() -> int:
-    return secrets.randbits(63) + 1
+    return (int.from_bytes(os.urandom(8), "little") >> 1) + 1

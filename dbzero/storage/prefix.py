@@ -10,9 +10,11 @@ import threading
 import warnings
 from typing import Final
 
-from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StorageError
+from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StaleViewError, StorageError
+from dbzero.runtime import registry
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import SlotLease
+from dbzero.runtime.pins import Pin
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
@@ -46,7 +48,9 @@ class Prefix:
         self._store = store
         self._slot = slot
         self._epoch = epoch
+        self._incarnation = slot.incarnation  # of the slot that the reader was made for
         self._reader = self._make_reader()
+        self._pin: Pin | None = None
         self._lock = threading.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._commit_lock = threading.RLock()
@@ -105,6 +109,7 @@ class Prefix:
             prefix = cls(segment, store, slot, epoch)
             try:
                 with slot_lock(slot):
+                    prefix._renew_reader()  # another process may have reset the slot while this one waited for the lock
                     if writable:
                         prefix._take_over(forced=force)
                     elif not slot.status().ready or slot.status().poisoned:
@@ -124,7 +129,7 @@ class Prefix:
         both say the same for every state they look at.
         """
         slot, store = self._slot, self._store
-        usable = slot.status().ready and not slot.status().poisoned
+        usable = not forced and slot.status().ready and not slot.status().poisoned
         if not usable:
             self._reset_slot()
         SlotLease(slot).take(self._epoch, force=forced)
@@ -153,36 +158,95 @@ class Prefix:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
         self._reset_slot()
         follow.fill(self._store, self._segment.handle, self._slot)
-        self._reader.close()
-        self._reader = self._make_reader()  # the store may read pages through an overlay now
+        self._renew_reader()  # the store may read pages through an overlay now
 
     def _reset_slot(self) -> None:
         self._slot.reset(self._store.identity.file_id, self.uuid)
+        self._renew_reader()
+
+    def _renew_reader(self) -> None:
         self._reader.close()
+        self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
         self._reader = self._make_reader()
+
+    def rejoin(self) -> bool:
+        """For a reader: when its slot began another incarnation, or was left to a replaced writer, go on with the prefix's present slot. True when it did.
+
+        A successor that is still recovering is waited for. SegmentError when that takes longer than a minute.
+        """
+        if self.writable or self._forked or self._slot.incarnation == self._incarnation:
+            return False
+        with self._lock:
+            if self._closed or self._slot.incarnation == self._incarnation:
+                return False
+            pinned = None if self._pin is None else self._pin.state
+            self._unpin()
+            slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+            with slot_lock(slot):
+                self._slot = slot
+                if not slot.status().ready or slot.status().poisoned:
+                    self._fill_from_disk()
+                else:
+                    self._renew_reader()
+            if pinned is not None:
+                self.pin(pinned)
+        return True
+
+    def pin(self, state: int) -> None:
+        """Keep what `state` shows until another state is pinned, or the prefix is closed, or this process dies."""
+        with self._lock:
+            if self._closed or self._forked:
+                return
+            if self._pin is None:
+                self._pin = Pin(self._slot, state)
+            elif self._pin.state != state:
+                self._pin.move(state)
+
+    def _unpin(self) -> None:
+        pin, self._pin = self._pin, None
+        if pin is not None:
+            pin.close()
 
     # --- reading (the model's Records) -----------------------------------------------------------------------------------------------------
 
     def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
         """Payload and reference count of the newest version of an object at or below `state`; None when it does not exist there."""
         with self._lock:
-            return self._reader.read(oid, state)
+            try:
+                return self._reader.read(oid, state)
+            except StaleViewError:
+                if not self.rejoin():
+                    raise
+                return self._reader.read(oid, state)
 
     def refcount(self, oid: int, state: int) -> int:
         """Stored strong references to an object as of `state` (0 when there is none)."""
         with self._lock:
-            return self._reader.refcount(oid, state)
+            try:
+                return self._reader.refcount(oid, state)
+            except StaleViewError:
+                if not self.rejoin():
+                    raise
+                return self._reader.refcount(oid, state)
 
     def references(self, oid: int, state: int) -> tuple[int, ...]:
         """OIDs that the stored version of an object holds strongly at `state`, duplicates included."""
         with self._lock:
-            version = self._reader.get(oid, state)
+            try:
+                version = self._reader.get(oid, state)
+            except StaleViewError:
+                if not self.rejoin():
+                    raise
+                version = self._reader.get(oid, state)
         return () if version is None or version.deleted else version.refs
 
     def changes(self, state: int) -> list[int] | None:
         """OIDs whose content the commit of `state` changed, ascending; None when that is not known."""
         with self._lock:
-            found = self._reader.changes(state)
+            try:
+                found = self._reader.changes(state)
+            except StaleViewError:
+                return None
         return None if found is None else found[0]
 
     def oid_limit(self) -> int:
@@ -199,12 +263,24 @@ class Prefix:
 
     @property
     def incarnation(self) -> int:
-        """Changes when a successor could not recover a state that had been visible."""
-        return self._slot.incarnation
+        """Changes when another segment slot, or another life of it, is read from (:meth:`rejoin`)."""
+        return self._incarnation
+
+    def newest(self) -> tuple[int, int] | None:
+        """(newest durable state, incarnation) to move a reader's view to. None while a successor is taking the slot over: ask again."""
+        self.rejoin()
+        slot, incarnation = self._slot, self._incarnation
+        state = slot.durable
+        # A slot's incarnation changes before its words do.
+        return (state, incarnation) if slot.incarnation == incarnation and slot is self._slot else None
+
+    def tidy(self) -> None:
+        """Now and then: let go of what processes that died have pinned."""
+        registry.reclaim_sometimes(self._segment)
 
     def wait(self, state: int, timeout: float | None) -> bool:
         """Sleep until a state above `state` is durable (or the incarnation changed). False after `timeout` seconds."""
-        return wait_durable(self._slot, state, self._slot.incarnation, timeout)
+        return wait_durable(self._slot, state, self._incarnation, timeout)
 
     def waiter(self) -> Waiter:
         """For a thread that follows the prefix."""
@@ -242,7 +318,7 @@ class Prefix:
         state = self._slot.published
         if self._batch_reader is None:
             self._batch_reader = self._make_reader()
-        return Batch(self._batch_reader, state + 1, int(self._slot.status().data_end), base=state, fresh=self._fresh)
+        return Batch(self._batch_reader, state + 1, self._slot.allocated()[0], base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
         """Finish a batch. time_us: commit time, microseconds since 1970."""
@@ -258,6 +334,7 @@ class Prefix:
         with self._commit_lock:
             self._report_checkpoint()
             state = self._commit(batch)
+            self.tidy()
             if self._store.log_size > LOG_LIMIT:
                 self._start_checkpoint()
             return state
@@ -276,7 +353,7 @@ class Prefix:
         store.write_data(batch.address, data)
         if len(data) >= IN_PLACE:
             store.sync_data()
-        next_oid = int(slot.status().next_oid)
+        next_oid = slot.allocated()[1]
         store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
         if self._through_table:
             self._publish_through_table(batch, before, end, next_oid)
@@ -423,6 +500,7 @@ class Prefix:
                     self._close_writer()
             finally:
                 with self._lock:
+                    self._unpin()
                     self._reader.close()
                     if self._batch_reader is not None:
                         self._batch_reader.close()
@@ -440,9 +518,17 @@ class Prefix:
         finally:
             SlotLease(slot).drop(self._epoch)
 
+    def before_fork(self) -> None:
+        """No other thread is in the middle of a read while the process is copied. :meth:`fork_done` in the parent."""
+        self._lock.acquire()
+
+    def fork_done(self) -> None:
+        self._lock.release()
+
     def after_fork(self) -> None:
         """In a forked child: what only the parent holds is gone; reading goes on."""
         self._forked = True
+        self._pin = None
         self._lock = threading.RLock()
         self._commit_lock = threading.RLock()
         self._checkpointer = None

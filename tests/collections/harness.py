@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from dbzero.collections import counted, dicts, keyed, lists, nodes, sequences, sets
 from dbzero.model import scope
-from dbzero.model.base import operation
+from dbzero.model.base import operation, set_leaf
 from dbzero.model.view import View
 
 MODULES = (nodes, counted, keyed, sequences, lists, dicts, sets)
@@ -92,10 +92,13 @@ def small_nodes(leaf: int = 8, fanout: int = 4) -> Iterator[None]:
         for name in ("LEAF", "FANOUT")
         if hasattr(module, name)
     ]
+    before = nodes.LEAF
     for module, name, _ in saved:
         setattr(module, name, leaf if name == "LEAF" else fanout)
+    set_leaf(leaf)
     try:
         yield
     finally:
+        set_leaf(before)
         for module, name, value in saved:
             setattr(module, name, value)
