@@ -1,7 +1,7 @@
 /* The Python-aware part of the engine: module `_persistent`, CPython limited API (3.10), the only C that knows Python.
  *
  * Files: pytypes.c (module, Persistent), pytypes_view.c (ViewCore: identity map, dirty list, eviction), pytypes_meta.c (MemoMeta, construction),
- * pytypes_lock.c (the operation lock), pytypes_encode.c (records of ordinary content), pytypes_paths.c (short ways). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_paths.c (short ways). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -122,6 +122,9 @@ int dbz_view_ready(PyObject *module);
 
 /* pytypes_encode.c */
 extern PyMethodDef dbz_encode_functions[];
+
+/* pytypes_decode.c */
+extern PyMethodDef dbz_decode_functions[];
 
 /* checksum.c */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);

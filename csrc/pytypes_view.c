@@ -15,6 +15,17 @@ static inline size_t spread(uint64_t oid)
     return (size_t)(((oid >> 2) * UINT64_C(0x9E3779B97F4A7C15)) >> 24) * 4 + (size_t)(oid & 3);
 }
 
+/* Another thread closed the prefix in the middle of an operation of ours. */
+static void closed_error(void)
+{
+    PyObject *errors = PyImport_ImportModule("dbzero.errors");
+    PyObject *kind = errors == NULL ? NULL : PyObject_GetAttrString(errors, "ClosedError");
+    if (kind != NULL)
+        PyErr_SetString(kind, "the prefix was closed; open it again and fetch the object anew");
+    Py_XDECREF(kind);
+    Py_XDECREF(errors);
+}
+
 static map_slot *find(const ViewCore *v, uint64_t oid)
 {
     if (v->capacity == 0)
@@ -285,7 +296,7 @@ static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
         return NULL;
     }
     if (v->closed) {
-        PyErr_SetString(PyExc_RuntimeError, "the view is closed");
+        closed_error();
         return NULL;
     }
     class_info *info = dbz_class_info((PyTypeObject *)type);

@@ -46,6 +46,7 @@ operation = _persistent.operation
 state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
+fill_ordinary = _persistent.fill_ordinary
 snapshot = _persistent.snapshot
 encode_ordinary = _persistent.encode_ordinary
 encode_memos = _persistent.encode_memos

@@ -396,6 +396,8 @@ class View(ViewCore):  # type: ignore[misc]
         cls = type(obj)
         layout = self._layouts.get(cls)
         if layout is not None and layout.common and payload.startswith(layout.common_head):  # no head starts another
+            if base.fill_ordinary(obj, layout.common, payload, len(layout.common_head)):
+                return
             values = decode_values(self, payload[len(layout.common_head) :])
             if len(values) == len(layout.common):
                 base.fill(obj, layout.common, values)

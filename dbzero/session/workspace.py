@@ -77,6 +77,7 @@ class Workspace:
         self.open_prefixes: dict[str, OpenPrefix] = {}
         self.recent: list[str] = []  # open prefixes that were current, latest last
         self.lock = threading.RLock()
+        self._closed = False
         self._autocommit: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -103,6 +104,8 @@ class Workspace:
         """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
         name = normalize(name)
         with self.lock:
+            if self._closed:
+                raise NotInitializedError("dbzero was closed by another thread: call db0.init(<directory>) first")
             opened = self.open_prefixes.get(name)
             if opened is not None and writable and not opened.writable:
                 self.close(name)
@@ -189,6 +192,7 @@ class Workspace:
         self._stop.set()
         errors: list[BaseException] = []
         with self.lock:
+            self._closed = True  # a thread that still has this workspace in hand opens nothing any more
             for name in reversed(list(self.open_prefixes)):
                 try:
                     self.close(name)

@@ -96,7 +96,8 @@ class Space:
                 if page.generation & rec.GENERATION_MASK != rec.pointer_generation(pointer):
                     raise rec.Damage(f"page at {address} is of another checkpoint")
                 seen += page.used
-                if seen > meta.free_count or not page.used:
+                # A page may be empty: the list's own pages come out of what it lists. So pages are counted as well, or a damaged list could be endless.
+                if seen > meta.free_count or len(space.old_list) > -(-meta.free_count // rec.INNER_ENTRIES):
                     raise rec.Damage(f"free list page at {address} leads to more pages than are free")
             except rec.Damage as exc:
                 raise errors.CorruptError(

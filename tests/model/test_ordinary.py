@@ -105,6 +105,11 @@ def view() -> Any:
     made.close()
 
 
+@memo(id="tests/ordinary/Blank")
+class Blank:
+    a: Any
+
+
 def unpacked(view: View, objects: list[Any]) -> dict[int, tuple[bytes, list[int]]]:
     rest, *packed = view.encode_ordinary(objects)
     oids, lengths, counts, refs = (list(memoryview(part).cast("Q")) for part in packed[:4])
@@ -217,3 +222,50 @@ def test_stable_hash(form: Any) -> None:
         assert stable_hash(form) == xxhash.xxh3_64_intdigest(form.encode("utf-8", "surrogatepass"), 0) >> 1
     else:
         assert stable_hash(form) == hash(form)
+
+
+@given(st.lists(atoms, max_size=40), st.binary(max_size=3), st.booleans())
+def test_fill_ordinary_reads_what_was_written(values: list[Any], head: bytes, cut: bool) -> None:
+    made = View(MemoryRecords(), 1)
+    scope.set_current(made)
+    try:
+        body = codec.encode_values(values)[0]
+        names = tuple(f"n{i}" for i in range(len(values)))
+        item = Blank()
+        filled = base.fill_ordinary(item, names, head + body, len(head))
+        plain = base.encode_ordinary(values) is not None
+        assert filled == plain
+        state = base.state(item)
+        assert list(state) == (list(names) if plain else [])
+        assert [repr(v) for v in state.values()] == ([repr(v) for v in values] if plain else [])
+        other = Blank()
+        for broken in (body + b"\0", body[:-1], b"", b"\xc1", body[:1] + b"\xc1" * len(values)):
+            if broken != body:
+                assert base.fill_ordinary(other, names, broken, 0) is False
+        assert base.fill_ordinary(other, (*names, "more"), body, 0) is False
+        assert base.fill_ordinary(other, names, body, len(body) + 1) is False
+        assert base.state(other) == {}
+    finally:
+        scope.set_current(None)
+        made.close()
+
+
+@given(st.binary(max_size=60), st.integers(0, 5))
+def test_fill_ordinary_agrees_with_msgspec_on_any_bytes(data: bytes, count: int) -> None:
+    made = View(MemoryRecords(), 1)
+    scope.set_current(made)
+    try:
+        item = Blank()
+        data = bytes((0x90 | count,)) + data
+        if base.fill_ordinary(item, tuple(f"n{i}" for i in range(count)), data, 0):
+            assert repr(list(base.state(item).values())) == repr(codec.decode_values(made, data))
+    finally:
+        scope.set_current(None)
+        made.close()
+
+
+def test_bad_utf8_is_left_to_the_codec(view: View) -> None:
+    item = Blank()
+    assert base.fill_ordinary(item, ("a",), b"\x91\xa2\xff\xfe", 0) is False
+    assert base.fill_ordinary(item, ("a",), b"\x91\xa2ok", 0) is True
+    assert item.a == "ok"
