@@ -11,6 +11,7 @@ static initproc object_init;
 static PyObject *reserved_names;    /* set: names of the machinery, readable without loading */
 static PyObject *dict_descriptor;   /* the memo root's own `__dict__`, which memo classes hide; with it a dict can be taken off */
 static descrsetfunc dict_set;
+static PyTypeObject *deferred_type; /* type of values that are made when they are read; NULL: none yet */
 
 int dbz_is_atom(PyObject *value)
 {
@@ -186,6 +187,17 @@ static int classify(PyObject *name)
     return NAME_FIELD;
 }
 
+/* What a field's value is read as. A deferred value (a weak reference, a function named by its import path, ...) is made at each read: whether it can be
+ * made, and what of, may change while the object that holds it stays loaded. Steals `found`. */
+static PyObject *settle(PyObject *found)
+{
+    if (DBZ_LIKELY(found == NULL || Py_TYPE(found) != deferred_type))
+        return found;
+    PyObject *value = PyObject_CallMethod(found, "resolve", NULL);
+    Py_DECREF(found);
+    return value;
+}
+
 static PyObject *getattro_slow(PyObject *self, PyObject *name)
 {
     Persistent *p = (Persistent *)self;
@@ -208,7 +220,7 @@ static PyObject *getattro_slow(PyObject *self, PyObject *name)
     }
     if (dbz_load(p, 0) < 0)
         return NULL;
-    return PyObject_GenericGetAttr(self, name);
+    return settle(PyObject_GenericGetAttr(self, name));
 }
 
 static PyObject *persistent_getattro(PyObject *self, PyObject *name)
@@ -216,7 +228,7 @@ static PyObject *persistent_getattro(PyObject *self, PyObject *name)
     Persistent *p = (Persistent *)self;
     if (DBZ_LIKELY(!(p->flags & P_READ_SLOW))) {
         p->flags |= P_USED;
-        return PyObject_GenericGetAttr(self, name);
+        return settle(PyObject_GenericGetAttr(self, name));
     }
     return getattro_slow(self, name);
 }
@@ -475,6 +487,18 @@ static PyObject *f_clear_state(PyObject *module, PyObject *obj)
     Py_RETURN_NONE;
 }
 
+static PyObject *f_set_deferred_type(PyObject *module, PyObject *type)
+{
+    (void)module;
+    if (!PyType_Check(type) || deferred_type != NULL) {
+        PyErr_SetString(PyExc_TypeError, "the type of deferred values is needed, once");
+        return NULL;
+    }
+    Py_INCREF(type);
+    deferred_type = (PyTypeObject *)type;
+    Py_RETURN_NONE;
+}
+
 static PyObject *f_set_dict_descriptor(PyObject *module, PyObject *descriptor)
 {
     (void)module;
@@ -564,6 +588,7 @@ static PyObject *f_materialize(PyObject *module, PyObject *obj)
 static PyMethodDef functions[] = {
     {"state", f_state, METH_O, "The real instance dict of a stored object, as it is (no load)."},
     {"clear_state", f_clear_state, METH_O, "Make a memo object a ghost; `_X__` names stay."},
+    {"set_deferred_type", f_set_deferred_type, METH_O, "The exact type of values whose resolve() is what reading them gives."},
     {"set_dict_descriptor", f_set_dict_descriptor, METH_O, "The `__dict__` descriptor of the root of memo classes."},
     {"snapshot", (PyCFunction)(void (*)(void))f_snapshot, METH_FASTCALL,
      "snapshot(obj, names): the values of an object whose fields are exactly those, all of them atoms; else None."},

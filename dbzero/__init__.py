@@ -13,6 +13,7 @@ from dbzero.collections import make_dict as dict
 from dbzero.collections import make_list as list
 from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
+from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
     BadPrefixError,
     ClassNotFoundError,
@@ -44,6 +45,9 @@ from dbzero.model.construction import materialized, set_prefix
 from dbzero.model.enums import enum, is_enum, is_enum_value
 from dbzero.model.memo import MemoBase, is_memo, memo
 from dbzero.model.migration import migration
+from dbzero.model.weak import ExpiredReference as _ExpiredReference
+from dbzero.model.weak import WeakProxy as _WeakProxy
+from dbzero.model.weak import expired, weak_proxy
 from dbzero.reflection.classes import (
     AttributeInfo,
     MemoMetaClass,
@@ -111,9 +115,18 @@ from dbzero.session.api import (
     wait,
 )
 from dbzero.session.cycles import collect_cycles
+from dbzero.session.deletion import delete
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
-types = _SimpleNamespace(List=_collections.List, Tuple=_collections.Tuple, Dict=_collections.Dict, Set=_collections.Set)
+types = _SimpleNamespace(
+    List=_collections.List,
+    Tuple=_collections.Tuple,
+    Dict=_collections.Dict,
+    Set=_collections.Set,
+    WeakSet=_collections.WeakSet,
+    WeakProxy=_WeakProxy,
+    ExpiredReference=_ExpiredReference,
+)
 db0 = _sys.modules[__name__]
 
 __version__ = "0.1.0"
@@ -163,10 +176,12 @@ __all__ = [
     "compare",
     "complete_with",
     "db0",
+    "delete",
     "describe",
     "dict",
     "enum",
     "exists",
+    "expired",
     "fetch",
     "fields_of",
     "find_singleton",
@@ -228,4 +243,6 @@ __all__ = [
     "types",
     "uuid",
     "wait",
+    "weak_proxy",
+    "weak_set",
 ]

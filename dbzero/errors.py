@@ -23,7 +23,7 @@ class PrefixError(Error):
     """A prefix name is invalid, unknown or not open."""
 
 
-class BadPrefixError(PrefixError):
+class BadPrefixError(PrefixError, AttributeError):
     """Two operands belong to different prefixes."""
 
 

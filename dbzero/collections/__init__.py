@@ -12,11 +12,23 @@ from dbzero.collections.dicts import Dict, DictNode, IndexNode, make_dict
 from dbzero.collections.lists import List, make_list
 from dbzero.collections.sets import Set, SetNode, make_set
 from dbzero.collections.tuples import Tuple, make_tuple
+from dbzero.collections.weaksets import WeakSet, make_weak_set
 from dbzero.model import kinds
 
-__all__ = ["Dict", "List", "Set", "Tuple", "make_dict", "make_list", "make_set", "make_tuple"]
+__all__ = [
+    "Dict",
+    "List",
+    "Set",
+    "Tuple",
+    "WeakSet",
+    "make_dict",
+    "make_list",
+    "make_set",
+    "make_tuple",
+    "make_weak_set",
+]
 
-for _cls in (List, Tuple, Dict, Set, ListNode, DictNode, SetNode, IndexNode):
+for _cls in (List, Tuple, Dict, Set, ListNode, DictNode, SetNode, IndexNode, WeakSet):
     kinds.register(_cls.KIND, _cls)
 kinds.register_builder(list, List._p_make)
 kinds.register_builder(tuple, Tuple._p_make)

@@ -38,6 +38,7 @@ from dbzero.collections.nodes import (
 from dbzero.collections.text import shown
 from dbzero.model import scope
 from dbzero.model.base import operation
+from dbzero.model.deferred import Deferred, all_resolved, resolved
 from dbzero.model.values import convert
 from dbzero.model.view import View
 
@@ -264,20 +265,24 @@ class Dict(Stored):
                 found = self._p_get(form, _MISSING)
                 if found is _MISSING:
                     raise KeyError(key)
-                return found
+                return resolved(found)
         try:
-            return items[form]
+            value = items[form]
         except KeyError:
             raise KeyError(key) from None
+        return value if type(value) is not Deferred else value.resolve()
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The value of `key`, or `default`."""
         state = self._data
         form = key if type(key) in ATOMS else native(self._p_view, key)
         if state.items is not None:
-            return state.items.get(form, default)
-        found = state.front.get(form, _MISSING)
-        return self._p_get(form, default) if found is _MISSING else found
+            found = state.items.get(form, default)
+        else:
+            found = state.front.get(form, _MISSING)
+            if found is _MISSING:
+                found = self._p_get(form, default)
+        return found if type(found) is not Deferred else found.resolve()
 
     def __contains__(self, key: Any) -> bool:
         state = self._data
@@ -287,6 +292,7 @@ class Dict(Stored):
         return form in state.front or self._p_get(form, _MISSING) is not _MISSING
 
     def _p_get(self, form: Any, default: Any) -> Any:
+        """The stored value of a key in native form, or `default`."""
         relieve(self)
         with operation:
             state = self._data
@@ -450,7 +456,7 @@ class Dict(Stored):
             value = self._p_take(form, default)
         if value is _MISSING:
             raise KeyError(key)
-        return value
+        return resolved(value)
 
     def popitem(self) -> tuple[Any, Any]:
         """Remove and return the last (key, value). KeyError when the dict is empty."""
@@ -465,7 +471,7 @@ class Dict(Stored):
                 assert state.entries is not None
                 form = keyed.find(state.entries, state.next)._data.keys[-1]
             value = self._p_take(form, None)
-        return reveal(form), value
+        return reveal(form), resolved(value)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """The value of `key`, which is first set to `default` if it isn't there."""
@@ -476,7 +482,7 @@ class Dict(Stored):
             if value is _MISSING:
                 value = default if type(default) in ATOMS else convert(self._p_view, default)
                 self._p_put(form, value)
-            return value
+        return resolved(value)
 
     def update(self, other: Any = (), /, **kw: Any) -> None:
         """Set all entries of a mapping or of an iterable of pairs, then the keywords. When one fails, those before it
@@ -541,6 +547,8 @@ class Dict(Stored):
             if not forms:
                 return
             version = state.version
+            if what and not ATOMS.issuperset(map(type, values)):
+                values = all_resolved(values)
             out: Iterable[Any] = (
                 reveal_all(forms) if what == 0 else values if what == 1 else zip(reveal_all(forms), values, strict=True)
             )
@@ -569,8 +577,24 @@ class Dict(Stored):
 
     def copy(self) -> Dict:
         """A new dict of the same prefix with the same entries."""
-        made: Dict = Dict._p_make(self._p_view, self)
+        with operation:
+            made: Dict = Dict._p_make(self._p_view)
+            made._p_fill(self._p_stored())  # weak references stay weak
         return made
+
+    def _p_stored(self) -> dict[Any, Any]:
+        """The stored entries, as a new builtin dict. Inside an operation."""
+        state = self._data
+        if state.items is not None:
+            return dict(state.items)
+        assert state.entries is not None
+        items: dict[Any, Any] = {}
+        high: int | None = None
+        while True:
+            leaf, _, high = keyed.find_bound(state.entries, high)
+            items.update(zip(leaf._data.keys, leaf._data.values, strict=True))
+            if high is None:
+                return items
 
     def fromkeys(self, iterable: Iterable[Any], value: Any = None, /) -> Dict:
         """A new dict of the same prefix with the keys of `iterable`, each with `value`."""

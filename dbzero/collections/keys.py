@@ -3,7 +3,9 @@
 Keys compare by value, memo instances by identity, whatever ``__eq__`` or ``__hash__`` their class defines. So a key is
 turned into its *native form*, a Python object whose own hash and equality are right and run no user code: atoms as
 they are, tuples as builtin tuples of native forms, memo instances as they are or, when their class defines equality,
-wrapped in an :class:`ObjectKey`. Numbers that are equal are one key, as in Python.
+wrapped in an :class:`ObjectKey`, and what is made when it is read (memo objects of other prefixes, functions, classes,
+Enum members) as the :class:`~dbzero.model.deferred.Deferred` that is stored. Numbers that are equal are one key, as in
+Python.
 
 The position of a key in a tree comes from :func:`stable_hash`, which is the same in every process. Numbers hash as
 Python hashes them (unsalted, equal for equal numbers of any type), so neighbouring integers are neighbours in the
@@ -22,9 +24,12 @@ from xxhash import xxh3_64_intdigest
 
 from dbzero.collections.nodes import ATOMS
 from dbzero.errors import UnsupportedTypeError
-from dbzero.model import base
-from dbzero.model.base import Persistent
+from dbzero.model import base, deferred, named, weak
+from dbzero.model.arrays import scalar
+from dbzero.model.base import MemoMeta, Persistent
 from dbzero.model.codec import EXTENDED, encode_values
+from dbzero.model.deferred import FROZENSET, TUPLE, Deferred
+from dbzero.model.memo import MemoObject
 from dbzero.model.values import convert
 from dbzero.model.view import View
 
@@ -61,10 +66,20 @@ def native(view: View, key: Any) -> Any:
         return key
     if kind is tuple:
         return tuple([native(view, item) for item in key])
+    if kind is frozenset:
+        return frozenset([native(view, item) for item in key])
+    if kind is Deferred:
+        if key.code == TUPLE:
+            return tuple([native(view, item) for item in key.parts])
+        if key.code == FROZENSET:
+            return frozenset([native(view, item) for item in key.parts])
+        return key
     if isinstance(key, Persistent):
         plain = getattr(kind, "_p_native", None)
         if plain is not None:
             return plain(key, view)
+        if isinstance(key, MemoObject) and key._p_view.records.uuid != view.records.uuid:
+            return weak.reference_to(view, key)
         if kind.__hash__ is Persistent.__hash__ and kind.__eq__ is Persistent.__eq__:
             return key
         return ObjectKey(key)
@@ -75,7 +90,23 @@ def native(view: View, key: Any) -> Any:
             return plain(key)  # equal as Python sees it; only exact types can be stored
     if isinstance(key, tuple):
         return tuple([native(view, item) for item in key])
-    return key
+    plain = scalar(key)
+    if plain is not key:
+        return native(view, plain)
+    try:
+        return _described(view, key)
+    except UnsupportedTypeError:
+        return key  # nothing like it is stored
+
+
+def _described(view: View, key: Any) -> Any:
+    """The native form of a value that is stored by description, the key itself if it isn't. UnsupportedTypeError."""
+    if weak.is_handle(key):
+        return weak.stored_form(view, key)
+    if isinstance(key, MemoMeta) and "_p_class" in vars(key):
+        return named.class_reference(view, key)
+    described = deferred.describe(key)
+    return key if described is None else Deferred(view, *described)
 
 
 def admit(view: View, key: Any) -> Any:
@@ -93,16 +124,19 @@ def admit(view: View, key: Any) -> Any:
         return key
     if kind is tuple:
         return tuple([admit(view, item) for item in key])
+    if kind is frozenset:
+        return frozenset([admit(view, item) for item in key])
     form = native(view, key)
     if isinstance(key, Persistent):
         if not hasattr(kind, "_p_native"):
-            stored = convert(view, key)
-            if stored is not key:
-                raise UnsupportedTypeError(
-                    f"a {kind.__name__} of prefix {key._p_view.name!r} cannot be a key in prefix {view.name!r}"
-                )
+            convert(view, key)
         return form
-    if kind in (set, frozenset) or isinstance(key, (int, float, str, bytes, tuple)):
+    if type(form) is Deferred:
+        stored = convert(view, key)
+        return stored if type(stored) is Deferred else form
+    if type(form) in PLAIN and scalar(key) is not key:
+        return form
+    if kind is set or isinstance(key, (int, float, str, bytes, tuple)):
         raise UnsupportedTypeError(
             f"a {kind.__name__} cannot be a key: use exact builtins, dates, Decimal, tuples of them or memo objects"
         )
@@ -116,6 +150,10 @@ def reveal(form: Any) -> Any:
         return form.value
     if kind is tuple:
         return tuple([reveal(item) for item in form])
+    if kind is frozenset:
+        return frozenset([reveal(item) for item in form])
+    if kind is Deferred:
+        return form.resolve()
     return form
 
 
@@ -141,6 +179,9 @@ def _hash_of_others(form: Any) -> int:
         return _NONE_HASH
     if kind is tuple:
         return _xxh(b"".join([struct.pack("<Q", stable_hash(item) & 0xFFFF_FFFF_FFFF_FFFF) for item in form]), 3)
+    if kind is frozenset:
+        hashes = sorted([stable_hash(item) & 0xFFFF_FFFF_FFFF_FFFF for item in form])
+        return _xxh(struct.pack(f"<{len(hashes)}Q", *hashes), 6)
     if kind is ObjectKey:
         return _REFERENCE + int(form.value._p_oid)
     if isinstance(form, Persistent):
@@ -196,6 +237,8 @@ def flatten(forms: Iterable[Any]) -> list[Any]:
                 add(item)
         elif kind is ObjectKey:
             items.append(form.value)
+        elif kind is frozenset:
+            items.append(_composite(form))
         else:
             items.append(form)
 
@@ -205,6 +248,14 @@ def flatten(forms: Iterable[Any]) -> list[Any]:
         else:
             add(form)
     return [len(shape), *shape, *items]
+
+
+def _composite(form: Any) -> Any:
+    """A member of a frozenset, or one itself, as it is stored."""
+    kind = type(form)
+    if kind is frozenset or kind is tuple:
+        return Deferred(None, FROZENSET if kind is frozenset else TUPLE, b"", tuple([_composite(i) for i in form]))
+    return form.value if kind is ObjectKey else form
 
 
 def restore(view: View, values: list[Any]) -> list[Any]:

@@ -13,6 +13,7 @@ from dbzero.collections.sequences import Sequence, State, stored_values
 from dbzero.collections.tuples import Tuple
 from dbzero.model import scope
 from dbzero.model.base import list_append, operation, set_leaf
+from dbzero.model.deferred import all_resolved, resolved
 from dbzero.model.values import convert
 
 _BATCH = 1024
@@ -154,7 +155,8 @@ class List(Sequence):
             begin(self)
             if not len(self):
                 raise IndexError("pop from empty list")
-            return self._p_delete(self._p_place(position, "pop index out of range"))
+            value = self._p_delete(self._p_place(position, "pop index out of range"))
+        return resolved(value)
 
     def remove(self, value: Any) -> None:
         """Remove the first occurrence of `value`. ValueError when there is none."""
@@ -166,10 +168,10 @@ class List(Sequence):
                 position = self._p_find(value, 0, len(self))
             except ValueError:
                 raise ValueError("list.remove(x): x not in list") from None
-            item = self[position] if position < len(self) else None
+            item = self._p_get(position) if position < len(self) else None
             with operation:
                 begin(self)
-                if position < len(self) and self[position] is item:
+                if position < len(self) and self._p_get(position) is item:
                     self._p_delete(position)
                     return
 
@@ -291,7 +293,8 @@ class List(Sequence):
 
     def copy(self) -> List:
         """A new list of the same prefix with the same values."""
-        return List._p_of(self, self)
+        with operation:
+            return self._p_of(self._p_read(0, len(self)))  # what is stored: weak references stay weak
 
     def reverse(self) -> None:
         """Reverse the order in place."""
@@ -303,7 +306,13 @@ class List(Sequence):
         """Sort in place, stably. ValueError when the list is changed by comparisons or `key`; it is not sorted then."""
         with operation:
             before = self._p_read(0, len(self))
-        values = sorted(before, key=key, reverse=reverse)
+        values = before
+        if ATOMS.issuperset(map(type, before)):
+            values = sorted(before, key=key, reverse=reverse)
+        else:
+            seen = all_resolved(before)  # in one, as the order is by what is read, and what is stored is moved
+            keys = seen if key is None else [key(value) for value in seen]
+            values = [before[i] for i in sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)]
         with operation:
             begin(self)
             now = self._p_read(0, len(self))

@@ -31,6 +31,7 @@ from dbzero.collections.nodes import (
 )
 from dbzero.collections.text import shown
 from dbzero.model.base import operation
+from dbzero.model.deferred import Deferred, all_resolved, resolved
 from dbzero.model.values import convert
 from dbzero.model.view import View
 
@@ -142,13 +143,15 @@ class Sequence(Stored):
         if type(key) is int:
             state = self._data
             if state.tree is None:
-                return state.tail[key]
+                value = state.tail[key]
+                return value if type(value) is not Deferred else value.resolve()
             if 0 <= key < state.count:
                 try:
-                    return state.front[key // LEAF][key % LEAF]
+                    value = state.front[key // LEAF][key % LEAF]
+                    return value if type(value) is not Deferred else value.resolve()
                 except LookupError:
                     pass  # not in front, or another thread is changing the list
-            return self._p_get(key)
+            return resolved(self._p_get(key))
         if isinstance(key, slice):
             return self._p_slice(key)
         if isinstance(key, tuple):
@@ -157,9 +160,10 @@ class Sequence(Stored):
             raise TypeError(
                 f"{type(self).__name__.lower()} indices must be integers or slices, not {type(key).__name__}"
             )
-        return self._p_get(index(key))
+        return resolved(self._p_get(index(key)))
 
     def _p_get(self, position: int) -> Any:
+        """The stored value at `position`."""
         relieve(self)
         with operation:
             state = self._data
@@ -189,7 +193,9 @@ class Sequence(Stored):
                 return self._p_builtin()
             low, high = min(places[0], places[-1]), max(places[0], places[-1]) + 1
             values = self._p_read(low, high)
-            return self._p_builtin(values if step == 1 else values[::step] if step > 0 else values[::-1][::-step])
+        if not ATOMS.issuperset(map(type, values)):
+            values = all_resolved(values)
+        return self._p_builtin(values if step == 1 else values[::step] if step > 0 else values[::-1][::-step])
 
     def _p_read(self, low: int, high: int) -> list[Any]:
         """The values at positions low..high-1 (in range). Inside an operation."""
@@ -229,7 +235,7 @@ class Sequence(Stored):
             # every change, and an eviction, changes the version
             for value in islice(values, offset, None) if offset else values:
                 position += 1
-                yield value
+                yield value if type(value) is not Deferred else value.resolve()
                 if state.version != version:
                     break
 

@@ -378,7 +378,10 @@ class Set(Stored):
 
     def copy(self) -> Set:
         """A new set of the same prefix with the same elements."""
-        return self._p_of(self._p_forms())
+        with operation:
+            made: Set = Set._p_make(self._p_view, ())
+            made._p_fill(self._p_forms())  # what is stored: weak references stay weak
+        return made
 
     def _p_of(self, forms: set[Any]) -> Set:
         made: Set = Set._p_make(self._p_view, reveal_all(forms))

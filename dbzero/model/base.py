@@ -56,6 +56,7 @@ list_append = _persistent.list_append
 set_leaf = _persistent.set_leaf
 stable_hash = _persistent.stable_hash
 set_hash_of_others = _persistent.set_hash_of_others
+set_deferred_type = _persistent.set_deferred_type
 set_dict_descriptor = _persistent.set_dict_descriptor
 materialize = _persistent.materialize
 construct = _persistent.construct

@@ -15,8 +15,21 @@ code  value             data
 8     Decimal           its exact text
 9     UUID              16 bytes, big endian
 10    complex           two doubles
+30    range             start, stop, step as a MessagePack array; a number beyond 64 bits is its hexadecimal text
+31    path              one byte for the class (see _PATHS), then its text
+32    weak reference    prefix uuid 8, OID 8, class key
+33    name              of a module, class or function: see :mod:`dbzero.model.named`
+34    memo class        OID of its class record, 8 bytes; held like an object
+35    frozenset         a composite
+36    tuple             a composite; only inside a frozenset
+37    Enum member       MessagePack array: the class's name as in 33, the member's name (a Flag's number)
+38    namedtuple        a composite with the class's name as in 33
+39    numpy array       MessagePack array: dtype, shape ([-1] for a scalar), elements
 40    enum value        OID of the enum's record, 8 bytes; place of the value in its definition, 4 bytes
 ====  ================  ===============================================================================================
+
+A composite is: length of what is told of it, 1 to 10 bytes as LEB128; that; its parts as :func:`encode_values` writes
+them. Values from 32 on are made when they are read (:mod:`dbzero.model.deferred`).
 
 Class code: class OID, or the kind of a record if below 16, or 0. Zone: nothing (naive); or 1, offset in microseconds
 (8 bytes, signed), then the name if it has one of its own behind a 1 byte; or 2, offset, the key of a ZoneInfo. All
@@ -30,6 +43,7 @@ is a CorruptError.
 from __future__ import annotations
 
 import datetime as dt
+import pathlib
 import struct
 import uuid
 import zoneinfo
@@ -40,7 +54,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dbzero.errors import CorruptError, UnsupportedTypeError
-from dbzero.model import base, kinds
+from dbzero.model import base, deferred, kinds
+from dbzero.model.deferred import COMPOSITES, MEMO_CLASS, Deferred
 
 if TYPE_CHECKING:
     from dbzero.model.view import View
@@ -49,15 +64,23 @@ ATOMS = frozenset((type(None), bool, int, float, str, bytes))
 """Exact types that are stored natively."""
 
 REFERENCE, BIG_INT, WILD_STR, DATE, DATETIME, TIME, TIMEDELTA, DECIMAL, UUID, COMPLEX = range(1, 11)
+RANGE, PATH = 30, 31
 
 encode_plain = _encode = msgspec.msgpack.Encoder().encode
+decode_plain = msgspec.msgpack.Decoder().decode
+_PATHS: tuple[type[pathlib.PurePath], ...] = (
+    pathlib.PurePosixPath,
+    pathlib.PureWindowsPath,
+    pathlib.PosixPath,
+    pathlib.WindowsPath,
+)
 _Ext = msgspec.msgpack.Ext
 _Persistent = base.Persistent
 _EPOCH = dt.datetime(1, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _NATIVE_DECODED = frozenset(
-    (type(None), bool, int, float, str, bytes, dt.date, dt.datetime, dt.time, dt.timedelta, Decimal, uuid.UUID, complex)
-)
+    (type(None), bool, int, float, str, bytes, dt.date, dt.datetime, dt.time, dt.timedelta)
+).union((Decimal, uuid.UUID, complex, range, Deferred), _PATHS)
 
 # --- to bytes --------------------------------------------------------------------------------------------------------
 
@@ -105,9 +128,25 @@ def _wrap(value: Any, refs: list[int]) -> Any:
     if isinstance(value, _Persistent):
         return _wrap_reference(value, refs)
     wrap = _WRAPPERS.get(type(value))
-    if wrap is None:
+    if wrap is not None:
+        return wrap(value)
+    if type(value) is Deferred:
+        return _wrap_deferred(value, refs)
+    described = deferred.describe(value)
+    if described is None:
         raise UnsupportedTypeError(f"a value of type {type(value).__qualname__} cannot be stored")
-    return wrap(value)
+    return _Ext(*described)
+
+
+def _wrap_deferred(value: Deferred, refs: list[int]) -> Any:
+    data = value.data
+    if value.parts is not None:
+        body, held = encode_values(value.parts)
+        refs += held
+        return _Ext(value.code, varint(len(data)) + data + body)
+    if value.code == MEMO_CLASS:
+        refs.append(int.from_bytes(data, "little"))
+    return _Ext(value.code, data)
 
 
 def _wrap_reference(value: Any, refs: list[int]) -> Any:
@@ -155,6 +194,15 @@ def _wrap_time(value: dt.time) -> Any:
     return _Ext(TIME, struct.pack("<QB", since, value.fold) + _zone(value))
 
 
+def _wrap_range(value: range) -> Any:
+    numbers = (value.start, value.stop, value.step)
+    return _Ext(RANGE, _encode([n if -(1 << 63) <= n < 1 << 63 else hex(n) for n in numbers]))
+
+
+def _wrap_path(value: pathlib.PurePath) -> Any:
+    return _Ext(PATH, bytes((_PATHS.index(type(value)),)) + str(value).encode("utf-8", "surrogatepass"))
+
+
 _WRAPPERS: dict[type, Callable[[Any], Any]] = {
     dt.date: lambda value: _Ext(DATE, struct.pack("<I", value.toordinal())),
     dt.datetime: _wrap_datetime,
@@ -163,6 +211,8 @@ _WRAPPERS: dict[type, Callable[[Any], Any]] = {
     Decimal: lambda value: _Ext(DECIMAL, str(value).encode()),
     uuid.UUID: lambda value: _Ext(UUID, value.bytes),
     complex: lambda value: _Ext(COMPLEX, struct.pack("<dd", value.real, value.imag)),
+    range: _wrap_range,
+    **dict.fromkeys(_PATHS, _wrap_path),
 }
 
 EXTENDED = frozenset(_WRAPPERS)
@@ -182,9 +232,11 @@ def make_decoder(view: View | None) -> Callable[[bytes | memoryview], Any]:
         if bound is not None and view is not None:
             return bound(view, bytes(data))
         read = _READERS.get(code)
-        if read is None:
-            raise ValueError(f"unknown extension {code}")
-        return read(bytes(data))
+        if read is not None:
+            return read(bytes(data))
+        if view is not None and code in deferred.resolvers:
+            return _read_deferred(view, code, bytes(data))
+        raise ValueError(f"unknown extension {code}")
 
     return msgspec.msgpack.Decoder(ext_hook=extension).decode
 
@@ -215,6 +267,18 @@ def decode_values(view: View, data: bytes | memoryview) -> list[Any]:
     raise CorruptError(
         f"prefix {view.name!r}: damaged values ({problem}); run a check of the prefix and restore it from a copy"
     )
+
+
+def _read_deferred(view: View, code: int, data: bytes) -> Deferred:
+    parts: tuple[Any, ...] | None = None
+    if code in COMPOSITES:
+        length, at = read_varint(data, 0)
+        if length > len(data) - at:
+            raise ValueError("a damaged composite value")
+        parts = tuple(decode_values(view, data[at + length :]))
+        data = data[at : at + length]
+    deferred.checkers[code](data)
+    return Deferred(view, code, data, parts)
 
 
 def _reference(view: View, data: memoryview) -> Any:
@@ -266,6 +330,24 @@ def _read_time(data: bytes) -> dt.time:
     return dt.time(hour, minute, second, micro, fold=fold, tzinfo=_read_zone(data[9:]))
 
 
+def _read_range(data: bytes) -> range:
+    numbers = decode_plain(data)
+    if type(numbers) is not list or len(numbers) != 3 or not {int, str}.issuperset(map(type, numbers)):
+        raise ValueError("a damaged range")
+    return range(*[int(n, 16) if type(n) is str else n for n in numbers])
+
+
+def _read_path(data: bytes) -> pathlib.PurePath:
+    if not data or data[0] >= len(_PATHS):
+        raise ValueError("a damaged path")
+    cls = _PATHS[data[0]]
+    text = data[1:].decode("utf-8", "surrogatepass")
+    try:
+        return cls(text)
+    except (NotImplementedError, TypeError):  # a path of another system: as a pure one
+        return _PATHS[data[0] & 1](text)
+
+
 def _read_decimal(data: bytes) -> Decimal:
     return Decimal(data.decode("ascii"))
 
@@ -280,6 +362,8 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     DECIMAL: _read_decimal,
     UUID: lambda data: uuid.UUID(bytes=data),
     COMPLEX: lambda data: complex(*struct.unpack("<dd", data)),
+    RANGE: _read_range,
+    PATH: _read_path,
 }
 
 _VIEW_READERS: dict[int, Callable[[View, bytes], Any]] = {}

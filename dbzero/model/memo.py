@@ -12,6 +12,7 @@ from dbzero.errors import Error
 from dbzero.model import base, kinds, rebuild
 from dbzero.model.base import MemoMeta, Persistent
 from dbzero.model.catalog import ACCESS_CONTROL, IMMUTABLE, NO_CACHE, NO_DEFAULT_TAGS, SINGLETON
+from dbzero.model.deferred import resolved
 from dbzero.model.migration import Migrations, find_migrations
 from dbzero.model.uuids import make_uuid
 
@@ -42,7 +43,7 @@ base.set_dict_descriptor(vars(_Root)["__dict__"])
 
 def _vars(self: Any) -> dict[str, Any]:
     self._p_activate()
-    return {name: value for name, value in base.state(self).items() if not name.startswith("_X__")}
+    return {name: resolved(value) for name, value in base.state(self).items() if not name.startswith("_X__")}
 
 
 def _no_vars(self: Any, value: Any = None) -> None:

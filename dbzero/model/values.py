@@ -7,8 +7,8 @@ import threading
 import zoneinfo
 from typing import TYPE_CHECKING, Any
 
-from dbzero.errors import ClosedError, Error, ReferenceError, UnsupportedTypeError
-from dbzero.model import base, kinds
+from dbzero.errors import BadPrefixError, ClosedError, Error, ReferenceError, UnsupportedTypeError
+from dbzero.model import arrays, base, deferred, kinds, memo, named, weak
 from dbzero.model.codec import ATOMS, EXTENDED
 
 if TYPE_CHECKING:
@@ -23,15 +23,20 @@ class _Building(threading.local):
 
 _building = _Building()
 
+REGISTERED = (arrays, named, weak)
+"""What knows the values that are made when they are read."""
+
 
 def convert(view: View, value: Any) -> Any:
     """What storing `value` in an object of `view` stores.
 
     Atoms and other immutable values stay as they are, builtin list, tuple, dict and set become new persistent
-    collections of that view (deeply), objects of the same view stay themselves.
+    collections of that view (deeply), objects of the same view stay themselves, memo objects of another prefix become
+    weak references.
 
     Raises:
-        UnsupportedTypeError: values of that type cannot be stored, or the object belongs to another prefix.
+        UnsupportedTypeError: values of that type cannot be stored.
+        BadPrefixError: the collection belongs to another prefix and cannot be moved, or the object to a snapshot.
         ReferenceError, ClosedError: the object was deleted, or its prefix closed.
         Error: the object is under construction.
     """
@@ -54,11 +59,7 @@ def convert(view: View, value: Any) -> Any:
         if kind in (dt.datetime, dt.time) and value.tzinfo is not None:
             return _settle_zone(value)
         return value
-    raise UnsupportedTypeError(
-        f"Unsupported attribute type: a value of type {kind.__module__}.{kind.__qualname__} cannot be stored in "
-        f"prefix {view.name!r}; "
-        "store atoms, dates, Decimal, list, tuple, dict, set or memo objects"
-    )
+    return deferred.admit(view, value)
 
 
 def convert_attribute(view: View, value: Any) -> Any:
@@ -83,10 +84,13 @@ def _convert_object(view: View, value: Any, unfinished: bool) -> Any:
     harden = getattr(type(value), "_p_harden", None)
     if harden is not None:
         return harden(value, view)
-    name = None if value._p_view is None else value._p_view.name
-    raise UnsupportedTypeError(
-        f"an object of prefix {name!r} cannot be stored in prefix {view.name!r}: references between prefixes "
-        f"are not supported; store db0.uuid(obj) instead"
+    home = value._p_view
+    if isinstance(value, memo.MemoObject) and home is not None and home.records.uuid != view.records.uuid:
+        return weak.reference_to(view, value)
+    name = None if home is None else home.name
+    raise BadPrefixError(
+        f"a {type(value).__name__} of another view of prefix {name!r} cannot be stored in prefix {view.name!r}; "
+        f"fetch the object itself and store that"
     )
 
 

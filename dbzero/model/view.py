@@ -118,6 +118,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._records: dict[int, ClassRecord] = {}
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
+        self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
 
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
@@ -308,6 +309,8 @@ class View(ViewCore):  # type: ignore[misc]
         obj = self.peek(oid)
         if obj is not None:
             return None if obj._p_flags & base.EXPIRED else obj
+        if oid in self.deleted:
+            return None
         while True:
             state = self.state
             found = self.records.read(oid, state)
@@ -473,6 +476,11 @@ class View(ViewCore):  # type: ignore[misc]
     def weight_limit(self, limit: int) -> None:
         self.limit = limit
 
+    def begin_changes(self) -> None:
+        """Call it before the first look at what a change depends on: the first change may move the view."""
+        if not self.dirty_count:
+            self._first_dirty()
+
     def has_changes(self) -> bool:
         """Whether a commit has anything to do."""
         return bool(self.dirty_count > 0 or self.orphan_count > 0)
@@ -497,6 +505,8 @@ class View(ViewCore):  # type: ignore[misc]
         changed."""
         self.state = state
         self.settle_all()
+        if self.deleted:
+            self.deleted = {oid for oid in self.deleted if self.records.read(oid, state) is not None}
 
     def invalidate_all(self) -> int:
         """Turn every loaded clean object into a ghost. Returns how many."""

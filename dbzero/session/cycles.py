@@ -65,7 +65,7 @@ def _sweep(opened: OpenPrefix) -> int | None:
     """Delete what is not reached; None when something is pending again."""
     view, prefix = opened.view, opened.prefix
     with operation:
-        if view.dirty_count:
+        if view.dirty_count or view.deleted:
             return None
         garbage = unreachable(view)
         if not garbage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dbzero.errors import Error, PrefixError, ReferenceError
-from dbzero.model import base, scope
+from dbzero.model import base, scope, weak
 from dbzero.model.base import Persistent, operation
 from dbzero.model.catalog import ENUM, ClassRecord
 from dbzero.model.enums import EnumType, EnumValue, type_prefix
@@ -13,12 +13,13 @@ from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
 from dbzero.session.api import PrefixMetaData
+from dbzero.session.deletion import pending_counts
 from dbzero.session.workspace import active
 from dbzero.storage.discovery import name_of as discover_uuid
 
 
 def uuid(obj: Any, /) -> str:
-    """The identity of a memo object: 24 characters A-Z, 2-7, the same in every process and for ever.
+    """The identity of a memo object, or of the target of a weak or expired reference: 24 characters A-Z, 2-7, the same in every process and for ever.
 
     Raises:
         Error: `obj` is no memo instance, or its `__init__` has not finished.
@@ -34,6 +35,8 @@ def uuid(obj: Any, /) -> str:
     >>> db0.close()
     """
     active()
+    if weak.is_handle(obj):
+        return weak.uuid_of(obj)
     if isinstance(obj, Persistent) and obj._p_flags & (base.CLOSED | base.EXPIRED):
         obj._p_activate()
     return uuid_of(obj)
@@ -182,8 +185,15 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
 def getrefcount(obj: Any, /) -> int:
     """How many stored objects refer to a memo object strongly, as of the last commit plus what is pending in loaded objects.
 
+    For a memo class: how many refer to the class itself, on its own prefix or the current one.
+
     Raises Error for values that are not stored objects.
     """
+    info = class_info(obj)
+    if info is not None:
+        view = scope.view_of(info.prefix, False)
+        record = view.find_class(obj)
+        return 0 if record is None else getrefcount(record) - 1  # the catalogue's
     if not isinstance(obj, Persistent):
         raise Error(f"{type(obj).__name__} values have no reference count")
     obj._p_activate()
@@ -195,14 +205,7 @@ def getrefcount(obj: Any, /) -> int:
 
 def pending_references(view: View, oid: int) -> int:
     """Difference that uncommitted changes make to an object's stored reference count."""
-    difference = 0
-    for dirty in view.objects():
-        if not dirty._p_flags & base.DIRTY:
-            continue
-        _, refs = dirty._p_encode()
-        difference += refs.count(oid)
-        difference -= view.records.references(dirty._p_oid, view.state).count(oid)
-    return difference
+    return pending_counts(view)[oid]
 
 
 __all__ = ["exists", "fetch", "find_singleton", "get_prefix_of", "getrefcount", "uuid"]

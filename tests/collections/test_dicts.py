@@ -152,7 +152,7 @@ def test_unhashable_and_unsupported_keys(bench):
     class Own:
         pass
 
-    for bad in (Own(), frozenset((1,)), range(3), namedtuple("P", "a")(1)):
+    for bad in (Own(), ..., type("I", (int,), {})(9), namedtuple("P", "a")(1)):
         with pytest.raises(UnsupportedTypeError):
             made[bad] = 1
         with pytest.raises(UnsupportedTypeError):
@@ -322,7 +322,7 @@ def test_set_operators_need_sets(bench):
     kept -= {1}
     assert kept is made and made == {2}
     with pytest.raises(UnsupportedTypeError):
-        made.symmetric_difference_update([5, frozenset()])
+        made.symmetric_difference_update([5, ...])
     assert made == {2}
 
 

@@ -149,7 +149,7 @@ def test_local_names_stay_on_the_wrapper(memory: Memory, view: View) -> None:
 def test_a_failed_assignment_changes_nothing(memory: Memory, view: View) -> None:
     thing = Thing(a=1)
     memory.commit(view)
-    for value in (object(), lambda: 1, bytearray(b"x"), range(3), type("S", (str,), {})("x"), Thing, Ellipsis):
+    for value in (object(), slice(3), bytearray(b"x"), type("S", (str,), {})("x"), Ellipsis, iter(())):
         with pytest.raises(AttributeError, match="Unsupported attribute type"):
             thing.a = value
         with pytest.raises(TypeError):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dbzero.errors import Error, NotInitializedError, ReadOnlyError, ReferenceError
+from dbzero.errors import BadPrefixError, Error, NotInitializedError, ReadOnlyError, ReferenceError
 from dbzero.model import base
 from dbzero.model.construction import materialized, set_prefix
 from dbzero.model.memo import memo, uuid_of
@@ -271,12 +271,16 @@ def test_dynamic_scope() -> None:
             assert found.name == "a" and found._p_view is read_two
 
 
-def test_objects_of_another_prefix_are_refused() -> None:
+def test_objects_of_another_prefix_are_referred_to_weakly() -> None:
     one, two = View(Memory("one", 1), 1), View(Memory("two", 2), 1)
     with current(one, two):
         node = Node(1)
-        with pytest.raises(TypeError, match="prefix 'one' cannot be stored in prefix 'two'"):
-            Static().x = node  # type: ignore[assignment]
+        static = Static()
+        static.x = node  # type: ignore[assignment]
+        assert static.x is node and static._p_encode()[1] == []
+        again = View(one.records, 1)
+        with current(again, two), pytest.raises(BadPrefixError, match="another view"):
+            again._convert(node)
 
 
 def test_immutable(memory: Memory, view: View) -> None:
