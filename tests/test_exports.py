@@ -28,7 +28,7 @@ NAMES = {
     *("import_model", "is_private", "tag_fields", "indexed_fields", "fields_of", "FieldRef", "immutable"),
     *("is_immutable", "is_query", "is_immutable_query", "is_immutable_parameter", "fulltext", "is_fulltext"),
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
-    *("get_complete_action_name",),
+    *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
 }
 
 

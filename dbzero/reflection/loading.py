@@ -7,7 +7,8 @@ import types
 from typing import Any
 
 from dbzero.collections import Dict, List, Set, Tuple
-from dbzero.errors import Error
+from dbzero.errors import Error, UnsupportedTypeError
+from dbzero.model import deferred
 from dbzero.model.base import Persistent
 from dbzero.model.codec import ATOMS, EXTENDED
 from dbzero.model.enums import EnumType, EnumValue, EnumValueRepr
@@ -72,6 +73,14 @@ def _load_top(obj: Any, exclude: Any, arguments: dict[str, Any], custom: bool) -
     return loader.load(obj)
 
 
+def _is_described(value: Any) -> bool:
+    """Whether it is one of the further plain values that can be stored: Enum members, arrays and the like."""
+    try:
+        return deferred.describe(value) is not None
+    except UnsupportedTypeError:
+        return False
+
+
 class _Loader:
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
@@ -95,6 +104,8 @@ class _Loader:
             return self._custom(value)
         if isinstance(value, (Persistent, EnumType)) or kind.__module__.startswith("dbzero."):
             raise Error(f"__load__ not implemented for type: {kind.__qualname__}")
+        if _is_described(value):
+            return value
         raise AttributeError(f"{kind.__qualname__!r} object has no attribute '__load__'")
 
     def fields(self, obj: Any, exclude: frozenset[str]) -> dict[str, Any]:
@@ -112,11 +123,16 @@ class _Loader:
         self._enter(value)
         try:
             if isinstance(value, (dict, Dict)):
-                return {self.load(key): self.load(item) for key, item in list(value.items())}
+                return {self._key(key): self.load(item) for key, item in list(value.items())}
             loaded = [self.load(item) for item in value]
             return tuple(loaded) if isinstance(value, (tuple, Tuple)) else loaded
         finally:
             self.path.discard(id(value))
+
+    def _key(self, key: Any) -> Any:
+        if isinstance(key, (tuple, frozenset)):
+            return (tuple if isinstance(key, tuple) else frozenset)([self._key(item) for item in key])
+        return self.load(key)
 
     def _custom(self, obj: Any) -> Any:
         self._enter(obj)

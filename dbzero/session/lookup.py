@@ -151,9 +151,9 @@ def _by_uuid(text: str) -> Any:
             raise PrefixError(f"the prefix of the object {text} is not below {workspace.root}")
         view = workspace.open(name, writable=False, make_current=False).view
     obj = view.get(oid)
-    if isinstance(obj, ClassRecord):
-        return None if obj.data.flags & ENUM else obj
-    return view.migrated(obj) if isinstance(obj, MemoObject) else None
+    if isinstance(obj, MemoObject):
+        return view.migrated(obj)
+    return obj if isinstance(obj, ClassRecord) and not obj.data.flags & ENUM else None
 
 
 def get_prefix_of(obj: Any, /) -> PrefixMetaData:

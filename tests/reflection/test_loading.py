@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
+import pathlib
 from decimal import Decimal
 from typing import Any
 
@@ -79,6 +81,17 @@ def test_objects_and_collections(store: str) -> None:
     assert db0.load(db0.set([child])) == [plain]
     assert type(db0.load(db0.list([1]))) is list and type(db0.load(db0.tuple([1]))) is tuple
     assert db0.load({"x": db0.dict(a=1)}) == {"x": {"a": 1}}
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+
+def test_further_values(store: str) -> None:
+    level = db0.enum("Level", ["HIGH"])
+    values = {"range": range(3), "path": pathlib.PurePosixPath("/x"), "member": Level.LOW, "function": test_custom}
+    item = Item(**values, some=frozenset([level.HIGH]), keyed={frozenset([level.HIGH]): 1, (level.HIGH,): 2})
+    assert db0.load(item) == {**values, "some": ["HIGH"], "keyed": {frozenset(["HIGH"]): 1, ("HIGH",): 2}}
 
 
 def test_custom(store: str) -> None:
