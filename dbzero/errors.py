@@ -120,5 +120,11 @@ class UnsupportedTypeError(Error, AttributeError, TypeError):
     """A value of this type cannot be stored."""
 
 
+class UnknownEnumValueError(Error, KeyError):
+    """An enum has no value of that name."""
+
+    __str__ = Error.__str__
+
+
 class MigrateError(Error):
     """A class cannot be migrated."""

@@ -20,6 +20,15 @@ NAMES = {
     *("UnsupportedFileSystemError", "PoisonedError", "StaleViewError", "SegmentError", "LeaseError", "FencedError"),
     *("ReferenceError", "ExpiredError", "ImmutableError", "ClosedError", "ClassNotFoundError"),
     *("UnsupportedTypeError", "MigrateError"),
+    *("enum", "is_enum", "is_enum_value", "migration", "collect_cycles", "taggify"),
+    *("assign", "touch", "is_singleton", "get_type", "get_type_info", "describe", "get_address", "getattr_as"),
+    *("build_flags", "compare", "hash", "load", "load_all", "get_attributes", "get_schema", "rename_field"),
+    *("get_memo_class", "get_memo_classes", "MemoMetaClass", "AttributeInfo", "get_methods", "MethodInfo"),
+    *("MethodParam", "get_properties", "get_callables", "CallableType", "Query", "QueryParam", "get_queries"),
+    *("import_model", "is_private", "tag_fields", "indexed_fields", "fields_of", "FieldRef", "immutable"),
+    *("is_immutable", "is_query", "is_immutable_query", "is_immutable_parameter", "fulltext", "is_fulltext"),
+    *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
+    *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
 }
 
 

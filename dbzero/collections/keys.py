@@ -188,6 +188,9 @@ def _hash_of_others(form: Any) -> int:
         return _REFERENCE + int(form._p_oid)
     if kind is dt.datetime or kind is dt.time:
         return _xxh(_instant(form), 4)
+    stable = getattr(kind, "_p_stable_hash", None)
+    if stable is not None:
+        return int(stable(form))
     try:
         body, _ = encode_values([form])
     except UnsupportedTypeError:

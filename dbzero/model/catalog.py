@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
-from dbzero.errors import CorruptError
+from dbzero.errors import ClassNotFoundError, CorruptError
 from dbzero.model import kinds
 from dbzero.model.base import Persistent
 
@@ -39,7 +39,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_class = msgspec.msgpack.Decoder(ClassData).decode
 _decode_names = msgspec.msgpack.Decoder(dict[str, int]).decode
 
-SINGLETON, NO_DEFAULT_TAGS, IMMUTABLE, ACCESS_CONTROL, NO_CACHE = (1 << bit for bit in range(5))
+SINGLETON, NO_DEFAULT_TAGS, IMMUTABLE, ACCESS_CONTROL, NO_CACHE, ENUM = (1 << bit for bit in range(6))
 """Bits of ClassData.flags."""
 
 
@@ -153,6 +153,32 @@ class ClassRecord(_Schema):
         self._shapes.append(names)
         self._numbers[names] = len(self._shapes)
         return len(self._shapes)
+
+    def type_exists(self) -> bool:
+        """Whether the Python class is known in this process."""
+        return self._data.key in kinds.classes
+
+    def type(self) -> type:
+        """The Python class. ClassNotFoundError when this process does not know it."""
+        found = kinds.classes.get(self._data.key)
+        if found is None:
+            raise ClassNotFoundError(f"the class {self._data.module}.{self._data.qualname} is not imported here")
+        return found
+
+    def type_info(self) -> dict[str, object]:
+        """Module, name and whether it is a singleton."""
+        data = self._data
+        return {"module": data.module, "name": data.qualname, "singleton": bool(data.flags & SINGLETON)}
+
+    def get_attributes(self) -> list[tuple[str, int]]:
+        """(name, number) of every stored field."""
+        return [(name, number) for number, name in enumerate(self.field_names)]
+
+    def append_shape(self, names: list[str]) -> None:
+        """Append a shape whatever its size: the values that an enum got since the last one."""
+        self._p_changed()
+        self._data.shapes.append([pack_name(name) for name in names])
+        self._fill(self._data)
 
     def set_singleton(self, oid: int) -> None:
         """Record the class's one instance; 0: none any more."""

@@ -25,6 +25,7 @@ code  value             data
 37    Enum member       MessagePack array: the class's name as in 33, the member's name (a Flag's number)
 38    namedtuple        a composite with the class's name as in 33
 39    numpy array       MessagePack array: dtype, shape ([-1] for a scalar), elements
+40    enum value        OID of the enum's record, 8 bytes; place of the value in its definition, 4 bytes
 ====  ================  ===============================================================================================
 
 A composite is: length of what is told of it, 1 to 10 bytes as LEB128; that; its parts as :func:`encode_values` writes
@@ -227,6 +228,9 @@ def make_decoder(view: View | None) -> Callable[[bytes | memoryview], Any]:
     def extension(code: int, data: memoryview) -> Any:
         if code == REFERENCE and view is not None:
             return _reference(view, data)
+        bound = _VIEW_READERS.get(code)
+        if bound is not None and view is not None:
+            return bound(view, bytes(data))
         read = _READERS.get(code)
         if read is not None:
             return read(bytes(data))
@@ -361,6 +365,20 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
     RANGE: _read_range,
     PATH: _read_path,
 }
+
+_VIEW_READERS: dict[int, Callable[[View, bytes], Any]] = {}
+
+
+def register_value(kind: type, code: int, wrap: Callable[[Any], bytes], read: Callable[[View, bytes], Any]) -> None:
+    """Add an extension whose values belong to a view.
+
+    Args:
+        kind: exact type of the values. code: of the extension. wrap: value -> data. read: (view, data) -> value.
+    """
+    global _NATIVE_DECODED
+    _WRAPPERS[kind] = lambda value: _Ext(code, wrap(value))
+    _VIEW_READERS[code] = read
+    _NATIVE_DECODED |= {kind}
 
 
 # --- small numbers ---------------------------------------------------------------------------------------------------

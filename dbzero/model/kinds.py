@@ -30,6 +30,9 @@ builders: dict[type, Callable[[Any, Any], Any]] = {}
 """Builtin container type -> builder(view, value), which makes the persistent collection that an assignment of
 `value` stores."""
 
+binders: dict[type, Callable[[Any, Any], Any]] = {}
+"""Type of values that are stored in another form in each prefix -> bind(view, value), which gives that form."""
+
 classes: dict[str, type] = {}
 """Class key -> memo class registered last under it."""
 

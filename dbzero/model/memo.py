@@ -13,6 +13,7 @@ from dbzero.model import base, kinds, rebuild
 from dbzero.model.base import MemoMeta, Persistent
 from dbzero.model.catalog import ACCESS_CONTROL, IMMUTABLE, NO_CACHE, NO_DEFAULT_TAGS, SINGLETON
 from dbzero.model.deferred import resolved
+from dbzero.model.migration import Migrations, find_migrations
 from dbzero.model.uuids import make_uuid
 
 T = TypeVar("T", bound=type)
@@ -30,6 +31,7 @@ class MemoClass:
     id: str | None
     flags: int  # of the class record
     moves: bool  # its __init__ may call set_prefix()
+    migrations: Migrations = ()  # of a singleton class
 
 
 class _Root(Persistent):  # type: ignore[misc]
@@ -208,6 +210,7 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
         id=id,
         flags=flags,
         moves=rebuild.mentions(made, "set_prefix"),
+        migrations=find_migrations(made) if flags & SINGLETON else (),
     )
     made._p_class = info
     slow = info.singleton or info.prefix is not None or info.moves

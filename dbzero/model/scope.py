@@ -20,6 +20,7 @@ def _unknown(prefix_uuid: int) -> View | None:
     return None
 
 
+_current: View | None = None
 _view_of: Callable[[str | None, bool], View] = _nothing
 _view_of_uuid: Callable[[int], View | None] = _unknown
 
@@ -41,12 +42,19 @@ def install(view_of: Callable[[str | None, bool], View], view_of_uuid: Callable[
 
 def set_current(view: View | None) -> None:
     """Set the view in which plain memo classes create their instances without asking; None: ask `view_of` each time."""
+    global _current
+    _current = view
     base.set_current_view(view)
 
 
 def current_view(writable: bool) -> View:
     """The live view of the current prefix. NotInitializedError before init()."""
     return _view_of(None, writable)
+
+
+def current_or_none() -> View | None:
+    """The live view of the current prefix if one is open. Opens nothing."""
+    return _current
 
 
 def view_of(prefix_name: str | None, writable: bool) -> View:

@@ -52,6 +52,9 @@ def convert(view: View, value: Any) -> Any:
             return builder(view, value)
         finally:
             _building.depth -= 1
+    bind = kinds.binders.get(kind)
+    if bind is not None:
+        return bind(view, value)
     if kind in EXTENDED:
         if kind in (dt.datetime, dt.time) and value.tzinfo is not None:
             return _settle_zone(value)

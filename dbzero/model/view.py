@@ -22,6 +22,7 @@ from dbzero.model import base, kinds
 from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
 from dbzero.model.codec import decode_values, encode_plain, encode_values, make_decoder, read_varint, varint
+from dbzero.model.migration import migrate_instance
 from dbzero.model.values import convert_attribute
 
 OID_BATCH = 64, 4096  # OIDs reserved at first, and at most, at a time
@@ -51,6 +52,9 @@ class Records(Protocol):
 
     def references(self, oid: int, state: int) -> Sequence[int]:
         """OIDs that the stored version of an object holds strongly; duplicates count."""
+
+    def oid_limit(self) -> int:
+        """Above every OID in use."""
 
     def reserve_oids(self, n: int) -> int:
         """The first of `n` OIDs that were never used."""
@@ -113,6 +117,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._catalogue: Catalogue | None = None
         self._records: dict[int, ClassRecord] = {}
         self._fetched: tuple[int, bytes, int] | None = None
+        self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
 
     def __repr__(self) -> str:
@@ -230,11 +235,17 @@ class View(ViewCore):  # type: ignore[misc]
             for parent in cls.__mro__[1:]
             if "_p_class" in vars(parent) and vars(parent)["_p_class"].key
         ]
+        return self.enter(ClassData(info.key, info.module, info.qualname, info.flags, bases, 0, []))
+
+    def enter(self, data: ClassData) -> ClassRecord:
+        """Enter a new class in the catalogue. ReadOnlyError."""
+        if not self.writable:
+            self._refuse_write()
         catalogue = self.catalogue
         if catalogue is None:
             catalogue = self._catalogue = Catalogue.make(self)
-        record = ClassRecord.make(self, ClassData(info.key, info.module, info.qualname, info.flags, bases, 0, []))
-        catalogue.add(info.key, record._p_oid)
+        record = ClassRecord.make(self, data)
+        catalogue.add(data.key, record._p_oid)
         self._records[record._p_oid] = record
         return record
 
@@ -441,7 +452,14 @@ class View(ViewCore):  # type: ignore[misc]
         record = self.find_class(cls)
         if record is None or not record.data.singleton:
             return None
-        return self.reference(record.data.singleton, record._p_oid)
+        return self.migrated(self.reference(record.data.singleton, record._p_oid))
+
+    def migrated(self, obj: Any) -> Any:
+        """A memo object, a singleton that its class's migrations have been run on if it needed them."""
+        info = getattr(type(obj), "_p_class", None)
+        if info is not None and info.migrations and self.writable:
+            migrate_instance(obj, info.migrations)
+        return obj
 
     def set_singleton(self, cls: type, obj: Any) -> None:
         """Record the one instance of a class; None: it is gone. ReadOnlyError."""
@@ -515,4 +533,5 @@ class View(ViewCore):  # type: ignore[misc]
         self.codes.clear()
         self._types.clear()
         self._records.clear()
+        self.enum_values.clear()
         self._catalogue = None

@@ -7,6 +7,8 @@ from typing import Any
 from dbzero.errors import Error, PrefixError, ReferenceError
 from dbzero.model import base, scope, weak
 from dbzero.model.base import Persistent, operation
+from dbzero.model.catalog import ENUM, ClassRecord
+from dbzero.model.enums import EnumType, EnumValue, type_prefix
 from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
@@ -149,7 +151,9 @@ def _by_uuid(text: str) -> Any:
             raise PrefixError(f"the prefix of the object {text} is not below {workspace.root}")
         view = workspace.open(name, writable=False, make_current=False).view
     obj = view.get(oid)
-    return obj if isinstance(obj, MemoObject) else None
+    if isinstance(obj, MemoObject):
+        return view.migrated(obj)
+    return obj if isinstance(obj, ClassRecord) and not obj.data.flags & ENUM else None
 
 
 def get_prefix_of(obj: Any, /) -> PrefixMetaData:
@@ -168,9 +172,12 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
         name = view.name if view is not None else discover_uuid(workspace.root, prefix_uuid)
         if name is not None:
             return PrefixMetaData(name, prefix_uuid)
+    if isinstance(obj, EnumValue) and obj._prefix is not None:
+        return PrefixMetaData(*obj._prefix)
     info = class_info(obj)
-    if info is not None and info.prefix is not None:
-        records = scope.view_of(info.prefix, False).records
+    scoped = info.prefix if info is not None else type_prefix(obj) if isinstance(obj, EnumType) else None
+    if scoped is not None:
+        records = scope.view_of(scoped, False).records
         return PrefixMetaData(records.name, records.uuid)
     raise TypeError(f"{obj!r} belongs to no prefix")
 

@@ -251,6 +251,10 @@ class Prefix:
                 return None
         return None if found is None else found[0]
 
+    def oid_limit(self) -> int:
+        """Above every OID in use, reserved ones included."""
+        return int(self._slot.status().next_oid)
+
     def reserve_oids(self, n: int) -> int:
         """First of `n` fresh OIDs."""
         return self._slot.reserve_oids(n)

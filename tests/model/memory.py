@@ -23,6 +23,9 @@ class Memory:
         self.versions: dict[int, list[tuple[int, bytes | None, tuple[int, ...]]]] = {}
         self.reads = 0
 
+    def oid_limit(self) -> int:
+        return self.next_oid
+
     def reserve_oids(self, n: int) -> int:
         first = self.next_oid
         self.next_oid += n
