@@ -14,7 +14,7 @@ NAMES = {
     *("get_config", "get_current_prefix", "get_mutable_prefixes", "get_prefixes", "get_prefix_of", "get_state_num"),
     *("memo", "is_memo", "MemoBase", "materialized", "set_prefix", "PrefixMetaData"),
     *("uuid", "fetch", "exists", "find_singleton", "getrefcount"),
-    *("list", "tuple", "dict", "set", "types", "db0"),
+    *("list", "tuple", "dict", "set", "index", "bytearray", "types", "db0"),
     *("Error", "NotInitializedError", "PrefixError", "BadPrefixError", "ReadOnlyError", "ForkedError"),
     *("StorageError", "NotAStoreError", "FormatVersionError", "CorruptError", "StaleFileError", "DiskFullError"),
     *("UnsupportedFileSystemError", "PoisonedError", "StaleViewError", "SegmentError", "LeaseError", "FencedError"),
