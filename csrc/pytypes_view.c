@@ -654,19 +654,31 @@ static PyObject *view_discard_dirty(PyObject *self, PyObject *unused)
     if (dbz_op_acquire() < 0)
         return NULL;
     PyObject *list = view_take_dirty(self, NULL);
-    for (Py_ssize_t i = 0; list != NULL && i < PyList_Size(list); i++) {
-        Persistent *p = (Persistent *)PyList_GetItem(list, i);
+    /* What an unsettled commit took counts as well: its objects show what no state of this view has. */
+    uint64_t *saving = v->saving;
+    size_t count = v->saving_count;
+    v->saving = NULL;
+    v->saving_count = v->saving_room = 0;
+    v->stuck = 0;
+    int rc = list == NULL ? -1 : 0;
+    for (size_t i = 0; i < count; i++) {
+        Persistent *p = dbz_map_get(v, saving[i]);
+        if (p == NULL || !(p->flags & P_SAVING))
+            continue;
+        Py_INCREF(p);
         p->flags &= ~(uint32_t)P_SAVING;
         if (p->flags & P_NEW) {
             dbz_map_drop(v, p);
             p->flags |= P_EXPIRED;
         } else if (!(p->flags & P_GHOST) && dbz_ghostify(p) < 0) {
-            Py_CLEAR(list);
+            rc = -1;
         }
+        Py_DECREF(p);
     }
+    free(saving);
     dbz_op_release();
     Py_XDECREF(list);
-    if (PyErr_Occurred())
+    if (rc < 0)
         return NULL;
     Py_RETURN_NONE;
 }
