@@ -226,11 +226,13 @@ static PyObject *getattro_slow(PyObject *self, PyObject *name)
 static PyObject *persistent_getattro(PyObject *self, PyObject *name)
 {
     Persistent *p = (Persistent *)self;
-    if (DBZ_LIKELY(!(p->flags & P_READ_SLOW))) {
-        p->flags |= P_USED;
-        return settle(PyObject_GenericGetAttr(self, name));
-    }
-    return getattro_slow(self, name);
+    uint32_t flags = p->flags;
+    if (DBZ_LIKELY((flags & (P_READ_SLOW | P_DEFERRED | P_USED)) == P_USED))    /* one test, and a tail call: the hot path */
+        return PyObject_GenericGetAttr(self, name);
+    if (flags & P_READ_SLOW)
+        return getattro_slow(self, name);
+    p->flags = flags | P_USED;
+    return settle(PyObject_GenericGetAttr(self, name));
 }
 
 static int store_locked(Persistent *p, PyObject *name, PyObject *value)
@@ -253,6 +255,8 @@ static int store_locked(Persistent *p, PyObject *name, PyObject *value)
         Py_XINCREF(stored);
     }
     int rc = p->flags & (P_INIT | P_DIRTY) ? 0 : dbz_mark_dirty(p);
+    if (stored != NULL && Py_TYPE(stored) == deferred_type)
+        p->flags |= P_DEFERRED;
     if (rc == 0)
         rc = PyObject_GenericSetAttr(self, name, stored);
     Py_XDECREF(stored);
@@ -528,7 +532,10 @@ static PyObject *f_fill(PyObject *module, PyObject *args)
     if (state == NULL)
         return NULL;
     for (Py_ssize_t i = 0; i < n; i++) {
-        if (PyDict_SetItem(state, PyTuple_GetItem(names, i), PyList_GetItem(values, i)) < 0) {
+        PyObject *value = PyList_GetItem(values, i);
+        if (Py_TYPE(value) == deferred_type)
+            ((Persistent *)obj)->flags |= P_DEFERRED;
+        if (PyDict_SetItem(state, PyTuple_GetItem(names, i), value) < 0) {
             Py_DECREF(state);
             return NULL;
         }

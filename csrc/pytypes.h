@@ -33,6 +33,7 @@ enum {
     P_BLOCK = 4096,         /* belongs to an atomic block */
     P_MATERIALIZED = 8192,  /* under construction, but may be put into collections */
     P_SAVING = 16384,       /* taken for a commit that is not settled: must stay loaded */
+    P_DEFERRED = 32768,     /* a field may hold a value that is made when it is read */
     P_READ_SLOW = P_GHOST | P_LOADING | P_EXPIRED | P_CLOSED | P_UNMAPPED | P_BLOCK,
     P_WRITE_SLOW = P_READ_SLOW | P_IMMUTABLE,
     P_PINNED = P_GHOST | P_LOADING | P_INIT | P_NEW | P_DIRTY | P_EXPIRED | P_CLOSED | P_SAVING | P_BLOCK   /* eviction keeps off */
