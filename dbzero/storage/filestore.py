@@ -1,74 +1,39 @@
 """The store on local files: ``<root>/<prefix>.db0``, ``.db0.lock`` and ``.redo.<n>``.
 
-The lease is an open-file-description lock on one byte of the lock file, so that it dies with its process. A forced
-takeover moves the lease on to another byte (the *generation* in the lock file's content says which), and creates the
-next redo file before it reads the log: the replaced writer, should it come back, finds that file after its sync and
-acknowledges nothing any more.
+The lease stands in the lock file (:mod:`dbzero.storage.filelease`). A forced takeover moves it on to another byte there,
+and creates the next redo file before it reads the log: the replaced writer, should it come back, finds that file after
+its sync and acknowledges nothing any more.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
-import time
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from .. import errors
 from . import format as fmt
-from . import log, names
+from . import log, names, pagefile
+from .filelease import FileLease
+from .pagefile import now_us, random64
 from .store import Frame, Identity, Meta
 from .syscalls import (
-    NETWORK_FILE_SYSTEMS,
     SYSTEM,
     System,
     Watch,
     read_exact,
     storage_error,
+    typed,
     write_all,
 )
 
 DATA_REGION: Final = 1 << 30  # address space a log file's frames may use unless its writer asks for more
 DATA_STEP: Final = 1 << 20  # page file space is reserved in units of this, doubled up to 64 times of it
 
-_CHECKPOINT_BYTE: Final = 1
-_CREATE_BYTE: Final = 2
-_LEASE_BYTE: Final = 16  # plus the generation
-_LONGEST_SLEEP: Final = 0.02
 _READ_ATTEMPTS: Final = 3
-
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _typed(action: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Whatever system call fails inside, the caller gets a typed error."""
-
-    def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
-        @functools.wraps(method)
-        def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            try:
-                return method(*args, **kwargs)
-            except OSError as exc:
-                if isinstance(exc, errors.Error):
-                    raise
-                store = args[0]
-                assert isinstance(store, LocalFileStore)
-                raise storage_error(exc, store.prefix, exc.filename or store.path, action) from exc
-
-        return wrapper
-
-    return decorate
-
-
-def now_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 class LocalFileStore:
@@ -86,12 +51,11 @@ class LocalFileStore:
         self.writable: Final = writable
         self._system: Final = system
         self._fd = -1
-        self._lock_fd = -1
+        self._lease: Final = FileLease(system, self.prefix, self.base)
         self._identity: Identity
         self._lock = threading.RLock()  # log position, lease
         self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
         self._epoch = 0
-        self._generation = -1  # of the lease byte held
         self._begun_fd = -1  # a log file that is this writer's but has no header yet
         self._begun_number = 0
         self._writer: log.LogWriter | None = None
@@ -141,7 +105,7 @@ class LocalFileStore:
     def _fail(self, exc: OSError, action: str, path: str | None = None) -> errors.StorageError:
         return storage_error(exc, self.prefix, path or self.path, action)
 
-    @_typed("open")
+    @typed("open")
     def _open(self, create: bool, prefix_uuid: int | None) -> None:
         system = self._system
         flags = os.O_RDWR if self.writable else os.O_RDONLY
@@ -150,10 +114,10 @@ class LocalFileStore:
                 f"root directory {self.root} does not exist or is no directory; create it or pass another one"
             )
         if self.writable:
-            self._check_file_system()
+            pagefile.check_file_system(system, self.root, self.prefix)
         try:
             if create and not system.exists(self.path):
-                self._create(prefix_uuid)
+                pagefile.create(system, self.root, self.prefix, self.base, self._lease, prefix_uuid)
             self._fd = system.open(self.path, flags)
         except FileNotFoundError:
             raise errors.PrefixError(f"prefix {self.prefix!r} does not exist: there is no file {self.path}") from None
@@ -173,74 +137,6 @@ class LocalFileStore:
             raise self._fail(exc, "read") from exc
         self._identity = fmt.decode_header(page, self.path)
         self.read_meta()
-
-    def _check_file_system(self) -> None:
-        try:
-            magic = self._system.file_system(self.root)
-        except OSError as exc:
-            raise self._fail(exc, "inspect the file system of", self.root) from exc
-        if magic in NETWORK_FILE_SYSTEMS:
-            raise errors.UnsupportedFileSystemError(
-                f"prefix {self.prefix!r}: {self.root} is on a network file system ({NETWORK_FILE_SYSTEMS[magic]}), whose locks and syncs cannot keep dbzero's "
-                "promises; use a local directory, or open read-only"
-            )
-
-    def _create(self, prefix_uuid: int | None) -> None:
-        """Put a complete page file in place under its name, or find that another process just did."""
-        system, directory = self._system, os.path.dirname(self.base)
-        self._make_directories(directory)
-        self._open_lock_file()
-        self._wait_lock(_CREATE_BYTE, None)
-        try:
-            if system.exists(self.path):
-                return
-            leftover = log.inventory_numbers(system, self.base)
-            identity = Identity(
-                _random64(), prefix_uuid if prefix_uuid is not None else _random64(), fmt.PAGE, fmt.FORMAT_VERSION
-            )
-            meta = fmt.first_meta(now_us())
-            temporary = self.base + ".db0.new"
-            fd = system.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            try:
-                slot = fmt.encode_meta(meta, identity.file_id)
-                write_all(system, fd, [fmt.encode_header(identity, now_us()), slot, slot], 0)
-                system.fsync(fd)
-            finally:
-                system.close(fd)
-            for number in leftover:  # a deleted page file's log: its file id differs, but out of the way is clearer
-                self._set_aside(names.redo_path(self.base, number))
-            with contextlib.suppress(FileExistsError):
-                system.link(temporary, self.path)
-            system.unlink(temporary)
-            system.sync_dir(directory)
-        finally:
-            system.unlock(self._lock_fd, _CREATE_BYTE)
-
-    def _make_directories(self, directory: str) -> None:
-        missing = []
-        while len(directory) > len(self.root) and not self._system.is_dir(directory):
-            missing.append(directory)
-            directory = os.path.dirname(directory)
-        for path in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                self._system.mkdir(path)
-            self._system.sync_dir(os.path.dirname(path))
-
-    def _open_lock_file(self) -> None:
-        if self._lock_fd < 0:
-            path = names.lock_path(self.base)
-            try:
-                self._lock_fd = self._system.open(path, os.O_RDWR | os.O_CREAT)
-            except OSError as exc:
-                raise self._fail(exc, "open", path) from exc
-
-    def _set_aside(self, path: str) -> None:
-        target = log.set_aside(self._system, self.prefix, path)
-        warnings.warn(
-            f"prefix {self.prefix!r}: log file {path} belongs to another page file; it was not replayed and is now {target}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
     # --- facts -----------------------------------------------------------------------------------------------------------------------------
 
@@ -268,9 +164,17 @@ class LocalFileStore:
         """Bytes of frames in the current log file."""
         return self._writer.end - fmt.PAGE if self._writer else 0
 
+    @property
+    def _lock_fd(self) -> int:
+        return self._lease.fd
+
+    @_lock_fd.setter
+    def _lock_fd(self, fd: int) -> None:
+        self._lease.fd = fd
+
     # --- lease -----------------------------------------------------------------------------------------------------------------------------
 
-    @_typed("acquire the lease of")
+    @typed("acquire the lease of")
     def acquire(self, *, blocking: bool = False, timeout: float | None = None, force: bool = False) -> int:
         """Take the write lease.
 
@@ -288,51 +192,14 @@ class LocalFileStore:
         self._alive()
         if self._epoch:
             raise errors.LeaseError(f"prefix {self.prefix!r}: this store holds the write lease already")
-        self._open_lock_file()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.0005
-        while True:
-            known, generation, holder = self._read_holder()
-            if self._system.try_lock(self._lock_fd, _LEASE_BYTE + generation):
-                if self._read_holder()[1] == generation and self._system.same_file(
-                    self._lock_fd, names.lock_path(self.base)
-                ):
-                    break
-                self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
-                if not self._system.same_file(self._lock_fd, names.lock_path(self.base)):
-                    self._system.close(self._lock_fd)
-                    self._lock_fd = -1
-                    self._open_lock_file()
-                continue
-            if force:
-                generation = self._force()
-                break
-            if not blocking or (deadline is not None and time.monotonic() >= deadline):
-                raise errors.LeaseError(
-                    f"prefix {self.prefix!r} is being written by {holder or 'another process'}; wait for it, open read-only, or open with a lock timeout"
-                )
-            self._system.sleep(pause)
-            pause = min(2 * pause, _LONGEST_SLEEP)
+        known = self._lease.acquire(blocking=blocking, timeout=timeout, fence=self._fence if force else None)
         try:
-            return self._start_epoch(known, generation)
+            return self._start_epoch(known)
         except BaseException:
-            self._drop_lease(generation)
+            self._drop_lease()
             raise
 
-    def leased(self) -> bool:
-        """Whether another process holds the write lease, in whatever container or segment it works."""
-        path = names.lock_path(self.base)
-        try:
-            fd = self._system.open(path, os.O_RDONLY)
-        except OSError:
-            return False  # nobody ever wrote here, or we may not look
-        try:
-            generation = self._read_holder(fd)[1]
-            return self._system.lock_taken(fd, _LEASE_BYTE + generation)
-        finally:
-            self._system.close(fd)
-
-    def _start_epoch(self, known: int, generation: int) -> int:
+    def _start_epoch(self, known: int) -> int:
         if not self._system.same_file(self._fd, self.path):
             raise errors.StaleFileError(
                 f"prefix {self.prefix!r}: {self.path} was replaced by another file while it was open; close the prefix and open it again"
@@ -340,102 +207,49 @@ class LocalFileStore:
         meta = self.read_meta()
         found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
         for path, _ in found.strays:
-            self._set_aside(path)
+            pagefile.set_aside(self._system, self.prefix, path)
         epoch = max([known, meta.epoch, *(f.header.epoch for f in found.files)]) + 1
-        try:
-            self._write_holder(epoch, generation)
-        except OSError as exc:
-            raise self._fail(exc, "write", names.lock_path(self.base)) from exc
-        self._generation = generation
+        self._lease.record(epoch)
         self._epoch = epoch
         self._next_oid = meta.next_oid
         return epoch
 
-    def _force(self) -> int:
-        """Move the lease to a fresh lock byte and fence the log; returns the generation."""
-        self._wait_lock(_CREATE_BYTE, None)
-        try:
-            epoch, generation, _ = self._read_holder()
-            generation += 1
-            while not self._system.try_lock(self._lock_fd, _LEASE_BYTE + generation):
-                generation += 1
-            self._write_holder(epoch, generation)
-            found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
-            number = max(found.highest, self.read_meta().redo - 1) + 1
-            for path, _ in found.strays:
-                self._set_aside(path)
-            self._begun_fd = log.create(self._system, self.prefix, self.base, number)
-            self._begun_number = number
-            self._system.sync_dir(os.path.dirname(self.base))
-            return generation
-        except OSError as exc:
-            raise self._fail(exc, "take over", names.lock_path(self.base)) from exc
-        finally:
-            self._system.unlock(self._lock_fd, _CREATE_BYTE)
+    def leased(self) -> bool:
+        """Whether another process holds the write lease, in whatever container or segment it works."""
+        return self._lease.leased()
 
-    @_typed("lock")
-    def _wait_lock(self, byte: int, timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.0005
-        while not self._system.try_lock(self._lock_fd, byte):
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-            self._system.sleep(pause)
-            pause = min(2 * pause, _LONGEST_SLEEP)
-        return True
+    def _fence(self) -> None:
+        """Create the next log file, so that a replaced writer acknowledges nothing any more."""
+        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        number = max(found.highest, self.read_meta().redo - 1) + 1
+        for path, _ in found.strays:
+            pagefile.set_aside(self._system, self.prefix, path)
+        self._begun_fd = log.create(self._system, self.prefix, self.base, number)
+        self._begun_number = number
+        self._system.sync_dir(os.path.dirname(self.base))
 
-    def _read_holder(self, fd: int = -1) -> tuple[int, int, str]:
-        """(newest epoch, generation of the lease byte, who wrote that) as the lock file says; anything unreadable
-        counts as nothing.
-        """
-        try:
-            text = read_exact(self._system, self._lock_fd if fd < 0 else fd, 512, 0).decode("utf-8", "replace")
-        except OSError as exc:
-            raise self._fail(exc, "read", names.lock_path(self.base)) from exc
-        fields = text.split(" ", 2)
-        try:
-            epoch, generation = int(fields[0]), int(fields[1])
-        except (ValueError, IndexError):
-            return 0, 0, ""
-        if not (0 <= epoch < 1 << 40 and 0 <= generation < 1 << 30):
-            return 0, 0, ""
-        return epoch, generation, fields[2].strip() if len(fields) > 2 else ""
-
-    def _write_holder(self, epoch: int, generation: int) -> None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        text = f"{epoch} {generation} process {os.getpid()} on {os.uname().nodename} since {since} UTC\n".encode()
-        write_all(self._system, self._lock_fd, [text.ljust(512)], 0)
-
-    @_typed("release the lease of")
+    @typed("release the lease of")
     def release(self) -> None:
         """Give the lease back; the log file stays as it is. No effect without the lease."""
         with self._sync_lock, self._lock:
             if self._epoch:
-                self._drop_lease(self._generation)
+                self._drop_lease()
 
-    def _drop_lease(self, generation: int) -> None:
+    def _drop_lease(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
         if self._begun_fd >= 0:
             self._system.close(self._begun_fd)
             self._begun_fd = -1
-        self._epoch, self._generation = 0, -1
-        if self._lock_fd >= 0:
-            self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
+        self._epoch = 0
+        self._lease.release()
 
-    @contextlib.contextmanager
-    def checkpoint_lock(self, timeout: float | None = 0.0) -> Iterator[bool]:
+    def checkpoint_lock(self, timeout: float | None = 0.0) -> contextlib.AbstractContextManager[bool]:
         """The lock that lets one process put checkpoints in force; yields whether it was got within `timeout` seconds
         (None: wait).
         """
-        self._open_lock_file()
-        got = self._wait_lock(_CHECKPOINT_BYTE, timeout)
-        try:
-            yield got
-        finally:
-            if got and self._lock_fd >= 0:
-                self._system.unlock(self._lock_fd, _CHECKPOINT_BYTE)
+        return self._lease.checkpoint_lock(timeout)
 
     # --- log, writing ----------------------------------------------------------------------------------------------------------------------
 
@@ -462,7 +276,7 @@ class LocalFileStore:
                 f"prefix {self.prefix!r}: epoch {epoch} is over, the lease is at epoch {self._epoch}"
             )
 
-    @_typed("begin a log file of")
+    @typed("begin a log file of")
     def begin_log(self, *, epoch: int, state: int, chain: int, data_base: int, data_limit: int) -> int:
         """Open the next numbered log file; returns its number. What was appended before is durable afterwards.
 
@@ -491,7 +305,7 @@ class LocalFileStore:
                 self._identity.file_id,
                 number,
                 epoch,
-                _random64(),
+                random64(),
                 state,
                 chain,
                 data_base,
@@ -717,7 +531,7 @@ class LocalFileStore:
 
     # --- reading ---------------------------------------------------------------------------------------------------------------------------
 
-    @_typed("read")
+    @typed("read")
     def read_meta(self) -> Meta:
         """The newest valid checkpoint. CorruptError when none is, or when the page file is shorter than it says."""
         slots = self._read_slots()
@@ -792,7 +606,7 @@ class LocalFileStore:
         """Descriptor from which C may read page file bytes, -1 when it must ask :meth:`read_page`."""
         return -1 if self._overlay or self._fd < 0 else self._system.real_fd(self._fd)
 
-    @_typed("read")
+    @typed("read")
     def overlay(self, address: int, data: bytes | memoryview) -> None:
         """Show `data` at `address` to this instance's readers without writing (a reader that may not write replays the log)."""
         position = 0
@@ -832,7 +646,7 @@ class LocalFileStore:
                 raise ValueError(f"no table page: {len(data)} bytes at {address}")
             self._write(address, data)
 
-    @_typed("put a checkpoint in force in")
+    @typed("put a checkpoint in force in")
     def put_meta(self, meta: Meta) -> None:
         """Sync the page file, then put `meta` in force: one slot, sync, the other slot, sync. Needs the checkpoint
         lock.
@@ -892,7 +706,7 @@ class LocalFileStore:
         except OSError as exc:
             raise self._fail(exc, "watch", directory) from exc
 
-    @_typed("close")
+    @typed("close")
     def close(self) -> None:
         """Release the lease and every descriptor. Safe to call again."""
         if self._epoch:
@@ -906,22 +720,24 @@ class LocalFileStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        for name in ("_begun_fd", "_lock_fd", "_fd"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                self._system.close(fd)
+        if self._begun_fd >= 0:
+            fd, self._begun_fd = self._begun_fd, -1
+            self._system.close(fd)
+        self._lease.close()
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._system.close(fd)
 
     def _after_fork(self) -> None:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its
         last descriptor, so it must go.
         """
         self._lock, self._sync_lock = threading.RLock(), threading.Lock()
-        self._epoch, self._generation = 0, -1
-        for fd in (self._lock_fd, self._begun_fd):
-            if fd >= 0:
-                self._system.close(fd)
-        self._lock_fd = self._begun_fd = -1
+        self._epoch = 0
+        self._lease.forget()
+        if self._begun_fd >= 0:
+            fd, self._begun_fd = self._begun_fd, -1
+            self._system.close(fd)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -939,7 +755,3 @@ def _fork_child() -> None:
 
 
 os.register_at_fork(after_in_child=_fork_child)
-
-
-def _random64() -> int:
-    return (int.from_bytes(os.urandom(8), "little") >> 1) + 1
