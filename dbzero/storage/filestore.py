@@ -18,20 +18,11 @@ from .. import errors
 from . import format as fmt
 from . import log, names, pagefile
 from .filelease import FileLease
-from .pagefile import now_us, random64
+from .pagefile import PageFile, now_us, random64
 from .store import Frame, Identity, Meta
-from .syscalls import (
-    SYSTEM,
-    System,
-    Watch,
-    read_exact,
-    storage_error,
-    typed,
-    write_all,
-)
+from .syscalls import SYSTEM, System, Watch, storage_error, typed
 
 DATA_REGION: Final = 1 << 30  # address space a log file's frames may use unless its writer asks for more
-DATA_STEP: Final = 1 << 20  # page file space is reserved in units of this, doubled up to 64 times of it
 
 _READ_ATTEMPTS: Final = 3
 
@@ -50,9 +41,8 @@ class LocalFileStore:
         self.path: Final = names.page_path(self.base)
         self.writable: Final = writable
         self._system: Final = system
-        self._fd = -1
+        self._page: Final = PageFile(system, self.prefix, self.path)
         self._lease: Final = FileLease(system, self.prefix, self.base)
-        self._identity: Identity
         self._lock = threading.RLock()  # log position, lease
         self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
         self._epoch = 0
@@ -61,10 +51,7 @@ class LocalFileStore:
         self._writer: log.LogWriter | None = None
         self._tail: log.Tail | None = None
         self._next_oid = fmt.FIRST_OID
-        self._allocated = 0
-        self._step = DATA_STEP
         self._poisoned = False
-        self._overlay: dict[int, bytes] = {}
         self._watch: Watch | None = None
         self._watched = (0, 0)
 
@@ -118,7 +105,7 @@ class LocalFileStore:
         try:
             if create and not system.exists(self.path):
                 pagefile.create(system, self.root, self.prefix, self.base, self._lease, prefix_uuid)
-            self._fd = system.open(self.path, flags)
+            self._page.open(flags)
         except FileNotFoundError:
             raise errors.PrefixError(f"prefix {self.prefix!r} does not exist: there is no file {self.path}") from None
         except IsADirectoryError as exc:
@@ -127,22 +114,14 @@ class LocalFileStore:
             ) from exc
         except OSError as exc:
             raise self._fail(exc, "open") from exc
-        try:
-            page = read_exact(system, self._fd, fmt.PAGE, 0)
-        except IsADirectoryError as exc:
-            raise errors.NotAStoreError(
-                f"{self.path} is a directory, not a dbzero file; choose another prefix name"
-            ) from exc
-        except OSError as exc:
-            raise self._fail(exc, "read") from exc
-        self._identity = fmt.decode_header(page, self.path)
+        self._page.read_header()
         self.read_meta()
 
     # --- facts -----------------------------------------------------------------------------------------------------------------------------
 
     @property
     def identity(self) -> Identity:
-        return self._identity
+        return self._page.identity
 
     @property
     def epoch(self) -> int:
@@ -163,6 +142,14 @@ class LocalFileStore:
     def log_size(self) -> int:
         """Bytes of frames in the current log file."""
         return self._writer.end - fmt.PAGE if self._writer else 0
+
+    @property
+    def _fd(self) -> int:
+        return self._page.fd
+
+    @_fd.setter
+    def _fd(self, fd: int) -> None:
+        self._page.fd = fd
 
     @property
     def _lock_fd(self) -> int:
@@ -205,7 +192,7 @@ class LocalFileStore:
                 f"prefix {self.prefix!r}: {self.path} was replaced by another file while it was open; close the prefix and open it again"
             )
         meta = self.read_meta()
-        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         for path, _ in found.strays:
             pagefile.set_aside(self._system, self.prefix, path)
         epoch = max([known, meta.epoch, *(f.header.epoch for f in found.files)]) + 1
@@ -220,7 +207,7 @@ class LocalFileStore:
 
     def _fence(self) -> None:
         """Create the next log file, so that a replaced writer acknowledges nothing any more."""
-        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         number = max(found.highest, self.read_meta().redo - 1) + 1
         for path, _ in found.strays:
             pagefile.set_aside(self._system, self.prefix, path)
@@ -302,7 +289,7 @@ class LocalFileStore:
                 number = next_number
                 fd = log.create(self._system, self.prefix, self.base, number)
             header = fmt.RedoHeader(
-                self._identity.file_id,
+                self._page.identity.file_id,
                 number,
                 epoch,
                 random64(),
@@ -337,7 +324,7 @@ class LocalFileStore:
     def _find_position(self, state: int, chain: int) -> tuple[int, int]:
         """(file in which (state, chain) stands - 0: the checkpoint -, next free number)."""
         meta = self.read_meta()
-        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         following = max(found.highest, meta.redo - 1) + 1
         if (state, chain) == (meta.state, meta.chain):
             return 0, following
@@ -381,33 +368,7 @@ class LocalFileStore:
                     f"({writer.header.data_limit}); begin a new log file"
                 )
             writer.reserve(log_bytes)
-            self._grow(data_end)
-
-    def _grow(self, data_end: int) -> None:
-        if data_end <= self._allocated:
-            return
-        try:
-            size = max(self._allocated, self._system.size(self._fd))
-            if data_end > size:
-                target = fmt.align_page(max(data_end, min(size + self._step, self._limit(data_end))))
-                start = size
-                if self._writer is not None and self._writer.header.data_base > start:
-                    start = self._writer.header.data_base  # a gap left for a replaced writer stays a hole
-                try:
-                    self._system.fallocate(self._fd, start, target - start)
-                except OSError:
-                    if target == fmt.align_page(data_end):
-                        raise
-                    target = fmt.align_page(data_end)  # a smaller step may still fit
-                    self._system.fallocate(self._fd, start, target - start)
-                size = target
-                self._step = min(2 * self._step, 64 * DATA_STEP)
-            self._allocated = size
-        except OSError as exc:
-            raise self._fail(exc, "extend") from exc
-
-    def _limit(self, data_end: int) -> int:
-        return max(data_end, self._writer.header.data_limit) if self._writer is not None else data_end
+            self._page.reserve(data_end, writer.header.data_base, writer.header.data_limit)
 
     def write_data(self, address: int, data: bytes | memoryview) -> None:
         """Write page file bytes inside the current log file's region. Not synced."""
@@ -416,7 +377,7 @@ class LocalFileStore:
             raise errors.StorageError(
                 f"prefix {self.prefix!r}: data at {address} is outside the region [{header.data_base}, {header.data_limit}) of this writer"
             )
-        self._write(address, data)
+        self._page.write(address, data)
 
     def rewrite_data(self, address: int, data: bytes | memoryview) -> None:
         """Write again what a replayed frame says stands at `address` (recovery, under the lease and the checkpoint lock)."""
@@ -425,13 +386,7 @@ class LocalFileStore:
             raise errors.CorruptError(
                 f"prefix {self.prefix!r}: a frame places data at {address}, inside the header of {self.path}"
             )
-        self._write(address, data)
-
-    def _write(self, address: int, data: bytes | memoryview) -> None:
-        try:
-            write_all(self._system, self._fd, [data], address)
-        except OSError as exc:
-            raise self._fail(exc, "write to") from exc
+        self._page.write(address, data)
 
     def sync_data(self) -> None:
         """Make all page file bytes durable. A failure poisons the store."""
@@ -440,7 +395,7 @@ class LocalFileStore:
 
     def _sync_page_file(self) -> None:
         try:
-            self._system.fdatasync(self._fd)
+            self._page.sync()
         except OSError as exc:
             raise self._poison(exc, self.path) from exc
 
@@ -531,34 +486,9 @@ class LocalFileStore:
 
     # --- reading ---------------------------------------------------------------------------------------------------------------------------
 
-    @typed("read")
     def read_meta(self) -> Meta:
         """The newest valid checkpoint. CorruptError when none is, or when the page file is shorter than it says."""
-        slots = self._read_slots()
-        valid = [m for m in slots if m is not None]
-        if not valid:
-            raise errors.CorruptError(
-                f"prefix {self.prefix!r}: both meta slots of {self.path} are damaged (addresses 4096 and 8192); restore it from a copy"
-            )
-        meta = max(valid, key=lambda m: m.checkpoint)
-        size = self._system.size(self._fd)
-        if size < meta.data_end:
-            raise errors.CorruptError(
-                f"prefix {self.prefix!r}: {self.path} is cut short: {size} bytes, "
-                f"checkpoint {meta.checkpoint} at state {meta.state} ends at {meta.data_end}; restore it from a copy"
-            )
-        return meta
-
-    def _read_slots(self) -> list[Meta | None]:
-        if self._fd < 0:
-            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        try:
-            return [
-                fmt.decode_meta(read_exact(self._system, self._fd, fmt.PAGE, slot), self._identity.file_id)
-                for slot in fmt.META_SLOTS
-            ]
-        except OSError as exc:
-            raise self._fail(exc, "read") from exc
+        return self._page.read_meta()
 
     def read_log(self, meta: Meta) -> Iterator[Frame]:
         """The frames after `meta`, in order, fenced-off and taken-back ones left out. Ends at a torn tail.
@@ -573,7 +503,9 @@ class LocalFileStore:
             tail = log.Tail(0, meta.state, meta.chain, 0, meta.data_end, meta.data_end)
             begun = False
             try:
-                for frame in log.read_frames(self._system, self.prefix, self.base, self._identity.file_id, meta, tail):
+                for frame in log.read_frames(
+                    self._system, self.prefix, self.base, self._page.identity.file_id, meta, tail
+                ):
                     begun = True
                     yield frame
                 self._tail = tail
@@ -594,47 +526,16 @@ class LocalFileStore:
 
     def read_page(self, address: int, length: int) -> bytes:
         """Page file bytes; short when the file ends."""
-        if self._fd < 0:
-            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        try:
-            data = read_exact(self._system, self._fd, length, address)
-        except OSError as exc:
-            raise self._fail(exc, "read") from exc
-        return self._patched(address, length, data) if self._overlay else data
+        return self._page.read(address, length)
 
     def fileno(self) -> int:
         """Descriptor from which C may read page file bytes, -1 when it must ask :meth:`read_page`."""
-        return -1 if self._overlay or self._fd < 0 else self._system.real_fd(self._fd)
+        return self._page.fileno()
 
     @typed("read")
     def overlay(self, address: int, data: bytes | memoryview) -> None:
         """Show `data` at `address` to this instance's readers without writing (a reader that may not write replays the log)."""
-        position = 0
-        while position < len(data):
-            page = (address + position) // fmt.PAGE
-            within = (address + position) % fmt.PAGE
-            n = min(fmt.PAGE - within, len(data) - position)
-            old = self._overlay.get(page)
-            if old is None:
-                old = read_exact(self._system, self._fd, fmt.PAGE, page * fmt.PAGE)
-            old = old.ljust(within + n, b"\0")
-            self._overlay[page] = old[:within] + bytes(data[position : position + n]) + old[within + n :]
-            position += n
-
-    def _patched(self, address: int, length: int, data: bytes) -> bytes:
-        out = bytearray(data)
-        for page in range(address // fmt.PAGE, (address + length + fmt.PAGE - 1) // fmt.PAGE):
-            patch = self._overlay.get(page)
-            if patch is None:
-                continue
-            start = page * fmt.PAGE
-            low, high = max(start, address), min(start + len(patch), address + length)
-            if low >= high:
-                continue
-            if len(out) < high - address:
-                out.extend(bytes(high - address - len(out)))
-            out[low - address : high - address] = patch[low - start : high - start]
-        return bytes(out)
+        self._page.overlay(address, data)
 
     # --- checkpoint ------------------------------------------------------------------------------------------------------------------------
 
@@ -644,7 +545,7 @@ class LocalFileStore:
         for address, data in pages:
             if address < fmt.FIRST_DATA or address % fmt.PAGE or len(data) != fmt.PAGE:
                 raise ValueError(f"no table page: {len(data)} bytes at {address}")
-            self._write(address, data)
+            self._page.write(address, data)
 
     @typed("put a checkpoint in force in")
     def put_meta(self, meta: Meta) -> None:
@@ -657,24 +558,7 @@ class LocalFileStore:
             FencedError: another checkpoint with this number is in force. PoisonedError: a sync failed.
         """
         self._alive()
-        slots = self._read_slots()
-        current = max((m for m in slots if m is not None), key=lambda m: m.checkpoint, default=None)
-        if meta == current and slots[0] == slots[1]:
-            return
-        if meta != current and meta.checkpoint != (current.checkpoint if current else 0) + 1:
-            raise errors.FencedError(
-                f"prefix {self.prefix!r}: checkpoint {meta.checkpoint} does not follow the one in force, which another process has put there; reopen the prefix"
-            )
-        page = fmt.encode_meta(meta, self._identity.file_id)
-        # The file's size counts as written only with a page at its end: after a failed sync an unchanged size would not be written again.
-        last = meta.data_end - 1
-        self._write(last, self._system.pread(self._fd, 1, last) or b"\0")
-        self._sync_page_file()
-        # The slot that is not the one in force goes first: that one stays valid whatever happens to this write.
-        for index in sorted(range(2), key=lambda i: (slots[i] == meta, slots[i] is not None and slots[i] == current)):
-            if slots[index] != meta:
-                self._write(fmt.META_SLOTS[index], page)
-                self._sync_page_file()
+        self._page.put_meta(meta, self._sync_page_file)
 
     def truncate_log(self, upto: int) -> None:
         """Delete log files with a number below `upto`."""
@@ -684,13 +568,7 @@ class LocalFileStore:
     def trim(self) -> None:
         """Give reserved but unused space of the page file back (clean close: after the last checkpoint, under the lease)."""
         self._alive()
-        meta = self.read_meta()
-        try:
-            if self._system.size(self._fd) > meta.data_end:
-                self._system.ftruncate(self._fd, meta.data_end)
-                self._allocated = 0
-        except OSError as exc:
-            raise self._fail(exc, "trim") from exc
+        self._page.trim()
 
     # --- following and closing -------------------------------------------------------------------------------------------------------------
 
@@ -724,9 +602,7 @@ class LocalFileStore:
             fd, self._begun_fd = self._begun_fd, -1
             self._system.close(fd)
         self._lease.close()
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            self._system.close(fd)
+        self._page.close()
 
     def _after_fork(self) -> None:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its
