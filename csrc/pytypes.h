@@ -1,7 +1,7 @@
 /* The Python-aware part of the engine: module `_persistent`, CPython limited API (3.10), the only C that knows Python.
  *
- * Files: pytypes.c (module, Persistent), pytypes_view.c (ViewCore: identity map, dirty list, eviction), pytypes_meta.c (MemoMeta, construction),
- * pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_paths.c (short ways). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * Files: pytypes.c (module, Persistent), pytypes_map.c (the identity map), pytypes_view.c (ViewCore: dirty list, eviction),
+ * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_paths.c (short ways). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -108,10 +108,12 @@ int dbz_is_atom(PyObject *value);
 PyObject *dbz_alloc(PyTypeObject *type, ViewCore *view, uint64_t oid, uint32_t flags);
 int dbz_persistent_ready(PyObject *module);
 
-/* pytypes_view.c */
+/* pytypes_map.c */
 Persistent *dbz_map_get(ViewCore *v, uint64_t oid); /* borrowed, or NULL */
 int dbz_map_put(ViewCore *v, Persistent *p);        /* replaces a dying entry */
 void dbz_map_drop(ViewCore *v, const Persistent *p);/* only if the entry is p */
+
+/* pytypes_view.c */
 int dbz_mark_dirty(Persistent *p);                  /* caller has checked that writing is allowed */
 uint64_t dbz_next_oid(ViewCore *v);                 /* 0 with an exception set */
 int dbz_adopt(ViewCore *v, Persistent *p);          /* p has its OID */

@@ -9,7 +9,8 @@ don't grow with the collection (but by a tree level); each class has ``_check()`
 
 from dbzero.collections.bytearrays import ByteArray, make_bytearray
 from dbzero.collections.counted import ListNode
-from dbzero.collections.dicts import Dict, DictNode, IndexNode, make_dict
+from dbzero.collections.dictnodes import DictNode, IndexNode
+from dbzero.collections.dicts import Dict, make_dict
 from dbzero.collections.index import Index, make_index
 from dbzero.collections.lists import List, make_list
 from dbzero.collections.pairs import PairNode

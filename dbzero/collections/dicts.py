@@ -3,8 +3,9 @@
 State: up to LEAF entries in the collection's own record, loaded as a builtin dict. More of them stand in two keyed
 trees: the *entries*, in order of insertion, each with a sequence number (:class:`DictNode`), and the *index*, from a
 key's stable hash to the sequence numbers of the entries that have it (:class:`IndexNode`). So a change touches one
-leaf of each, and iteration reads leaves in order. Keys are kept in native form (:mod:`dbzero.collections.keys`). In
-front of the trees stands a front (:mod:`dbzero.collections.fronts`), a builtin dict of entries found lately.
+leaf of each, and iteration reads leaves in order. The nodes of both and the loaded state are defined in
+:mod:`dbzero.collections.dictnodes`. Keys are kept in native form (:mod:`dbzero.collections.keys`). In front of the
+trees stands a front (:mod:`dbzero.collections.fronts`), a builtin dict of entries found lately.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import Any
 
 from dbzero.collections import keyed
+from dbzero.collections.dictnodes import DictNode, Entries, IndexNode, State, note, remember, restored_keys
 from dbzero.collections.dictviews import DictItems, DictKeys, DictValues
-from dbzero.collections.fronts import FRONT, Fronted, inherit, link
-from dbzero.collections.keyed import KeyedNode
-from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
+from dbzero.collections.fronts import FRONT, link
+from dbzero.collections.keys import admit, flatten, native, reveal, reveal_all, stable_hash
 from dbzero.collections.nodes import (
     ATOMS,
     LEAF,
@@ -44,108 +45,6 @@ from dbzero.model.view import View
 
 _MISSING: Any = object()
 acquire, release = operation.acquire, operation.release  # for the shortest method
-
-
-class Entries:
-    """State of a leaf of entries: parallel lists, in ascending order of sequence number."""
-
-    __slots__ = ("keys", "seqs", "values")
-
-    def __init__(self, seqs: list[int], keys: list[Any], values: list[Any]) -> None:
-        self.seqs = seqs
-        self.keys = keys
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.seqs)
-
-
-class DictNode(Fronted, KeyedNode):
-    """One node of a dict's entries."""
-
-    __slots__ = ()
-    KIND = 9
-
-    def _p_leaf_values(self, data: Entries) -> list[Any]:
-        seqs = data.seqs
-        gaps = [b - a for a, b in zip([0, *seqs], seqs, strict=False)]
-        return [len(seqs), *gaps, *data.values, *flatten(data.keys)]
-
-    def _p_leaf_state(self, values: list[Any]) -> Entries:
-        n = natural(self, values[0] if values else None, 0, LEAF)
-        if len(values) < 2 * n + 2:
-            raise corrupt(self, f"{len(values)} values for {n} entries")
-        seqs: list[int] = []
-        seq = 0
-        for i, gap in enumerate(values[1 : n + 1]):
-            seq += natural(self, gap, 1 if i else 0)
-            seqs.append(seq)
-        return Entries(seqs, restored_keys(self, values[2 * n + 1 :], n), values[n + 1 : 2 * n + 1])
-
-    def _p_absorb(self, left: Entries, right: Entries, other: KeyedNode) -> None:
-        left.seqs += right.seqs
-        left.keys += right.keys
-        left.values += right.values
-        inherit(self, other)
-
-
-class IndexNode(KeyedNode):
-    """One node of a dict's hash index. A leaf's state is a builtin dict: hash -> sequence number, or a list of them
-    when several keys have that hash."""
-
-    __slots__ = ()
-    KIND = 11
-
-    def _p_leaf_values(self, data: dict[int, Any]) -> list[Any]:
-        values: list[int] = []
-        for key, place in data.items():
-            if type(place) is int:
-                values += (key, place)
-            else:
-                for seq in place:
-                    values += (key, seq)
-        return values
-
-    def _p_leaf_state(self, values: list[Any]) -> dict[int, Any]:
-        if len(values) & 1 or any(type(value) is not int for value in values):
-            raise corrupt(self, "not pairs of numbers")
-        data: dict[int, Any] = {}
-        for key, seq in zip(values[::2], values[1::2], strict=True):
-            place = data.get(key)
-            data[key] = seq if place is None else [place, seq] if type(place) is int else [*place, seq]
-        return data
-
-    def _p_absorb(self, left: dict[int, Any], right: dict[int, Any], other: KeyedNode) -> None:
-        left.update(right)
-
-
-def restored_keys(node: Stored, values: list[Any], n: int) -> list[Any]:
-    """The `n` native forms stored by :func:`flatten`; CorruptError when they can't be."""
-    try:
-        forms = restore(node._p_view, values)
-        different = len(set(forms))
-    except (ValueError, TypeError, IndexError) as error:
-        raise corrupt(node, str(error)) from None
-    if len(forms) != n or different != n:
-        raise corrupt(node, f"{len(forms)} keys, {different} of them different, for {n} values")
-    return forms
-
-
-class State:
-    """Loaded state: the entries in `items`, or (items None) `count` of them in the trees. `next` is the next sequence
-    number, `last` the last leaf of entries if known, and `version` changes with every change."""
-
-    __slots__ = ("count", "entries", "front", "index", "items", "last", "next", "version")
-
-    def __init__(self, items: dict[Any, Any] | None) -> None:
-        self.items = items
-        self.entries: DictNode | None = None
-        self.index: IndexNode | None = None
-        self.count = 0
-        self.next = 0
-        self.last: DictNode | None = None
-        self.front: dict[Any, Any] = {}
-        self.version = 0
 
 
 class Dict(Stored):
@@ -203,7 +102,7 @@ class Dict(Stored):
         )
         hashed: dict[int, Any] = {}
         for seq, form in enumerate(keys):
-            _note(hashed, stable_hash(form), seq)
+            note(hashed, stable_hash(form), seq)
         order, size = sorted(hashed), LEAF * 3 // 4
         parts = [order[i : i + size] for i in range(0, len(order), size)]
         state.index = keyed.build(view, IndexNode, [(part[0], {key: hashed[key] for key in part}) for part in parts])
@@ -305,7 +204,7 @@ class Dict(Stored):
                 return default
             node, i = found
             value = node._data.values[i]
-            _remember(state.front, node, form, value)
+            remember(state.front, node, form, value)
             return value
 
     def _p_entry(self, state: State, place: Any, form: Any) -> tuple[DictNode, int] | None:
@@ -357,7 +256,7 @@ class Dict(Stored):
             if found is not None:
                 node, i = found
                 touch(node).values[i] = value
-                _remember(state.front, node, form, value)
+                remember(state.front, node, form, value)
                 return
         seq = state.next
         self._p_push(state, seq, form, value)
@@ -365,7 +264,7 @@ class Dict(Stored):
         if place is None:
             places[key] = seq
         else:
-            _note(places, key, seq)
+            note(places, key, seq)
         state.next = seq + 1
         state.count += 1
         if len(places) > LEAF:
@@ -686,19 +585,6 @@ class Dict(Stored):
         key = stable_hash(form)
         found = self._p_entry(state, keyed.find(state.index, key)._data.get(key), form)
         return _MISSING if found is None else found[0]._data.values[found[1]]
-
-
-def _remember(front: dict[Any, Any], node: DictNode, form: Any, value: Any) -> None:
-    if len(front) >= FRONT:
-        front.clear()
-    link(node, front)
-    front[form] = value
-
-
-def _note(data: dict[int, Any], key: int, seq: int) -> None:
-    """Add a sequence number to an index leaf's state."""
-    place = data.get(key)
-    data[key] = seq if place is None else [place, seq] if type(place) is int else [*place, seq]
 
 
 def _pairs(other: Any, kw: dict[str, Any] | None = None) -> Iterator[tuple[Any, Any]]:

@@ -17,7 +17,8 @@ from ..runtime.reader import Reader
 from . import format as fmt
 from . import merge as mrg
 from . import records as rec
-from .filestore import DATA_REGION, LocalFileStore, now_us
+from .filestore import DATA_REGION, LocalFileStore
+from .pagefile import now_us
 from .store import Meta
 
 LOCK_TIMEOUT: Final = 30.0  # seconds to wait for another process's checkpoint

@@ -1,74 +1,30 @@
 """The store on local files: ``<root>/<prefix>.db0``, ``.db0.lock`` and ``.redo.<n>``.
 
-The lease is an open-file-description lock on one byte of the lock file, so that it dies with its process. A forced
-takeover moves the lease on to another byte (the *generation* in the lock file's content says which), and creates the
-next redo file before it reads the log: the replaced writer, should it come back, finds that file after its sync and
-acknowledges nothing any more.
+The lease stands in the lock file (:mod:`dbzero.storage.filelease`). A forced takeover moves it on to another byte there,
+and creates the next redo file before it reads the log: the replaced writer, should it come back, finds that file after
+its sync and acknowledges nothing any more.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
-import time
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from .. import errors
 from . import format as fmt
-from . import log, names
+from . import log, names, pagefile
+from .filelease import FileLease
+from .pagefile import PageFile, now_us, random64
 from .store import Frame, Identity, Meta
-from .syscalls import (
-    NETWORK_FILE_SYSTEMS,
-    SYSTEM,
-    System,
-    Watch,
-    read_exact,
-    storage_error,
-    write_all,
-)
+from .syscalls import SYSTEM, System, Watch, storage_error, typed
 
 DATA_REGION: Final = 1 << 30  # address space a log file's frames may use unless its writer asks for more
-DATA_STEP: Final = 1 << 20  # page file space is reserved in units of this, doubled up to 64 times of it
 
-_CHECKPOINT_BYTE: Final = 1
-_CREATE_BYTE: Final = 2
-_LEASE_BYTE: Final = 16  # plus the generation
-_LONGEST_SLEEP: Final = 0.02
 _READ_ATTEMPTS: Final = 3
-
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _typed(action: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Whatever system call fails inside, the caller gets a typed error."""
-
-    def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
-        @functools.wraps(method)
-        def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            try:
-                return method(*args, **kwargs)
-            except OSError as exc:
-                if isinstance(exc, errors.Error):
-                    raise
-                store = args[0]
-                assert isinstance(store, LocalFileStore)
-                raise storage_error(exc, store.prefix, exc.filename or store.path, action) from exc
-
-        return wrapper
-
-    return decorate
-
-
-def now_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 class LocalFileStore:
@@ -85,22 +41,17 @@ class LocalFileStore:
         self.path: Final = names.page_path(self.base)
         self.writable: Final = writable
         self._system: Final = system
-        self._fd = -1
-        self._lock_fd = -1
-        self._identity: Identity
+        self._page: Final = PageFile(system, self.prefix, self.path)
+        self._lease: Final = FileLease(system, self.prefix, self.base)
         self._lock = threading.RLock()  # log position, lease
         self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
         self._epoch = 0
-        self._generation = -1  # of the lease byte held
         self._begun_fd = -1  # a log file that is this writer's but has no header yet
         self._begun_number = 0
         self._writer: log.LogWriter | None = None
         self._tail: log.Tail | None = None
         self._next_oid = fmt.FIRST_OID
-        self._allocated = 0
-        self._step = DATA_STEP
         self._poisoned = False
-        self._overlay: dict[int, bytes] = {}
         self._watch: Watch | None = None
         self._watched = (0, 0)
 
@@ -141,7 +92,7 @@ class LocalFileStore:
     def _fail(self, exc: OSError, action: str, path: str | None = None) -> errors.StorageError:
         return storage_error(exc, self.prefix, path or self.path, action)
 
-    @_typed("open")
+    @typed("open")
     def _open(self, create: bool, prefix_uuid: int | None) -> None:
         system = self._system
         flags = os.O_RDWR if self.writable else os.O_RDONLY
@@ -150,11 +101,11 @@ class LocalFileStore:
                 f"root directory {self.root} does not exist or is no directory; create it or pass another one"
             )
         if self.writable:
-            self._check_file_system()
+            pagefile.check_file_system(system, self.root, self.prefix)
         try:
             if create and not system.exists(self.path):
-                self._create(prefix_uuid)
-            self._fd = system.open(self.path, flags)
+                pagefile.create(system, self.root, self.prefix, self.base, self._lease, prefix_uuid)
+            self._page.open(flags)
         except FileNotFoundError:
             raise errors.PrefixError(f"prefix {self.prefix!r} does not exist: there is no file {self.path}") from None
         except IsADirectoryError as exc:
@@ -163,90 +114,14 @@ class LocalFileStore:
             ) from exc
         except OSError as exc:
             raise self._fail(exc, "open") from exc
-        try:
-            page = read_exact(system, self._fd, fmt.PAGE, 0)
-        except IsADirectoryError as exc:
-            raise errors.NotAStoreError(
-                f"{self.path} is a directory, not a dbzero file; choose another prefix name"
-            ) from exc
-        except OSError as exc:
-            raise self._fail(exc, "read") from exc
-        self._identity = fmt.decode_header(page, self.path)
+        self._page.read_header()
         self.read_meta()
-
-    def _check_file_system(self) -> None:
-        try:
-            magic = self._system.file_system(self.root)
-        except OSError as exc:
-            raise self._fail(exc, "inspect the file system of", self.root) from exc
-        if magic in NETWORK_FILE_SYSTEMS:
-            raise errors.UnsupportedFileSystemError(
-                f"prefix {self.prefix!r}: {self.root} is on a network file system ({NETWORK_FILE_SYSTEMS[magic]}), whose locks and syncs cannot keep dbzero's "
-                "promises; use a local directory, or open read-only"
-            )
-
-    def _create(self, prefix_uuid: int | None) -> None:
-        """Put a complete page file in place under its name, or find that another process just did."""
-        system, directory = self._system, os.path.dirname(self.base)
-        self._make_directories(directory)
-        self._open_lock_file()
-        self._wait_lock(_CREATE_BYTE, None)
-        try:
-            if system.exists(self.path):
-                return
-            leftover = log.inventory_numbers(system, self.base)
-            identity = Identity(
-                _random64(), prefix_uuid if prefix_uuid is not None else _random64(), fmt.PAGE, fmt.FORMAT_VERSION
-            )
-            meta = fmt.first_meta(now_us())
-            temporary = self.base + ".db0.new"
-            fd = system.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            try:
-                slot = fmt.encode_meta(meta, identity.file_id)
-                write_all(system, fd, [fmt.encode_header(identity, now_us()), slot, slot], 0)
-                system.fsync(fd)
-            finally:
-                system.close(fd)
-            for number in leftover:  # a deleted page file's log: its file id differs, but out of the way is clearer
-                self._set_aside(names.redo_path(self.base, number))
-            with contextlib.suppress(FileExistsError):
-                system.link(temporary, self.path)
-            system.unlink(temporary)
-            system.sync_dir(directory)
-        finally:
-            system.unlock(self._lock_fd, _CREATE_BYTE)
-
-    def _make_directories(self, directory: str) -> None:
-        missing = []
-        while len(directory) > len(self.root) and not self._system.is_dir(directory):
-            missing.append(directory)
-            directory = os.path.dirname(directory)
-        for path in reversed(missing):
-            with contextlib.suppress(FileExistsError):
-                self._system.mkdir(path)
-            self._system.sync_dir(os.path.dirname(path))
-
-    def _open_lock_file(self) -> None:
-        if self._lock_fd < 0:
-            path = names.lock_path(self.base)
-            try:
-                self._lock_fd = self._system.open(path, os.O_RDWR | os.O_CREAT)
-            except OSError as exc:
-                raise self._fail(exc, "open", path) from exc
-
-    def _set_aside(self, path: str) -> None:
-        target = log.set_aside(self._system, self.prefix, path)
-        warnings.warn(
-            f"prefix {self.prefix!r}: log file {path} belongs to another page file; it was not replayed and is now {target}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
     # --- facts -----------------------------------------------------------------------------------------------------------------------------
 
     @property
     def identity(self) -> Identity:
-        return self._identity
+        return self._page.identity
 
     @property
     def epoch(self) -> int:
@@ -268,9 +143,25 @@ class LocalFileStore:
         """Bytes of frames in the current log file."""
         return self._writer.end - fmt.PAGE if self._writer else 0
 
+    @property
+    def _fd(self) -> int:
+        return self._page.fd
+
+    @_fd.setter
+    def _fd(self, fd: int) -> None:
+        self._page.fd = fd
+
+    @property
+    def _lock_fd(self) -> int:
+        return self._lease.fd
+
+    @_lock_fd.setter
+    def _lock_fd(self, fd: int) -> None:
+        self._lease.fd = fd
+
     # --- lease -----------------------------------------------------------------------------------------------------------------------------
 
-    @_typed("acquire the lease of")
+    @typed("acquire the lease of")
     def acquire(self, *, blocking: bool = False, timeout: float | None = None, force: bool = False) -> int:
         """Take the write lease.
 
@@ -288,154 +179,64 @@ class LocalFileStore:
         self._alive()
         if self._epoch:
             raise errors.LeaseError(f"prefix {self.prefix!r}: this store holds the write lease already")
-        self._open_lock_file()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.0005
-        while True:
-            known, generation, holder = self._read_holder()
-            if self._system.try_lock(self._lock_fd, _LEASE_BYTE + generation):
-                if self._read_holder()[1] == generation and self._system.same_file(
-                    self._lock_fd, names.lock_path(self.base)
-                ):
-                    break
-                self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
-                if not self._system.same_file(self._lock_fd, names.lock_path(self.base)):
-                    self._system.close(self._lock_fd)
-                    self._lock_fd = -1
-                    self._open_lock_file()
-                continue
-            if force:
-                generation = self._force()
-                break
-            if not blocking or (deadline is not None and time.monotonic() >= deadline):
-                raise errors.LeaseError(
-                    f"prefix {self.prefix!r} is being written by {holder or 'another process'}; wait for it, open read-only, or open with a lock timeout"
-                )
-            self._system.sleep(pause)
-            pause = min(2 * pause, _LONGEST_SLEEP)
+        known = self._lease.acquire(blocking=blocking, timeout=timeout, fence=self._fence if force else None)
         try:
-            return self._start_epoch(known, generation)
+            return self._start_epoch(known)
         except BaseException:
-            self._drop_lease(generation)
+            self._drop_lease()
             raise
 
-    def leased(self) -> bool:
-        """Whether another process holds the write lease, in whatever container or segment it works."""
-        path = names.lock_path(self.base)
-        try:
-            fd = self._system.open(path, os.O_RDONLY)
-        except OSError:
-            return False  # nobody ever wrote here, or we may not look
-        try:
-            generation = self._read_holder(fd)[1]
-            return self._system.lock_taken(fd, _LEASE_BYTE + generation)
-        finally:
-            self._system.close(fd)
-
-    def _start_epoch(self, known: int, generation: int) -> int:
+    def _start_epoch(self, known: int) -> int:
         if not self._system.same_file(self._fd, self.path):
             raise errors.StaleFileError(
                 f"prefix {self.prefix!r}: {self.path} was replaced by another file while it was open; close the prefix and open it again"
             )
         meta = self.read_meta()
-        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         for path, _ in found.strays:
-            self._set_aside(path)
+            pagefile.set_aside(self._system, self.prefix, path)
         epoch = max([known, meta.epoch, *(f.header.epoch for f in found.files)]) + 1
-        try:
-            self._write_holder(epoch, generation)
-        except OSError as exc:
-            raise self._fail(exc, "write", names.lock_path(self.base)) from exc
-        self._generation = generation
+        self._lease.record(epoch)
         self._epoch = epoch
         self._next_oid = meta.next_oid
         return epoch
 
-    def _force(self) -> int:
-        """Move the lease to a fresh lock byte and fence the log; returns the generation."""
-        self._wait_lock(_CREATE_BYTE, None)
-        try:
-            epoch, generation, _ = self._read_holder()
-            generation += 1
-            while not self._system.try_lock(self._lock_fd, _LEASE_BYTE + generation):
-                generation += 1
-            self._write_holder(epoch, generation)
-            found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
-            number = max(found.highest, self.read_meta().redo - 1) + 1
-            for path, _ in found.strays:
-                self._set_aside(path)
-            self._begun_fd = log.create(self._system, self.prefix, self.base, number)
-            self._begun_number = number
-            self._system.sync_dir(os.path.dirname(self.base))
-            return generation
-        except OSError as exc:
-            raise self._fail(exc, "take over", names.lock_path(self.base)) from exc
-        finally:
-            self._system.unlock(self._lock_fd, _CREATE_BYTE)
+    def leased(self) -> bool:
+        """Whether another process holds the write lease, in whatever container or segment it works."""
+        return self._lease.leased()
 
-    @_typed("lock")
-    def _wait_lock(self, byte: int, timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.0005
-        while not self._system.try_lock(self._lock_fd, byte):
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-            self._system.sleep(pause)
-            pause = min(2 * pause, _LONGEST_SLEEP)
-        return True
+    def _fence(self) -> None:
+        """Create the next log file, so that a replaced writer acknowledges nothing any more."""
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
+        number = max(found.highest, self.read_meta().redo - 1) + 1
+        for path, _ in found.strays:
+            pagefile.set_aside(self._system, self.prefix, path)
+        self._begun_fd = log.create(self._system, self.prefix, self.base, number)
+        self._begun_number = number
+        self._system.sync_dir(os.path.dirname(self.base))
 
-    def _read_holder(self, fd: int = -1) -> tuple[int, int, str]:
-        """(newest epoch, generation of the lease byte, who wrote that) as the lock file says; anything unreadable
-        counts as nothing.
-        """
-        try:
-            text = read_exact(self._system, self._lock_fd if fd < 0 else fd, 512, 0).decode("utf-8", "replace")
-        except OSError as exc:
-            raise self._fail(exc, "read", names.lock_path(self.base)) from exc
-        fields = text.split(" ", 2)
-        try:
-            epoch, generation = int(fields[0]), int(fields[1])
-        except (ValueError, IndexError):
-            return 0, 0, ""
-        if not (0 <= epoch < 1 << 40 and 0 <= generation < 1 << 30):
-            return 0, 0, ""
-        return epoch, generation, fields[2].strip() if len(fields) > 2 else ""
-
-    def _write_holder(self, epoch: int, generation: int) -> None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        text = f"{epoch} {generation} process {os.getpid()} on {os.uname().nodename} since {since} UTC\n".encode()
-        write_all(self._system, self._lock_fd, [text.ljust(512)], 0)
-
-    @_typed("release the lease of")
+    @typed("release the lease of")
     def release(self) -> None:
         """Give the lease back; the log file stays as it is. No effect without the lease."""
         with self._sync_lock, self._lock:
             if self._epoch:
-                self._drop_lease(self._generation)
+                self._drop_lease()
 
-    def _drop_lease(self, generation: int) -> None:
+    def _drop_lease(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
         if self._begun_fd >= 0:
             self._system.close(self._begun_fd)
             self._begun_fd = -1
-        self._epoch, self._generation = 0, -1
-        if self._lock_fd >= 0:
-            self._system.unlock(self._lock_fd, _LEASE_BYTE + generation)
+        self._epoch = 0
+        self._lease.release()
 
-    @contextlib.contextmanager
-    def checkpoint_lock(self, timeout: float | None = 0.0) -> Iterator[bool]:
+    def checkpoint_lock(self, timeout: float | None = 0.0) -> contextlib.AbstractContextManager[bool]:
         """The lock that lets one process put checkpoints in force; yields whether it was got within `timeout` seconds
         (None: wait).
         """
-        self._open_lock_file()
-        got = self._wait_lock(_CHECKPOINT_BYTE, timeout)
-        try:
-            yield got
-        finally:
-            if got and self._lock_fd >= 0:
-                self._system.unlock(self._lock_fd, _CHECKPOINT_BYTE)
+        return self._lease.checkpoint_lock(timeout)
 
     # --- log, writing ----------------------------------------------------------------------------------------------------------------------
 
@@ -462,7 +263,7 @@ class LocalFileStore:
                 f"prefix {self.prefix!r}: epoch {epoch} is over, the lease is at epoch {self._epoch}"
             )
 
-    @_typed("begin a log file of")
+    @typed("begin a log file of")
     def begin_log(self, *, epoch: int, state: int, chain: int, data_base: int, data_limit: int) -> int:
         """Open the next numbered log file; returns its number. What was appended before is durable afterwards.
 
@@ -488,10 +289,10 @@ class LocalFileStore:
                 number = next_number
                 fd = log.create(self._system, self.prefix, self.base, number)
             header = fmt.RedoHeader(
-                self._identity.file_id,
+                self._page.identity.file_id,
                 number,
                 epoch,
-                _random64(),
+                random64(),
                 state,
                 chain,
                 data_base,
@@ -523,7 +324,7 @@ class LocalFileStore:
     def _find_position(self, state: int, chain: int) -> tuple[int, int]:
         """(file in which (state, chain) stands - 0: the checkpoint -, next free number)."""
         meta = self.read_meta()
-        found = log.inventory(self._system, self.prefix, self.base, self._identity.file_id)
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         following = max(found.highest, meta.redo - 1) + 1
         if (state, chain) == (meta.state, meta.chain):
             return 0, following
@@ -567,33 +368,7 @@ class LocalFileStore:
                     f"({writer.header.data_limit}); begin a new log file"
                 )
             writer.reserve(log_bytes)
-            self._grow(data_end)
-
-    def _grow(self, data_end: int) -> None:
-        if data_end <= self._allocated:
-            return
-        try:
-            size = max(self._allocated, self._system.size(self._fd))
-            if data_end > size:
-                target = fmt.align_page(max(data_end, min(size + self._step, self._limit(data_end))))
-                start = size
-                if self._writer is not None and self._writer.header.data_base > start:
-                    start = self._writer.header.data_base  # a gap left for a replaced writer stays a hole
-                try:
-                    self._system.fallocate(self._fd, start, target - start)
-                except OSError:
-                    if target == fmt.align_page(data_end):
-                        raise
-                    target = fmt.align_page(data_end)  # a smaller step may still fit
-                    self._system.fallocate(self._fd, start, target - start)
-                size = target
-                self._step = min(2 * self._step, 64 * DATA_STEP)
-            self._allocated = size
-        except OSError as exc:
-            raise self._fail(exc, "extend") from exc
-
-    def _limit(self, data_end: int) -> int:
-        return max(data_end, self._writer.header.data_limit) if self._writer is not None else data_end
+            self._page.reserve(data_end, writer.header.data_base, writer.header.data_limit)
 
     def write_data(self, address: int, data: bytes | memoryview) -> None:
         """Write page file bytes inside the current log file's region. Not synced."""
@@ -602,7 +377,7 @@ class LocalFileStore:
             raise errors.StorageError(
                 f"prefix {self.prefix!r}: data at {address} is outside the region [{header.data_base}, {header.data_limit}) of this writer"
             )
-        self._write(address, data)
+        self._page.write(address, data)
 
     def rewrite_data(self, address: int, data: bytes | memoryview) -> None:
         """Write again what a replayed frame says stands at `address` (recovery, under the lease and the checkpoint lock)."""
@@ -611,13 +386,7 @@ class LocalFileStore:
             raise errors.CorruptError(
                 f"prefix {self.prefix!r}: a frame places data at {address}, inside the header of {self.path}"
             )
-        self._write(address, data)
-
-    def _write(self, address: int, data: bytes | memoryview) -> None:
-        try:
-            write_all(self._system, self._fd, [data], address)
-        except OSError as exc:
-            raise self._fail(exc, "write to") from exc
+        self._page.write(address, data)
 
     def sync_data(self) -> None:
         """Make all page file bytes durable. A failure poisons the store."""
@@ -626,7 +395,7 @@ class LocalFileStore:
 
     def _sync_page_file(self) -> None:
         try:
-            self._system.fdatasync(self._fd)
+            self._page.sync()
         except OSError as exc:
             raise self._poison(exc, self.path) from exc
 
@@ -717,34 +486,9 @@ class LocalFileStore:
 
     # --- reading ---------------------------------------------------------------------------------------------------------------------------
 
-    @_typed("read")
     def read_meta(self) -> Meta:
         """The newest valid checkpoint. CorruptError when none is, or when the page file is shorter than it says."""
-        slots = self._read_slots()
-        valid = [m for m in slots if m is not None]
-        if not valid:
-            raise errors.CorruptError(
-                f"prefix {self.prefix!r}: both meta slots of {self.path} are damaged (addresses 4096 and 8192); restore it from a copy"
-            )
-        meta = max(valid, key=lambda m: m.checkpoint)
-        size = self._system.size(self._fd)
-        if size < meta.data_end:
-            raise errors.CorruptError(
-                f"prefix {self.prefix!r}: {self.path} is cut short: {size} bytes, "
-                f"checkpoint {meta.checkpoint} at state {meta.state} ends at {meta.data_end}; restore it from a copy"
-            )
-        return meta
-
-    def _read_slots(self) -> list[Meta | None]:
-        if self._fd < 0:
-            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        try:
-            return [
-                fmt.decode_meta(read_exact(self._system, self._fd, fmt.PAGE, slot), self._identity.file_id)
-                for slot in fmt.META_SLOTS
-            ]
-        except OSError as exc:
-            raise self._fail(exc, "read") from exc
+        return self._page.read_meta()
 
     def read_log(self, meta: Meta) -> Iterator[Frame]:
         """The frames after `meta`, in order, fenced-off and taken-back ones left out. Ends at a torn tail.
@@ -759,7 +503,9 @@ class LocalFileStore:
             tail = log.Tail(0, meta.state, meta.chain, 0, meta.data_end, meta.data_end)
             begun = False
             try:
-                for frame in log.read_frames(self._system, self.prefix, self.base, self._identity.file_id, meta, tail):
+                for frame in log.read_frames(
+                    self._system, self.prefix, self.base, self._page.identity.file_id, meta, tail
+                ):
                     begun = True
                     yield frame
                 self._tail = tail
@@ -780,47 +526,16 @@ class LocalFileStore:
 
     def read_page(self, address: int, length: int) -> bytes:
         """Page file bytes; short when the file ends."""
-        if self._fd < 0:
-            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        try:
-            data = read_exact(self._system, self._fd, length, address)
-        except OSError as exc:
-            raise self._fail(exc, "read") from exc
-        return self._patched(address, length, data) if self._overlay else data
+        return self._page.read(address, length)
 
     def fileno(self) -> int:
         """Descriptor from which C may read page file bytes, -1 when it must ask :meth:`read_page`."""
-        return -1 if self._overlay or self._fd < 0 else self._system.real_fd(self._fd)
+        return self._page.fileno()
 
-    @_typed("read")
+    @typed("read")
     def overlay(self, address: int, data: bytes | memoryview) -> None:
         """Show `data` at `address` to this instance's readers without writing (a reader that may not write replays the log)."""
-        position = 0
-        while position < len(data):
-            page = (address + position) // fmt.PAGE
-            within = (address + position) % fmt.PAGE
-            n = min(fmt.PAGE - within, len(data) - position)
-            old = self._overlay.get(page)
-            if old is None:
-                old = read_exact(self._system, self._fd, fmt.PAGE, page * fmt.PAGE)
-            old = old.ljust(within + n, b"\0")
-            self._overlay[page] = old[:within] + bytes(data[position : position + n]) + old[within + n :]
-            position += n
-
-    def _patched(self, address: int, length: int, data: bytes) -> bytes:
-        out = bytearray(data)
-        for page in range(address // fmt.PAGE, (address + length + fmt.PAGE - 1) // fmt.PAGE):
-            patch = self._overlay.get(page)
-            if patch is None:
-                continue
-            start = page * fmt.PAGE
-            low, high = max(start, address), min(start + len(patch), address + length)
-            if low >= high:
-                continue
-            if len(out) < high - address:
-                out.extend(bytes(high - address - len(out)))
-            out[low - address : high - address] = patch[low - start : high - start]
-        return bytes(out)
+        self._page.overlay(address, data)
 
     # --- checkpoint ------------------------------------------------------------------------------------------------------------------------
 
@@ -830,9 +545,9 @@ class LocalFileStore:
         for address, data in pages:
             if address < fmt.FIRST_DATA or address % fmt.PAGE or len(data) != fmt.PAGE:
                 raise ValueError(f"no table page: {len(data)} bytes at {address}")
-            self._write(address, data)
+            self._page.write(address, data)
 
-    @_typed("put a checkpoint in force in")
+    @typed("put a checkpoint in force in")
     def put_meta(self, meta: Meta) -> None:
         """Sync the page file, then put `meta` in force: one slot, sync, the other slot, sync. Needs the checkpoint
         lock.
@@ -843,24 +558,7 @@ class LocalFileStore:
             FencedError: another checkpoint with this number is in force. PoisonedError: a sync failed.
         """
         self._alive()
-        slots = self._read_slots()
-        current = max((m for m in slots if m is not None), key=lambda m: m.checkpoint, default=None)
-        if meta == current and slots[0] == slots[1]:
-            return
-        if meta != current and meta.checkpoint != (current.checkpoint if current else 0) + 1:
-            raise errors.FencedError(
-                f"prefix {self.prefix!r}: checkpoint {meta.checkpoint} does not follow the one in force, which another process has put there; reopen the prefix"
-            )
-        page = fmt.encode_meta(meta, self._identity.file_id)
-        # The file's size counts as written only with a page at its end: after a failed sync an unchanged size would not be written again.
-        last = meta.data_end - 1
-        self._write(last, self._system.pread(self._fd, 1, last) or b"\0")
-        self._sync_page_file()
-        # The slot that is not the one in force goes first: that one stays valid whatever happens to this write.
-        for index in sorted(range(2), key=lambda i: (slots[i] == meta, slots[i] is not None and slots[i] == current)):
-            if slots[index] != meta:
-                self._write(fmt.META_SLOTS[index], page)
-                self._sync_page_file()
+        self._page.put_meta(meta, self._sync_page_file)
 
     def truncate_log(self, upto: int) -> None:
         """Delete log files with a number below `upto`."""
@@ -870,13 +568,7 @@ class LocalFileStore:
     def trim(self) -> None:
         """Give reserved but unused space of the page file back (clean close: after the last checkpoint, under the lease)."""
         self._alive()
-        meta = self.read_meta()
-        try:
-            if self._system.size(self._fd) > meta.data_end:
-                self._system.ftruncate(self._fd, meta.data_end)
-                self._allocated = 0
-        except OSError as exc:
-            raise self._fail(exc, "trim") from exc
+        self._page.trim()
 
     # --- following and closing -------------------------------------------------------------------------------------------------------------
 
@@ -892,7 +584,7 @@ class LocalFileStore:
         except OSError as exc:
             raise self._fail(exc, "watch", directory) from exc
 
-    @_typed("close")
+    @typed("close")
     def close(self) -> None:
         """Release the lease and every descriptor. Safe to call again."""
         if self._epoch:
@@ -906,22 +598,22 @@ class LocalFileStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        for name in ("_begun_fd", "_lock_fd", "_fd"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                setattr(self, name, -1)
-                self._system.close(fd)
+        if self._begun_fd >= 0:
+            fd, self._begun_fd = self._begun_fd, -1
+            self._system.close(fd)
+        self._lease.close()
+        self._page.close()
 
     def _after_fork(self) -> None:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its
         last descriptor, so it must go.
         """
         self._lock, self._sync_lock = threading.RLock(), threading.Lock()
-        self._epoch, self._generation = 0, -1
-        for fd in (self._lock_fd, self._begun_fd):
-            if fd >= 0:
-                self._system.close(fd)
-        self._lock_fd = self._begun_fd = -1
+        self._epoch = 0
+        self._lease.forget()
+        if self._begun_fd >= 0:
+            fd, self._begun_fd = self._begun_fd, -1
+            self._system.close(fd)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -939,7 +631,3 @@ def _fork_child() -> None:
 
 
 os.register_at_fork(after_in_child=_fork_child)
-
-
-def _random64() -> int:
-    return (int.from_bytes(os.urandom(8), "little") >> 1) + 1

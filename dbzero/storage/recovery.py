@@ -16,7 +16,8 @@ from ..runtime import batch
 from ..runtime.reader import Reader
 from . import format as fmt
 from . import merge as mrg
-from .filestore import DATA_REGION, LocalFileStore, now_us
+from .filestore import DATA_REGION, LocalFileStore
+from .pagefile import now_us
 from .store import Frame, Meta
 
 MERGE_AT: Final = 1 << 20  # entries kept in memory before they are merged

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import select
 import stat
 import struct
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from .. import errors
 
@@ -262,3 +263,36 @@ def storage_error(exc: OSError, prefix: str, path: str, action: str) -> errors.S
     if exc.errno in (errno.ENOENT, errno.ENOTDIR):
         return errors.StorageError(f"{where}. Check that the directory exists and was not moved while in use.")
     return errors.StorageError(f"{where}. The last commit stays readable; check the device.")
+
+
+class Named(Protocol):
+    """Whose errors :func:`typed` words."""
+
+    @property
+    def prefix(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+
+
+_N = TypeVar("_N", bound=Named)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def typed(action: str) -> Callable[[Callable[Concatenate[_N, _P], _R]], Callable[Concatenate[_N, _P], _R]]:
+    """Decorator of a method: whatever system call fails inside, the caller gets a typed error that says what `action`
+    failed on the call's file, or else on the object's `path`."""
+
+    def decorate(method: Callable[Concatenate[_N, _P], _R]) -> Callable[Concatenate[_N, _P], _R]:
+        @functools.wraps(method)
+        def wrapper(self: _N, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+            try:
+                return method(self, *args, **kwargs)
+            except OSError as exc:
+                if isinstance(exc, errors.Error):
+                    raise
+                raise storage_error(exc, self.prefix, exc.filename or self.path, action) from exc
+
+        return wrapper
+
+    return decorate

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from dbzero.collections import bytearrays, counted, dicts, keyed, lists, nodes, pairs, sequences, sets
+from dbzero.collections import bytearrays, counted, dictnodes, dicts, keyed, lists, nodes, pairs, sequences, sets
 from dbzero.model import scope
 from dbzero.model.base import operation, set_leaf
 from dbzero.model.view import View
 
-MODULES = (nodes, counted, keyed, pairs, bytearrays, sequences, lists, dicts, sets)
+MODULES = (nodes, counted, keyed, pairs, bytearrays, sequences, lists, dictnodes, dicts, sets)
 
 
 class MemoryRecords:

@@ -1,0 +1,193 @@
+"""The lock file of a prefix: the write lease, and the locks for checkpoints and for creation.
+
+Every lock is an open-file-description lock on one byte, so that it dies with its process. The lease's byte moves on
+with every forced takeover; the *generation* in the file's content says which it is. Beside that the content names the
+newest epoch and who wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from .. import errors
+from . import names
+from .syscalls import System, read_exact, storage_error, typed, write_all
+
+_CHECKPOINT_BYTE: Final = 1
+_CREATE_BYTE: Final = 2
+_LEASE_BYTE: Final = 16  # plus the generation
+_LONGEST_SLEEP: Final = 0.02
+
+
+class FileLease:
+    """One store's hold on its prefix's lock file, which is opened (and made) when first needed."""
+
+    def __init__(self, system: System, prefix: str, base: str) -> None:
+        self.prefix: Final = prefix
+        self.path: Final = names.page_path(base)  # what errors name where the lock file itself is not at fault
+        self.lock_path: Final = names.lock_path(base)
+        self.fd = -1
+        self.generation = -1  # of the lease byte held
+        self._system: Final = system
+
+    def _fail(self, exc: OSError, action: str) -> errors.StorageError:
+        return storage_error(exc, self.prefix, self.lock_path, action)
+
+    def _open(self) -> None:
+        if self.fd < 0:
+            try:
+                self.fd = self._system.open(self.lock_path, os.O_RDWR | os.O_CREAT)
+            except OSError as exc:
+                raise self._fail(exc, "open") from exc
+
+    # --- the lease ----------------------------------------------------------------------------------------------------
+
+    def acquire(self, *, blocking: bool, timeout: float | None, fence: Callable[[], None] | None) -> int:
+        """Take the lease byte; nothing is written unless a holder is replaced.
+
+        Args:
+            blocking: wait for a live holder. timeout: at most this many seconds (None: for ever).
+            fence: replace a live holder at once, and call this while no other process can do the same. It must keep
+                the holder from acknowledging anything any more.
+        Returns:
+            the newest epoch that the file tells of.
+        Raises:
+            LeaseError: held by a live process, which the message names. OSError, StorageError.
+        """
+        self._open()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while True:
+            known, generation, holder = self._read()
+            if self._system.try_lock(self.fd, _LEASE_BYTE + generation):
+                if self._read()[1] == generation and self._system.same_file(self.fd, self.lock_path):
+                    break
+                self._system.unlock(self.fd, _LEASE_BYTE + generation)
+                if not self._system.same_file(self.fd, self.lock_path):
+                    self._system.close(self.fd)
+                    self.fd = -1
+                    self._open()
+                continue
+            if fence is not None:
+                generation = self._take_over(fence)
+                break
+            if not blocking or (deadline is not None and time.monotonic() >= deadline):
+                raise errors.LeaseError(
+                    f"prefix {self.prefix!r} is being written by {holder or 'another process'}; wait for it, open read-only, or open with a lock timeout"
+                )
+            self._system.sleep(pause)
+            pause = min(2 * pause, _LONGEST_SLEEP)
+        self.generation = generation
+        return known
+
+    def leased(self) -> bool:
+        """Whether another process holds the write lease, in whatever container or segment it works."""
+        try:
+            fd = self._system.open(self.lock_path, os.O_RDONLY)
+        except OSError:
+            return False  # nobody ever wrote here, or we may not look
+        try:
+            generation = self._read(fd)[1]
+            return self._system.lock_taken(fd, _LEASE_BYTE + generation)
+        finally:
+            self._system.close(fd)
+
+    def record(self, epoch: int) -> None:
+        """Write into the file that this process holds the lease, at `epoch`."""
+        try:
+            self._write(epoch, self.generation)
+        except OSError as exc:
+            raise self._fail(exc, "write") from exc
+
+    def release(self) -> None:
+        """Give the lease byte back."""
+        generation, self.generation = self.generation, -1
+        if self.fd >= 0:
+            self._system.unlock(self.fd, _LEASE_BYTE + generation)
+
+    def _take_over(self, fence: Callable[[], None]) -> int:
+        """Move the lease to a fresh lock byte and fence the log; returns the generation."""
+        with self.creation_lock():
+            try:
+                epoch, generation, _ = self._read()
+                generation += 1
+                while not self._system.try_lock(self.fd, _LEASE_BYTE + generation):
+                    generation += 1
+                self._write(epoch, generation)
+                fence()
+                return generation
+            except OSError as exc:
+                raise self._fail(exc, "take over") from exc
+
+    def _read(self, fd: int = -1) -> tuple[int, int, str]:
+        """(newest epoch, generation of the lease byte, who wrote that) as the lock file says; anything unreadable
+        counts as nothing.
+        """
+        try:
+            text = read_exact(self._system, self.fd if fd < 0 else fd, 512, 0).decode("utf-8", "replace")
+        except OSError as exc:
+            raise self._fail(exc, "read") from exc
+        fields = text.split(" ", 2)
+        try:
+            epoch, generation = int(fields[0]), int(fields[1])
+        except (ValueError, IndexError):
+            return 0, 0, ""
+        if not (0 <= epoch < 1 << 40 and 0 <= generation < 1 << 30):
+            return 0, 0, ""
+        return epoch, generation, fields[2].strip() if len(fields) > 2 else ""
+
+    def _write(self, epoch: int, generation: int) -> None:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+        text = f"{epoch} {generation} process {os.getpid()} on {os.uname().nodename} since {since} UTC\n".encode()
+        write_all(self._system, self.fd, [text.ljust(512)], 0)
+
+    # --- other locks --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def creation_lock(self) -> Iterator[None]:
+        """Wait for the lock under which a page file is made or a lease is moved, and hold it."""
+        self._open()
+        self._wait(_CREATE_BYTE, None)
+        try:
+            yield
+        finally:
+            self._system.unlock(self.fd, _CREATE_BYTE)
+
+    @contextlib.contextmanager
+    def checkpoint_lock(self, timeout: float | None) -> Iterator[bool]:
+        """Hold the lock that lets one process put checkpoints in force; yields whether it was got within `timeout`
+        seconds (None: wait).
+        """
+        self._open()
+        got = self._wait(_CHECKPOINT_BYTE, timeout)
+        try:
+            yield got
+        finally:
+            if got and self.fd >= 0:
+                self._system.unlock(self.fd, _CHECKPOINT_BYTE)
+
+    @typed("lock")
+    def _wait(self, byte: int, timeout: float | None) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.0005
+        while not self._system.try_lock(self.fd, byte):
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            self._system.sleep(pause)
+            pause = min(2 * pause, _LONGEST_SLEEP)
+        return True
+
+    def close(self) -> None:
+        """Close the file, and with its last descriptor every lock dies. Safe to call again."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self._system.close(fd)
+
+    def forget(self) -> None:
+        """In a forked child: drop the descriptor inherited, whose locks are the parent's."""
+        self.generation = -1
+        self.close()
