@@ -33,7 +33,15 @@ ffibuilder.set_source(
     depends=sorted(_place(p) for p in [*HERE.glob("*.h"), *HERE.glob("third_party/*")]),
     include_dirs=[_place(HERE)],
     libraries=["rt", "pthread"],
-    extra_compile_args=["-std=gnu11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-strict-aliasing", "-fno-plt"],
+    extra_compile_args=[
+        "-std=gnu11",
+        "-O3",
+        "-Wall",
+        "-Wextra",
+        "-fvisibility=hidden",
+        "-fno-strict-aliasing",
+        "-fno-plt",
+    ],
     py_limited_api=True,
 )
 

@@ -21,7 +21,8 @@ int dbz_is_atom(PyObject *value)
 
 PyObject *dbz_alloc(PyTypeObject *type, ViewCore *view, uint64_t oid, uint32_t flags)
 {
-    Persistent *p = (Persistent *)PyType_GenericAlloc(type, 0);
+    /* By object's own tp_new, not the bare allocator: only that one prepares the room in which CPython keeps fields without a dict. */
+    Persistent *p = (Persistent *)object_new(type, dbz_empty_tuple, NULL);
     if (p == NULL)
         return NULL;
     p->oid = oid;
@@ -517,6 +518,33 @@ static PyObject *f_set_dict_descriptor(PyObject *module, PyObject *descriptor)
     Py_RETURN_NONE;
 }
 
+/* 1: none of the names is a data descriptor of the type; 0: one is; -1. */
+static int plain_names(PyTypeObject *type, PyObject *names)
+{
+    class_info *info = dbz_class_info(type);
+    int plain = 1;
+    for (Py_ssize_t i = 0; plain == 1 && i < PyTuple_Size(names); i++)
+        plain = dbz_is_plain_name(info, type, PyTuple_GetItem(names, i));
+    return plain;
+}
+
+int dbz_put_fields(PyObject *obj, PyObject *names, PyObject *values)
+{
+    Py_ssize_t n = PyTuple_Size(names);
+    int plain = plain_names(Py_TYPE(obj), names), rc = plain < 0 ? -1 : 0;
+    PyObject *state = plain ? NULL : dbz_state(obj);
+    if (plain == 0 && state == NULL)
+        return -1;
+    for (Py_ssize_t i = 0; rc == 0 && i < n; i++) {
+        PyObject *name = PyTuple_GetItem(names, i), *value = PyList_GetItem(values, i);
+        if (Py_TYPE(value) == deferred_type)
+            ((Persistent *)obj)->flags |= P_DEFERRED;
+        rc = plain ? PyObject_GenericSetAttr(obj, name, value) : PyDict_SetItem(state, name, value);
+    }
+    Py_XDECREF(state);
+    return rc;
+}
+
 static PyObject *f_fill(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -528,19 +556,8 @@ static PyObject *f_fill(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "as many values as names are needed");
         return NULL;
     }
-    PyObject *state = dbz_state(obj);
-    if (state == NULL)
+    if (dbz_put_fields(obj, names, values) < 0)
         return NULL;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *value = PyList_GetItem(values, i);
-        if (Py_TYPE(value) == deferred_type)
-            ((Persistent *)obj)->flags |= P_DEFERRED;
-        if (PyDict_SetItem(state, PyTuple_GetItem(names, i), value) < 0) {
-            Py_DECREF(state);
-            return NULL;
-        }
-    }
-    Py_DECREF(state);
     Py_RETURN_NONE;
 }
 

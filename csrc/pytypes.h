@@ -105,6 +105,9 @@ int dbz_refuse(Persistent *p, int writing);         /* raises; always -1 */
 int dbz_ghostify(Persistent *p);                    /* drop the state of a loaded object */
 PyObject *dbz_state(PyObject *self);                /* the real instance dict, new reference */
 int dbz_is_atom(PyObject *value);
+/* Put a tuple of names and a list of as many values into an object, past its own setters and conversion. Where no descriptor can intervene, by way of
+ * generic attribute setting: CPython then keeps the fields without a dict, which makes them faster to read and smaller. */
+int dbz_put_fields(PyObject *obj, PyObject *names, PyObject *values);
 PyObject *dbz_alloc(PyTypeObject *type, ViewCore *view, uint64_t oid, uint32_t flags);
 int dbz_persistent_ready(PyObject *module);
 

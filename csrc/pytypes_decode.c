@@ -107,7 +107,7 @@ static PyObject *f_fill_ordinary(PyObject *module, PyObject *const *args, Py_ssi
     if (start < 0 || start > size)
         Py_RETURN_FALSE;
     input in = {bytes + start, bytes + size};
-    PyObject *values = array_of(&in, count) ? PyList_New(count) : NULL, *state = NULL;
+    PyObject *values = array_of(&in, count) ? PyList_New(count) : NULL;
     if (values == NULL)
         goto other;
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -118,12 +118,8 @@ static PyObject *f_fill_ordinary(PyObject *module, PyObject *const *args, Py_ssi
     }
     if (in.at != in.end)
         goto other;
-    if ((state = dbz_state(args[0])) == NULL)
+    if (dbz_put_fields(args[0], args[1], values) < 0)
         goto failed;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (PyDict_SetItem(state, PyTuple_GetItem(args[1], i), PyList_GetItem(values, i)) < 0)
-            goto failed;
-    Py_DECREF(state);
     Py_DECREF(values);
     Py_RETURN_TRUE;
 other:
@@ -135,7 +131,6 @@ other:
     }
     Py_RETURN_FALSE;
 failed:
-    Py_XDECREF(state);
     Py_DECREF(values);
     return NULL;
 }

@@ -9,6 +9,7 @@ API can be measured by the same code under an interpreter of their own.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -66,6 +67,10 @@ def attributes(api: Any, scale: int) -> dict[str, float]:
     point = Point(1, 2)
     holder = api.list([point])
     api.commit()
+    del point  # what is measured is an object that was loaded, not one that was made here
+    gc.collect()
+    getattr(api, "clear_cache", gc.collect)()
+    point = holder[0]
     count = 10 * scale
     each = range(count)
 
