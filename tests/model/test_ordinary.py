@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dbzero.collections import keyed
@@ -224,6 +224,7 @@ def test_stable_hash(form: Any) -> None:
         assert stable_hash(form) == hash(form)
 
 
+@example([2**63], b"", False)
 @given(st.lists(atoms, max_size=40), st.binary(max_size=3), st.booleans())
 def test_fill_ordinary_reads_what_was_written(values: list[Any], head: bytes, cut: bool) -> None:
     made = View(MemoryRecords(), 1)
@@ -233,11 +234,11 @@ def test_fill_ordinary_reads_what_was_written(values: list[Any], head: bytes, cu
         names = tuple(f"n{i}" for i in range(len(values)))
         item = Blank()
         filled = base.fill_ordinary(item, names, head + body, len(head))
-        plain = base.encode_ordinary(values) is not None
-        assert filled == plain
+        if base.encode_ordinary(values) is not None:
+            assert filled  # the encoder declines more: what it leaves to the codec may be ordinary to read (2**63 is)
         state = base.state(item)
-        assert list(state) == (list(names) if plain else [])
-        assert [repr(v) for v in state.values()] == ([repr(v) for v in values] if plain else [])
+        assert list(state) == (list(names) if filled else [])
+        assert [repr(v) for v in state.values()] == ([repr(v) for v in values] if filled else [])
         other = Blank()
         for broken in (body + b"\0", body[:-1], b"", b"\xc1", body[:1] + b"\xc1" * len(values)):
             if broken != body:
