@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbzero.collections.fronts import FRONT, Fronted, inherit, link
+from dbzero.collections.fronts import FRONT, Fronted, forget, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import flatten, restore
 from dbzero.collections.nodes import LEAF, Stored, corrupt, natural
@@ -50,7 +50,7 @@ class DictNode(Fronted, KeyedNode):
         left.seqs += right.seqs
         left.keys += right.keys
         left.values += right.values
-        inherit(self, other)
+        forget(self, other)
 
 
 class IndexNode(KeyedNode):

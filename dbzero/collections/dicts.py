@@ -38,7 +38,7 @@ from dbzero.collections.nodes import (
 )
 from dbzero.collections.text import shown
 from dbzero.model import scope
-from dbzero.model.base import operation
+from dbzero.model.base import Persistent, operation
 from dbzero.model.deferred import Deferred, all_resolved, resolved
 from dbzero.model.values import convert
 from dbzero.model.view import View
@@ -284,7 +284,7 @@ class Dict(Stored):
         node = state.last
         if node is None:
             node = state.last = keyed.find(state.entries, seq)
-            link(node, front)
+        link(node, front)
         data = node._data
         seqs = data.seqs
         if len(seqs) < LEAF:
@@ -575,7 +575,7 @@ class Dict(Stored):
             assert sorted(seq for _, seq in places) == seqs, "index and entries differ"
             assert all(stable_hash(entries[seq]) == key for key, seq in places), "entry under a wrong hash"
             assert state.last is None or state.last is keyed.find(state.entries, state.next), "wrong last leaf"
-            assert all(self._p_find_value(form) is value for form, value in state.front.items()), (
+            assert all(_agree(self._p_find_value(form), value) for form, value in list(state.front.items())), (
                 "wrong entry in front of the trees"
             )
 
@@ -585,6 +585,15 @@ class Dict(Stored):
         key = stable_hash(form)
         found = self._p_entry(state, keyed.find(state.index, key)._data.get(key), form)
         return _MISSING if found is None else found[0]._data.values[found[1]]
+
+
+def _agree(found: Any, value: Any) -> bool:
+    """Whether a leaf and the front say the same. A leaf that was dropped and read again has equal atoms, not the same."""
+    if found is value:
+        return True
+    if type(found) is not type(value) or isinstance(value, Persistent):
+        return False
+    return type(value) not in ATOMS or repr(found) == repr(value)
 
 
 def _pairs(other: Any, kw: dict[str, Any] | None = None) -> Iterator[tuple[Any, Any]]:

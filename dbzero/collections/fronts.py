@@ -37,10 +37,15 @@ _get: Callable[[Fronted], Any] = cast(Any, Fronted.__dict__["_front"]).__get__
 link: Callable[[Fronted, Any], None] = cast(Any, Fronted.__dict__["_front"]).__set__
 
 
-def inherit(node: Fronted, other: Any) -> None:
-    """Link `node`, which took over the items of `other`, to the front that `other` is linked to."""
-    try:
-        front = _get(other)
-    except AttributeError:
-        return
-    link(node, front)
+def forget(*nodes: Fronted) -> None:
+    """Empty the fronts that the nodes are linked to: their items are about to live in another node.
+
+    Handing the link on would not do. A collection that was evicted comes back with a new front, and a node that was
+    not looked at since is linked to the old one: who took that link over would no longer empty the front in use.
+    """
+    for node in nodes:
+        try:
+            front = _get(node)
+        except AttributeError:
+            continue
+        front.clear()

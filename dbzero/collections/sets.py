@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dbzero.collections import keyed
-from dbzero.collections.fronts import FRONT, Fronted, inherit, link
+from dbzero.collections.fronts import FRONT, Fronted, forget, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
 from dbzero.collections.nodes import (
@@ -54,7 +54,7 @@ class SetNode(Fronted, KeyedNode):
 
     def _p_absorb(self, left: set[Any], right: set[Any], other: KeyedNode) -> None:
         left |= right
-        inherit(self, other)
+        forget(self, other)
 
 
 def restored(node: Stored, values: list[Any]) -> set[Any]:
