@@ -11,7 +11,6 @@ from dbzero.session.config import LockFlags, make_config, merge_settings, resolv
 from dbzero.session.refresh import refresh_view
 from dbzero.session.workspace import Workspace, activate, active, active_or_none
 from dbzero.storage.discovery import prefixes as discover
-from dbzero.storage.names import normalize
 
 _IGNORED_OPEN_OPTIONS = frozenset(
     {"slab_size", "meta_io_step_size", "page_io_step_size", "restricted", "restricted_context", "no_auto_migrate"}
@@ -268,7 +267,6 @@ __all__ = [
     "get_prefixes",
     "get_state_num",
     "init",
-    "normalize",
     "open",
     "refresh",
     "wait",

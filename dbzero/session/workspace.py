@@ -155,13 +155,6 @@ class Workspace:
                 return self.open(DEFAULT_PREFIX, writable=True)
             return self.open_prefixes[self.recent[-1]]
 
-    def of_view(self, view: View) -> OpenPrefix | None:
-        """The open prefix whose live view this is."""
-        for opened in self.open_prefixes.values():
-            if opened.view is view:
-                return opened
-        return None
-
     def writable_prefixes(self) -> Iterator[OpenPrefix]:
         return (p for p in list(self.open_prefixes.values()) if p.writable)
 
