@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dbzero.errors import NotInitializedError
 from dbzero.model import base
 
 if TYPE_CHECKING:
     from dbzero.model.view import View
+
+
+class Context(Protocol):
+    """Where queries look things up and which version of an object they yield: the live prefixes, or a snapshot."""
+
+    def view(self, prefix_name: str | None) -> View:
+        """The view of a prefix; None: the current one. PrefixError when there is none in this context."""
+
+    def view_of_uuid(self, prefix_uuid: int) -> View | None:
+        """The view of the prefix with that uuid, or None when this context has none."""
+
+
+class _Live:
+    """The context of live objects."""
+
+    def view(self, prefix_name: str | None) -> View:
+        return _view_of(prefix_name, False)
+
+    def view_of_uuid(self, prefix_uuid: int) -> View | None:
+        return _view_of_uuid(prefix_uuid)
+
+
+live: Context = _Live()
 
 
 def _nothing(prefix_name: str | None, writable: bool) -> View:

@@ -18,7 +18,7 @@ from dbzero.errors import (
     ReadOnlyError,
     ReferenceError,
 )
-from dbzero.model import base, kinds
+from dbzero.model import base, kinds, scope
 from dbzero.model.base import ViewCore, operation, snapshot
 from dbzero.model.catalog import Catalogue, ClassData, ClassRecord, pack_name, unpack_name
 from dbzero.model.codec import decode_values, encode_plain, encode_values, make_decoder, read_varint, varint
@@ -58,6 +58,20 @@ class Records(Protocol):
 
     def reserve_oids(self, n: int) -> int:
         """The first of `n` OIDs that were never used."""
+
+
+class Buffer(Protocol):
+    """Changes that belong to a view and are not yet made to its stored objects."""
+
+    def pending(self) -> bool:
+        """Whether flush() has anything to do."""
+
+    def flush(self) -> None:
+        """Make the changes. Called under the operation lock, before a commit takes the dirty objects, when an atomic
+        block begins and when it ends well."""
+
+    def discard(self) -> None:
+        """The view's objects were put back to an earlier state: drop what is pending and all that was derived."""
 
 
 Plan = tuple[bytes, tuple[str, ...], bool, bool]
@@ -118,6 +132,8 @@ class View(ViewCore):  # type: ignore[misc]
         self._records: dict[int, ClassRecord] = {}
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
+        self.context: scope.Context = scope.live
+        self.buffers: list[Buffer] = []
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
 
     def __repr__(self) -> str:
@@ -483,7 +499,17 @@ class View(ViewCore):  # type: ignore[misc]
 
     def has_changes(self) -> bool:
         """Whether a commit has anything to do."""
-        return bool(self.dirty_count > 0 or self.orphan_count > 0)
+        return bool(self.dirty_count > 0 or self.orphan_count > 0) or any(b.pending() for b in self.buffers)
+
+    def flush(self) -> None:
+        """Bring the stored objects up to what is buffered beside them. Under the operation lock."""
+        for buffer in self.buffers:
+            buffer.flush()
+
+    def discard_buffers(self) -> None:
+        """Objects were put back to an earlier state, or are another process's: what is buffered goes."""
+        for buffer in self.buffers:
+            buffer.discard()
 
     def take_dirty(self) -> list[Any]:
         """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
@@ -524,6 +550,7 @@ class View(ViewCore):  # type: ignore[misc]
         self.forked = self.writable
         self.writable = False
         self.discard_dirty()
+        self.discard_buffers()
 
     def close(self) -> None:
         """Drop everything. Objects still held raise ClosedError."""
@@ -534,4 +561,5 @@ class View(ViewCore):  # type: ignore[misc]
         self._types.clear()
         self._records.clear()
         self.enum_values.clear()
+        self.buffers.clear()
         self._catalogue = None

@@ -41,6 +41,7 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
         view.raise_autocommit_error()
         if not view.has_changes():
             return False
+        view.flush()
         batch = prefix.begin()
         try:
             orphans = view.dead_orphans()
