@@ -18,7 +18,7 @@ from .syscalls import SYSTEM, System
 PAGE_SUFFIX: Final = ".db0"
 LOCK_SUFFIX: Final = ".db0.lock"
 _REDO: Final = re.compile(r"\.redo\.(0|[1-9][0-9]{0,18})\Z")
-_TAKEN: Final = re.compile(r"(\.db0|\.db0\.lock|\.db0\.new|\.redo\.[0-9]+(\.stray\.[0-9]+)?)\Z")
+_TAKEN: Final = re.compile(r"(\.db0|\.db0\.lock|\.db0\.new|\.db0\.compact|\.redo\.[0-9]+(\.stray\.[0-9]+)?)\Z")
 _LONGEST: Final = 255 - 32  # a component plus the longest suffix still fits NAME_MAX
 
 
@@ -70,6 +70,11 @@ def base_path(root: str, name: str) -> str:
 
 def page_path(base: str) -> str:
     return base + PAGE_SUFFIX
+
+
+def compact_path(base: str) -> str:
+    """Where a compacted page file comes into being."""
+    return base + ".db0.compact"
 
 
 def lock_path(base: str) -> str:
