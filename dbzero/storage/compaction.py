@@ -17,6 +17,7 @@ What a crash leaves is argued in docs/design.md, "Compaction, case by case".
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from collections.abc import Callable
@@ -232,7 +233,8 @@ class Compaction:
         """Let go of the file; one that did not get its name is deleted."""
         self.store.keep_pages = None
         self.file.close()
-        newfile.remove(self._system, self.path)
+        with contextlib.suppress(OSError):  # the next writer or compaction deletes what is left
+            newfile.remove(self._system, self.path)
 
     # --- one object -------------------------------------------------------------------------------------------------------------------
 

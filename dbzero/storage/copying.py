@@ -211,6 +211,17 @@ def copy(
         StorageError: another process writes the same copy, or the file cannot be written. DiskFullError.
     """
     output = os.path.abspath(output)
+    try:
+        return _copy(root, prefix, output, step, check, progress, system)
+    except FileExistsError:
+        raise
+    except OSError as exc:
+        raise storage_error(exc, prefix, exc.filename or output, "copy to") from exc
+
+
+def _copy(
+    root: str, prefix: str, output: str, step: int, check: bool, progress: Progress | None, system: System
+) -> Copied:
     if system.exists(output):
         raise FileExistsError(17, "a copy is never written over an existing file; choose another name", output)
     store = LocalFileStore.open(root, prefix, writable=False, system=system)
@@ -223,14 +234,9 @@ def copy(
             file.finish(identity, meta)
             if check:
                 _verify(system, store, partial)
-            try:
-                system.link(partial, output)
-                system.unlink(partial)
-                newfile.sync_parent(system, output)
-            except FileExistsError:
-                raise
-            except OSError as exc:
-                raise storage_error(exc, store.prefix, output, "name") from exc
+            system.link(partial, output)
+            system.unlink(partial)
+            newfile.sync_parent(system, output)
             return Copied(meta.state, meta.data_end)
     finally:
         store.close()
@@ -287,7 +293,8 @@ def _verify(system: System, store: LocalFileStore, path: str) -> None:
     finally:
         copied.close()
     if problems:
+        newfile.remove(system, path)
         raise errors.CorruptError(
-            f"prefix {store.prefix!r}: the copy {path} is not sound: {'; '.join(problems[:3])}. "
-            "Run `python -m dbzero check` on the prefix; if that is sound, delete the copy and check the device it is on"
+            f"prefix {store.prefix!r}: the copy {path} was not sound and is deleted: {'; '.join(problems[:3])}. "
+            "Run `python -m dbzero check` on the prefix; if that is sound, check the device that the copy was to be on"
         )
