@@ -4,7 +4,7 @@ Kept are the versions above a *floor*, and of each object the newest one at or b
 looks as before. The lease holder does it, beside its own commits and everybody's reads:
 
 1. After a checkpoint k, the whole table of k is walked and what is kept is written, object by object, into
-   ``<prefix>.db0.compact``. Nothing that k's table leads to is written anew meanwhile
+   ``<prefix>.db0.compact.<epoch>``. Nothing that k's table leads to is written anew meanwhile
    (:attr:`LocalFileStore.keep_pages`).
 2. A few more checkpoints, each followed by a walk over the leaves born since the one before: each brings over what was
    committed meanwhile, which is less every time.
@@ -147,7 +147,7 @@ class Compaction:
     ) -> None:
         self.store = store
         self.floor = max(floor, fmt.FIRST_STATE)
-        self.path = names.compact_path(store.base)
+        self.path = names.compact_path(store.base, store.epoch)
         self.state = 0  # versions up to this state are in the file
         self.moved = 0  # versions written by the last :meth:`copy`
         self.file_id = random64()  # of the new file

@@ -39,7 +39,8 @@ def drop(segment: Segment, root: str, name: str, system: System = SYSTEM) -> boo
                 system.sync_dir(os.path.dirname(base))
                 for number in names.redo_numbers(system, base):
                     newfile.remove(system, names.redo_path(base, number))
-                newfile.remove(system, names.compact_path(base))
+                for unfinished in names.compact_paths(system, base):
+                    newfile.remove(system, unfinished)
                 system.sync_dir(os.path.dirname(base))
             except OSError as exc:
                 raise storage_error(exc, name, path, "delete") from exc

@@ -210,7 +210,8 @@ class LocalFileStore:
 
     def _start_epoch(self, known: int) -> int:
         self.check_name()
-        newfile.remove(self._system, names.compact_path(self.base))
+        for unfinished in names.compact_paths(self._system, self.base):
+            newfile.remove(self._system, unfinished)
         meta = self.read_meta()
         found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         self._put_strays_away(found)
@@ -621,6 +622,7 @@ class LocalFileStore:
         with self._sync_lock, self._lock:
             writer = self._need_writer()
             self._sync(writer)
+            self._check_fence(writer)
             page = PageFile(self._system, self.prefix, path)
             page.open(os.O_RDWR)
             try:
@@ -635,6 +637,7 @@ class LocalFileStore:
                         )
                     self._check_fence(writer)
                     self.check_name()
+                    self._system.copy_mode(page.fd, self._page.fd)
                     self._system.rename(path, self.path)
                     try:
                         self._system.sync_dir(os.path.dirname(self.base))

@@ -172,7 +172,9 @@ def test_every_call_fails(segments: tuple[Segment, Segment], code: int) -> None:
     assert call > 20
 
 
-def test_an_interrupted_copy_is_gone_on_with(segments: tuple[Segment, Segment], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_copy_is_gone_on_with(
+    segments: tuple[Segment, Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(copying, "_JOURNAL_STEP", 8192)
     world = World(MemoryDisk(), segments[0])
     run(world, [*PROGRAM, *PROGRAM, "checkpoint"], 11)

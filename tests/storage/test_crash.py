@@ -265,9 +265,7 @@ def test_what_was_taken_back_stays_away(segments: tuple[Segment, Segment]) -> No
 @pytest.mark.parametrize("forever", [False, True])
 @pytest.mark.parametrize("code", [28, 5])
 @pytest.mark.parametrize("program", [FAILING, ["commit", "commit", "compact 1", "commit"]], ids=["plain", "compacting"])
-def test_every_call_fails(
-    segments: tuple[Segment, Segment], program: list[str], code: int, forever: bool
-) -> None:
+def test_every_call_fails(segments: tuple[Segment, Segment], program: list[str], code: int, forever: bool) -> None:
     """The i-th system call fails, once or from then on: a typed error, nothing acknowledged lost, and work goes on afterwards."""
     call, finished = 1, False
     while not finished:
