@@ -51,6 +51,12 @@ from dbzero.model.migration import migration
 from dbzero.model.weak import ExpiredReference as _ExpiredReference
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
+from dbzero.query.atoms import Tag as _Tag
+from dbzero.query.atoms import as_tag
+from dbzero.query.find import find_live as find
+from dbzero.query.find import no
+from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
+from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
     AttributeInfo,
     MemoMetaClass,
@@ -128,7 +134,9 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
+    Tag=_Tag,
     Tuple=_collections.Tuple,
     WeakProxy=_WeakProxy,
     WeakSet=_collections.WeakSet,
@@ -173,6 +181,7 @@ __all__ = [
     "StorageError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "as_tag",
     "assign",
     "build_flags",
     "bytearray",
@@ -191,6 +200,7 @@ __all__ = [
     "expired",
     "fetch",
     "fields_of",
+    "find",
     "find_singleton",
     "fulltext",
     "get_address",
@@ -238,6 +248,7 @@ __all__ = [
     "materialized",
     "memo",
     "migration",
+    "no",
     "open",
     "refresh",
     "rename_field",
@@ -246,6 +257,7 @@ __all__ = [
     "table_view",
     "tag_fields",
     "taggify",
+    "tags",
     "touch",
     "tuple",
     "types",
