@@ -52,6 +52,12 @@ from dbzero.model.migration import migration
 from dbzero.model.weak import ExpiredReference as _ExpiredReference
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
+from dbzero.query.atoms import Tag as _Tag
+from dbzero.query.atoms import as_tag
+from dbzero.query.find import find_live as find
+from dbzero.query.find import no
+from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
+from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
     AttributeInfo,
     MemoMetaClass,
@@ -130,7 +136,9 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
+    Tag=_Tag,
     Tuple=_collections.Tuple,
     WeakProxy=_WeakProxy,
     WeakSet=_collections.WeakSet,
@@ -176,6 +184,7 @@ __all__ = [
     "StorageError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "as_tag",
     "assign",
     "build_flags",
     "bytearray",
@@ -197,6 +206,7 @@ __all__ = [
     "expired",
     "fetch",
     "fields_of",
+    "find",
     "find_singleton",
     "fulltext",
     "get_address",
@@ -244,6 +254,7 @@ __all__ = [
     "materialized",
     "memo",
     "migration",
+    "no",
     "open",
     "refresh",
     "rename_field",
@@ -252,6 +263,7 @@ __all__ = [
     "table_view",
     "tag_fields",
     "taggify",
+    "tags",
     "touch",
     "tuple",
     "types",

@@ -30,6 +30,7 @@ NAMES = {
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
+    *("tags", "as_tag", "find", "no"),
 }
 
 

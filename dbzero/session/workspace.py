@@ -311,7 +311,11 @@ def _view_of_uuid(prefix_uuid: int) -> View | None:
     return None
 
 
-scope.install(view_of=_view_of, view_of_uuid=_view_of_uuid)
+def _opened(prefix_name: str) -> View:
+    return active().get(prefix_name).view
+
+
+scope.install(view_of=_view_of, view_of_uuid=_view_of_uuid, opened=_opened)
 
 
 @atexit.register
