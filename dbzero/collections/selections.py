@@ -10,6 +10,7 @@ from dbzero.query.base import Query
 
 if TYPE_CHECKING:
     from dbzero.collections.index import Index
+    from dbzero.model.view import View
 
 
 class Selection(Query):
@@ -27,6 +28,11 @@ class Selection(Query):
         for _, _, objects in self.index._p_batches(self.low, self.high, self.null_first):
             yield from objects
 
+    def _p_view(self) -> View | None:
+        self.index._p_activate()
+        view: View = self.index._p_view
+        return view
+
     def __len__(self) -> int:
         if self.low is None and self.high is None:
             return len(self.index)
@@ -42,6 +48,7 @@ class Sorting(Query):
     """
 
     __slots__ = ("desc", "index", "null_first", "source")
+    _p_ordered = True
 
     def __init__(self, index: Index, source: Query, desc: bool, null_first: bool) -> None:
         self.index = index
@@ -62,6 +69,11 @@ class Sorting(Query):
         found = [objects for _, _, objects in batches]
         while found:
             yield from reversed(found.pop())
+
+    def _p_view(self) -> View | None:
+        self.index._p_activate()
+        view: View = self.index._p_view
+        return view
 
     def __len__(self) -> int:
         source = self.source
