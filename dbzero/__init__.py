@@ -10,6 +10,7 @@ from types import SimpleNamespace as _SimpleNamespace
 
 from dbzero import collections as _collections
 from dbzero import query as _query
+from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored from here on)
 from dbzero.collections import make_bytearray as bytearray
 from dbzero.collections import make_dict as dict
 from dbzero.collections import make_index as index
@@ -54,8 +55,14 @@ from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
+from dbzero.query.changes import ModIterable, ModIterator, select_deleted, select_modified, select_new
+from dbzero.query.filters import filter
 from dbzero.query.find import find_live as find
 from dbzero.query.find import no
+from dbzero.query.forms import deserialize, serialize
+from dbzero.query.groups import count_op, group_by, make_sum
+from dbzero.query.joins import join
+from dbzero.query.splits import split_by
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
 from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
@@ -168,6 +175,8 @@ __all__ = [
     "MethodInfo",
     "MethodParam",
     "MigrateError",
+    "ModIterable",
+    "ModIterator",
     "NotAStoreError",
     "NotInitializedError",
     "PoisonedError",
@@ -196,9 +205,11 @@ __all__ = [
     "compare",
     "complete_with",
     "copy_prefix",
+    "count_op",
     "db0",
     "delete",
     "describe",
+    "deserialize",
     "dict",
     "drop",
     "enum",
@@ -206,6 +217,7 @@ __all__ = [
     "expired",
     "fetch",
     "fields_of",
+    "filter",
     "find",
     "find_singleton",
     "fulltext",
@@ -230,6 +242,7 @@ __all__ = [
     "get_type_info",
     "getattr_as",
     "getrefcount",
+    "group_by",
     "has_complete_action",
     "hash",
     "immutable",
@@ -248,9 +261,11 @@ __all__ = [
     "is_query",
     "is_singleton",
     "is_table_view",
+    "join",
     "list",
     "load",
     "load_all",
+    "make_sum",
     "materialized",
     "memo",
     "migration",
@@ -258,8 +273,13 @@ __all__ = [
     "open",
     "refresh",
     "rename_field",
+    "select_deleted",
+    "select_modified",
+    "select_new",
+    "serialize",
     "set",
     "set_prefix",
+    "split_by",
     "table_view",
     "tag_fields",
     "taggify",

@@ -31,6 +31,8 @@ NAMES = {
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
     *("tags", "as_tag", "find", "no"),
+    *("filter", "split_by", "join", "group_by", "count_op", "make_sum", "serialize", "deserialize"),
+    *("select_new", "select_deleted", "select_modified", "ModIterable", "ModIterator"),
 }
 
 

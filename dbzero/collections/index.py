@@ -317,7 +317,7 @@ class Index(Stored):
         """The older name of :meth:`select`."""
         return self.select(low, high, null_first)
 
-    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Sorting:
+    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Query:
         """A query of the results of `query`, in order of their keys in this index. What isn't in the index is left
         out; equal keys keep the order of `query`, so that sorts can be nested.
 
@@ -332,6 +332,11 @@ class Index(Stored):
             raise TypeError(
                 f"sort() needs a query, not {type(query).__name__}: give it what select() or sort() returns"
             )
+        splits = query._p_splits()
+        if splits:
+            from dbzero.query.splits import objects_of, resplit  # it needs the tag index, and that collections
+
+            return resplit(Sorting(self, objects_of(query), desc, null_first), splits)
         return Sorting(self, query, desc, null_first)
 
     def _p_spans(

@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from dbzero.errors import ReferenceError
 from dbzero.model.base import Persistent
+from dbzero.model.scope import Context
 from dbzero.query.base import Query
 
 if TYPE_CHECKING:
     from dbzero.collections.index import Index
     from dbzero.model.view import View
+
+
+def index_within(index: Index, context: Context) -> Index:
+    """The same index in another context. ReferenceError when it does not exist there."""
+    view = index._p_view
+    if view.context is context:
+        return index
+    there = context.view_of_uuid(view.uuid)
+    found = None if there is None else there.get(index._p_oid)
+    if type(found) is not type(index):
+        raise ReferenceError(
+            f"the index that a query uses, object {index._p_oid} of prefix {view.name!r}, does not exist in that state"
+        )
+    same: Index = found
+    return same
 
 
 class Selection(Query):
@@ -32,6 +49,14 @@ class Selection(Query):
         self.index._p_activate()
         view: View = self.index._p_view
         return view
+
+    def _p_form(self) -> tuple[Any, ...]:
+        index = self.index
+        return ("select", index._p_view.uuid, index._p_oid, self.low, self.high, self.null_first)
+
+    def _p_within(self, context: Context) -> Query:
+        index = index_within(self.index, context)
+        return Selection(index, self.low, self.high, self.null_first)
 
     def __len__(self) -> int:
         if self.low is None and self.high is None:
@@ -74,6 +99,17 @@ class Sorting(Query):
         self.index._p_activate()
         view: View = self.index._p_view
         return view
+
+    def _p_form(self) -> tuple[Any, ...]:
+        index = self.index
+        return ("sort", index._p_view.uuid, index._p_oid, self.desc, self.null_first, self.source._p_form())
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self.source._p_shape()
+
+    def _p_within(self, context: Context) -> Query:
+        index = index_within(self.index, context)
+        return Sorting(index, self.source._p_within(context), self.desc, self.null_first)
 
     def __len__(self) -> int:
         source = self.source

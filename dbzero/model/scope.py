@@ -52,11 +52,14 @@ _view_of: Callable[[str | None, bool], View] = _nothing
 _view_of_uuid: Callable[[int], View | None] = _unknown
 _opened: Callable[[str], View] = _closed
 
+_committed: Callable[[], Context] = lambda: live
+
 
 def install(
     view_of: Callable[[str | None, bool], View],
     view_of_uuid: Callable[[int], View | None],
     opened: Callable[[str], View] | None = None,
+    committed: Callable[[], Context] | None = None,
 ) -> None:
     """Set the session's answers.
 
@@ -67,12 +70,15 @@ def install(
             PrefixError.
         view_of_uuid: prefix uuid -> live view, or None when that prefix is not open.
         opened: prefix name -> live view; PrefixError when it is not open. None: as it was.
+        committed: a snapshot of what is committed in every open prefix. None: as it was.
     """
-    global _view_of, _view_of_uuid, _opened
+    global _view_of, _view_of_uuid, _opened, _committed
     _view_of = view_of
     _view_of_uuid = view_of_uuid
     if opened is not None:
         _opened = opened
+    if committed is not None:
+        _committed = committed
 
 
 def set_current(view: View | None) -> None:
@@ -105,3 +111,8 @@ def view_of_uuid(prefix_uuid: int) -> View | None:
 def opened(prefix_name: str) -> View:
     """The live view of a prefix that is open. PrefixError when it is not, NotInitializedError before init()."""
     return _opened(prefix_name)
+
+
+def committed() -> Context:
+    """A snapshot of what is committed now in every open prefix."""
+    return _committed()

@@ -53,6 +53,9 @@ class Records(Protocol):
     def references(self, oid: int, state: int) -> Sequence[int]:
         """OIDs that the stored version of an object holds strongly; duplicates count."""
 
+    def changes(self, state: int) -> Sequence[int] | None:
+        """OIDs of the objects that the commit of `state` wrote, ascending; None when that is not known."""
+
     def oid_limit(self) -> int:
         """Above every OID in use."""
 

@@ -134,9 +134,7 @@ def select_modified(
     require_query("select_modified", "query", query)
     _snapshot("select_modified", "last_snapshot", last_snapshot)
     if compare_with is not None and not callable(compare_with):
-        raise Error(
-            f"select_modified() argument 'compare_with' must be a function, not {type(compare_with).__name__}"
-        )
+        raise Error(f"select_modified() argument 'compare_with' must be a function, not {type(compare_with).__name__}")
     if _within(query, pre_snapshot) is None:
         return []
     assert pre_snapshot is not None

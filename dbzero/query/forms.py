@@ -1,34 +1,32 @@
-"""Queries as data: to bytes and back, identity, signature, likeness. Nothing here runs code that the data brings.
+"""Queries as bytes and back. Nothing here runs code that the bytes bring.
 
-A query's form is nested tuples of strings, numbers and keys, the same for the same question. As bytes it is a MessagePack
-array: version, uuid and name of the prefix, form; keys that MessagePack doesn't know stand in an extension, as the
-records of the store have them.
+The bytes are a MessagePack array: what it is, version, uuid and name of the prefix, form (:mod:`dbzero.query.identity`).
 """
 
 from __future__ import annotations
 
-import base64
+import struct
 from typing import Any
 
 import msgspec
-from xxhash import xxh3_128_digest
 
 from dbzero.collections.index import Index
 from dbzero.errors import ClassNotFoundError, Error, PrefixError
 from dbzero.model import kinds, scope
-from dbzero.model.codec import decode_values, encode_values
+from dbzero.model.codec import make_decoder
 from dbzero.model.enums import EnumValueRepr, is_enum_value
 from dbzero.model.scope import Context
 from dbzero.query.base import Query, Slice
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Sub, Tagged
 from dbzero.query.find import Find
-from dbzero.query.splits import Splitting
+from dbzero.query.identity import KEY, pack, plain
+from dbzero.query.splits import Objects, Splitting
 
 _VERSION = 1
 _QUERY, _ENUM = "query", "enum"
-_KEY = 1  # extension: a key of an index
-_pack = msgspec.msgpack.Encoder().encode
 _DEPTH = 100  # of nested forms, at most
+_decode_key = make_decoder(None)
+_DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 
 
 # --- to bytes --------------------------------------------------------------------------------------------------------
@@ -58,21 +56,10 @@ def serialize(value: Any, /) -> bytes:
     if isinstance(value, Query):
         view = value._p_view()
         home = [0, ""] if view is None else [view.uuid, view.name]
-        return _pack([_QUERY, _VERSION, *home, _plain(value._p_form())])
+        return pack([_QUERY, _VERSION, *home, plain(value._p_form())])
     if is_enum_value(value):
-        return _pack([_ENUM, _VERSION, value._key, value._name])
+        return pack([_ENUM, _VERSION, value._key, value._name])
     raise Error(f"serialize() takes a query or an enum value, not {type(value).__name__}")
-
-
-def _plain(form: Any) -> Any:
-    kind = type(form)
-    if kind is tuple or kind is list:
-        return [_plain(part) for part in form]
-    if form is None or kind in (str, bool, float, bytes):
-        return form
-    if kind is int and -(1 << 63) <= form < 1 << 64:
-        return form
-    return msgspec.msgpack.Ext(_KEY, encode_values([form])[0])
 
 
 # --- from bytes ------------------------------------------------------------------------------------------------------
@@ -101,15 +88,27 @@ def deserialize_in(context: Context, data: bytes) -> Any:
         elif head == _QUERY and version == _VERSION:
             uuid, name, form = rest
             return _Reader(context, uuid, name).query(form, 0)
-    except (msgspec.DecodeError, ValueError, TypeError, IndexError) as error:
+    except Error:
+        raise
+    except _DAMAGE as error:
         raise Error(f"deserialize() cannot read these bytes: {error}") from None
     raise Error("deserialize() cannot read these bytes: they are no query and no enum value, or of a newer version")
 
 
+def check(data: bytes) -> None:
+    """ValueError when these bytes can't be a serialized query."""
+    try:
+        head = msgspec.msgpack.decode(data, ext_hook=_unkey)
+    except _DAMAGE as error:
+        raise ValueError(f"a damaged query: {error}") from None
+    if type(head) is not list or len(head) != 5 or head[0] != _QUERY:
+        raise ValueError("a damaged query")
+
+
 def _unkey(code: int, data: memoryview) -> Any:
-    if code != _KEY:
+    if code != KEY:
         raise ValueError(f"extension {code}")
-    (key,) = decode_values(None, bytes(data))  # type: ignore[arg-type]
+    (key,) = _decode_key(bytes(data))
     return key
 
 
@@ -140,12 +139,18 @@ class _Reader:
             return self.index(uuid, oid).select(low, high, bool(null_first))
         if kind == "sort":
             _, uuid, oid, desc, null_first, source = form
-            return self.index(uuid, oid).sort(self.query(source, depth + 1), desc=bool(desc), null_first=bool(null_first))
-        order = None
-        if kind == "ordered":
-            _, order_form, form = form
-            order = self.query(order_form, depth + 1)
-        return Find(self.context, self.view, self.name or None, self.expression(form, depth + 1), order)
+            return self.index(uuid, oid).sort(
+                self.query(source, depth + 1), desc=bool(desc), null_first=bool(null_first)
+            )
+        if kind == "objects":
+            return Objects(self.query(form[1], depth + 1))
+        if kind == "find":
+            _, home, criteria, *orders = form
+            order = self.query(orders[0], depth + 1) if orders else None
+            view = self.view if type(home) is int else None
+            name = home if type(home) is str else None
+            return Find(self.context, view, name, self.expression(criteria, depth + 1), order)
+        raise ValueError(f"a query of unknown kind {kind!r}")
 
     def index(self, uuid: int, oid: int) -> Index:
         view = self.context.view_of_uuid(uuid)
@@ -205,58 +210,3 @@ def _tag(atom: Any) -> Any:
     if atom[0] == "enum":
         return EnumValueRepr(atom[1], atom[2], None)
     raise ValueError("a tag that rows cannot have")
-
-
-# --- identity and likeness -------------------------------------------------------------------------------------------
-
-
-def _text(*parts: bytes) -> str:
-    return base64.b32encode(b"".join(parts)).decode().rstrip("=")
-
-
-def uuid_of_query(query: Query) -> str:
-    """The identity of the exact query: 52 characters A-Z, 2-7. Equal for equal queries in every process and state."""
-    view = query._p_view()
-    data = _pack([0 if view is None else view.uuid, _plain(query._p_form())])
-    return _text(xxh3_128_digest(data, 1), xxh3_128_digest(data, 2))
-
-
-def signature(query: Query) -> str:
-    """The same for queries of the same criteria, whatever the order of their terms; slices, sorts and filters don't
-    count. 26 characters A-Z, 2-7."""
-    return _text(xxh3_128_digest(_pack(_plain(query._p_shape())), 3))
-
-
-def distance(one: Query, other: Any) -> float:
-    """How unlike two queries are, from 0.0 (identical) to 1.0 (nothing in common)."""
-    if not isinstance(other, Query):
-        raise TypeError(f"compare() takes a query, not {type(other).__name__}")
-    if one is other:
-        return 0.0
-    return _distance(one._p_shape(), other._p_shape())
-
-
-def _distance(a: tuple[Any, ...], b: tuple[Any, ...]) -> float:
-    if a == b:
-        return 0.0
-    if a[0] == "and" or b[0] == "and":
-        if a[0] != b[0] or len(a) != len(b):
-            return 1.0
-        ours, theirs = [part for part in a[1:] if part not in b], [part for part in b[1:] if part not in a]
-        return min(1.0, sum(_distance(x, y) for x, y in zip(ours, theirs, strict=False)))
-    some, others = _alternatives(a), _alternatives(b)
-    return 1.0 - len(some & others) / max(len(some), len(others))
-
-
-def _alternatives(form: tuple[Any, ...]) -> set[Any]:
-    return set(form[1:]) if form[0] == "or" else {form}
-
-
-__all__ = [
-    "deserialize",
-    "deserialize_in",
-    "distance",
-    "serialize",
-    "signature",
-    "uuid_of_query",
-]

@@ -88,13 +88,15 @@ def group_by(
     operators = _operators(ops)
     parts, single = _parts(group_defs)
     settled = query._p_committed()
-    counted = all(operator is count_op for operator in operators)
-    if counted and len(parts) == 1 and not callable(parts[0]):
+    keyed: dict[Any, Any] = {}
+    counts = None
+    if single and not callable(parts[0]) and all(operator is count_op for operator in operators):
         counts = Splitting(parts[0], settled, True).counts()
-        found = {_name(tag): (n,) * len(operators) for tag, n in counts if n}
-        keyed: dict[Any, Any] = found if single else {(key,): value for key, value in found.items()}
+    if counts is not None:
+        for tag, n in counts:
+            if n:
+                keyed[_name(tag)] = (n,) * len(operators)
     else:
-        keyed = {}
         for key, objects in _grouped(parts, settled).items():
             results = tuple(operator(operator(None, None, None), [], list(objects)) for operator in operators)
             keyed[key[0] if single else key] = results
@@ -142,14 +144,12 @@ def _grouped(parts: list[Any], query: Query) -> dict[tuple[Any, ...], list[Any]]
         if not callable(part):
             rows = Splitting(part, rows, True)
     place = [i for i, part in enumerate(parts) if not callable(part)]
+    wide = bool(rows._p_splits())
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
-        obj, tags = (row, ()) if not rows.width else (row[0], row[1:])
+        obj, tags = (row[0], row[1:]) if wide else (row, ())
         key = [part(obj) if callable(part) else None for part in parts]
         for i, tag in zip(place, tags, strict=False):
             key[i] = _name(tag)
         groups.setdefault(tuple(key), []).append(obj)
     return groups
-
-
-

@@ -32,9 +32,7 @@ class Joining(Query):
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for views, parts in self._groups():
-            yield from product(
-                *[_objects(view, part) for view, part in zip(views, parts, strict=True)]
-            )
+            yield from product(*[_objects(view, part) for view, part in zip(views, parts, strict=True)])
 
     def __len__(self) -> int:
         return sum(prod(len(part) for part in parts) for _, parts in self._groups())

@@ -104,6 +104,52 @@ class Splitting(Query):
         return self.source._p_shape()
 
 
+class Objects(Query):
+    """The objects of a query that is split, without the tags: each once, where it comes first."""
+
+    __slots__ = ("source",)
+    _p_distinct = True
+
+    def __init__(self, source: Query) -> None:
+        self.source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        seen: set[tuple[int, int]] = set()
+        for row in self.source:
+            obj = row[0]
+            identity = (obj._p_view.uuid, obj._p_oid)
+            if identity not in seen:
+                seen.add(identity)
+                yield obj
+
+    def _p_view(self) -> View | None:
+        return self.source._p_view()
+
+    @property
+    def _p_ordered(self) -> bool:  # type: ignore[override]
+        return self.source._p_ordered
+
+    def _p_within(self, context: Context) -> Query:
+        return Objects(self.source._p_within(context))
+
+    def _p_estimate(self) -> int:
+        return self.source._p_estimate()
+
+    def _p_form(self) -> tuple[Any, ...]:
+        return ("objects", self.source._p_form())
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self.source._p_shape()
+
+    def _p_detail(self) -> str:
+        return f"objects of {self.source._p_detail()}"
+
+
+def objects_of(query: Query) -> Query:
+    """A query's objects without the tags beside them."""
+    return Objects(query) if query._p_splits() else query
+
+
 def _atom(tag: Any) -> tuple[Any, ...]:
     atom = plain_atom(tag)
     if atom is None:

@@ -12,6 +12,7 @@ from dbzero.model.enums import EnumType, EnumValue, type_prefix
 from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
+from dbzero.query.base import Query, identity_of
 from dbzero.session.api import PrefixMetaData
 from dbzero.session.deletion import pending_counts
 from dbzero.session.workspace import active
@@ -20,9 +21,10 @@ from dbzero.storage.discovery import name_of as discover_uuid
 
 def uuid(obj: Any, /) -> str:
     """The identity of a memo object, or of the target of a weak or expired reference: 24 characters A-Z, 2-7, the same in every process and for ever.
+    Of a query: 52 characters, the same for equal queries in every process and state.
 
     Raises:
-        Error: `obj` is no memo instance, or its `__init__` has not finished.
+        Error: `obj` is neither a memo instance nor a query, or its `__init__` has not finished.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp(), prefix="p")
@@ -37,6 +39,8 @@ def uuid(obj: Any, /) -> str:
     active()
     if weak.is_handle(obj):
         return weak.uuid_of(obj)
+    if isinstance(obj, Query):
+        return identity_of(obj)
     if isinstance(obj, Persistent) and obj._p_flags & (base.CLOSED | base.EXPIRED):
         obj._p_activate()
     return uuid_of(obj)
@@ -174,6 +178,10 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
             return PrefixMetaData(name, prefix_uuid)
     if isinstance(obj, EnumValue) and obj._prefix is not None:
         return PrefixMetaData(*obj._prefix)
+    if isinstance(obj, Query):
+        view = obj._p_view()
+        if view is not None:
+            return PrefixMetaData(view.name, view.uuid)
     info = class_info(obj)
     scoped = info.prefix if info is not None else type_prefix(obj) if isinstance(obj, EnumType) else None
     if scoped is not None:
