@@ -163,12 +163,14 @@ class Program:
             return
         at = alive[a % len(alive)]
         node, obj, _ = self.loose[at]
-        if self._refers_to(node):
+        if db0.getrefcount(obj):  # perhaps by what is garbage itself
             try:
                 db0.delete(obj)
             except db0.Error:
                 return
             raise Mismatch("an object with references was deleted")
+        if self._refers_to(node):
+            raise Mismatch("an object that is referred to has no references")
         db0.delete(obj)
         self._expect_dead(obj)
         self.loose[at] = node, obj, False
@@ -400,12 +402,11 @@ class Program:
     # --- comparing ----------------------------------------------------------------------------------------------------
 
     def _refers_to(self, wanted: Node) -> bool:
-        """Whether something that is stored, or held by Python, refers to it."""
+        """Whether something that is stored refers to it."""
         seen: set[int] = set()
         waiting = [value for value in self.slots if type(value) is Node]
         if wanted in waiting:
             return True
-        waiting += [node for node, _, alive in self.loose if alive]
         while waiting:
             node = waiting.pop()
             if id(node) in seen:
