@@ -102,6 +102,7 @@ int dbz_op_outermost(void);         /* held by this thread for one operation, wh
 int dbz_op_mine(void);              /* held by this thread */
 int dbz_op_inside(void);            /* held by this thread, for more than its blocks */
 unsigned long dbz_op_depth(void);
+void dbz_op_unwind(void);           /* give back what interrupted operations of the open block did not */
 extern unsigned long dbz_block_base;/* how often the open block holds the lock between its operations; 0: none is open */
 int dbz_lock_ready(PyObject *module);
 

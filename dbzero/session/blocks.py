@@ -6,71 +6,137 @@ way, and the operation lock. The undo logs are C (csrc/pytypes_block.c).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
 from dbzero.errors import AtomicError
 from dbzero.model import base
-from dbzero.model.base import operation
+from dbzero.model.base import Ending, operation
 from dbzero.model.view import View
 from dbzero.session import workspace as workspaces
 from dbzero.session.turns import turn
 
-_ATTEMPTS = 5
 _token: ContextVar[object | None] = ContextVar("dbzero_block", default=None)
 base.set_token_reader(_token.get)
 
-_stack: list[Block] = []  # innermost last; as many as base.block_depth() between steps
 _held: list[Any] = []  # commit locks
-_commit_wanted: list[bool] = []
 
 
-class Block:
-    """One save-point."""
+class Block(Ending):  # type: ignore[misc]
+    """One save-point. `begin()`, `close()` and `cancel()` come from Ending: they are whole whatever a signal handler
+    raises meanwhile."""
 
-    __slots__ = ("commit",)
-
-    def __init__(self, commit: bool) -> None:
+    def __init__(self, commit: bool = False) -> None:
         self.commit = commit
+        self._operating = False  # this block's hold on the operation lock is not yet the frame's
+        self._begun = False  # or it may have been: there is something to end
+        self._ending = False
+        self._keep = False
+        self._changed: list[View] = []
+        self._error: BaseException | None = None
 
     @property
     def open(self) -> bool:
-        """Whether it has not ended."""
-        return self in _stack
+        """Whether it was begun and has not ended."""
+        return any(block is self for block in base.open_blocks())
 
-
-def begin(commit: bool) -> Block:
-    """Open a block, or a save-point within this context's open one. Waits for other threads' blocks."""
-    if base.block_mine():
-        return _push(commit)
-    turn.acquire()
-    try:
-        for lock in _commit_locks():
-            lock.acquire()
-            _held.append(lock)
+    def _begin(self) -> None:
+        if self.open:
+            return
+        self._begun = True
+        if not base.block_mine():
+            workspaces.active()
+            turn.acquire(self)
+            for lock in _commit_locks():
+                _hold(lock)
         operation.acquire()
-    except BaseException:
-        _let_go()
-        turn.release()
-        raise
-    return _push_outermost(commit)
+        self._operating = True
+        self._open_frame()
+
+    async def begin_async(self) -> None:
+        """:meth:`begin`, while other tasks of the loop run."""
+        import asyncio  # whoever awaits has imported it
+
+        if self.open:
+            return
+        if base.block_mine():
+            self.begin()
+            return
+        workspaces.active()
+        self._begun = True
+        try:
+            await turn.acquire_async(self)
+            while not _try_all():
+                await asyncio.sleep(0.001)
+            self._operating = True
+            self._open_frame()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _open_frame(self) -> None:
+        """Everything is held; the operation lock once more than the frames that are open hold it."""
+        self._ending, self._error, self._changed = False, None, []
+        _flush(_views())
+        token = _token.get() if base.block_depth() else object()
+        _token.set(token)
+        base.block_begin(token, self)
+        self._operating = False
+
+    def _finish(self, keep: bool) -> BaseException | None:
+        """End it, and what is open within it. May be repeated from anywhere, and goes on."""
+        if not self._begun:
+            return None
+        if not self._ending:
+            if self.open and not base.block_mine():
+                return AtomicError("an atomic block ends in the thread and task that began it")
+            self._keep, self._ending = keep, True
+        while self.open:
+            level = base.block_depth()
+            try:
+                if self._keep:
+                    _flush(_views())
+                    inner, *_ = reversed(base.open_blocks())
+                    changed = base.block_keep()
+                    self._changed = changed
+                    if inner is not self:
+                        self.commit_wanted = self.commit_wanted or inner.commit or inner.commit_wanted
+                        inner._begun = False
+                else:
+                    _revert()
+            except Exception as error:
+                if self._error is None:
+                    self._error = error
+                if base.block_depth() == level:
+                    self._keep = False
+        if self._operating:
+            if operation.inside() or (not base.block_depth() and operation.held()):
+                operation.release()
+            self._operating = False
+        outer = base.open_blocks()
+        if outer and base.block_mine():
+            if self._keep and (self.commit or self.commit_wanted):
+                outer[-1].commit_wanted = True
+        elif turn.holds(self):
+            _let_go()
+            _token.set(None)
+            turn.release(self)
+        else:
+            turn.release(self)  # it may have waited for it
+        error = self._error
+        if error is None and self._keep and self._changed and not outer and (self.commit or self.commit_wanted):
+            changed, self._changed = self._changed, []
+            commit_views(changed)
+        self._ending = self.commit_wanted = self._begun = False
+        return error
+
+    commit_wanted = False
 
 
-async def begin_async(commit: bool) -> Block:
-    """:func:`begin`, while other tasks of the loop run."""
-    import asyncio  # whoever awaits has imported it
-
-    if base.block_mine():
-        return _push(commit)
-    await turn.acquire_async()
-    try:
-        while not _try_all():
-            await asyncio.sleep(0.001)
-    except BaseException:
-        turn.release()
-        raise
-    return _push_outermost(commit)
+def _hold(lock: Any) -> None:
+    if lock.acquire():
+        _held.append(lock)
 
 
 def _commit_locks() -> list[Any]:
@@ -95,43 +161,6 @@ def _let_go() -> None:
         _held.pop().release()
 
 
-def _push_outermost(commit: bool) -> Block:
-    """Everything is held; the operation lock once."""
-    before = base.block_depth()
-    try:
-        _token.set(token := object())
-        _flush(_views())
-        base.block_begin(token)
-        block = Block(commit)
-        _stack.append(block)
-        return block
-    except BaseException:
-        if base.block_depth() > before:
-            base.block_revert()
-        else:
-            operation.release()
-        _settle()
-        raise
-
-
-def _push(commit: bool) -> Block:
-    operation.acquire()
-    before = base.block_depth()
-    try:
-        _flush(_views())
-        base.block_begin(None)
-        block = Block(commit)
-        _stack.append(block)
-        return block
-    except BaseException:
-        if base.block_depth() > before:
-            base.block_revert()
-        else:
-            operation.release()
-        _settle()
-        raise
-
-
 def _views() -> list[View]:
     active = workspaces.active_or_none()
     return [] if active is None else [opened.view for opened in list(active.open_prefixes.values())]
@@ -141,70 +170,6 @@ def _flush(views: Iterable[View]) -> None:
     for view in views:
         if not view.closed:
             view.flush()
-
-
-def _settle() -> None:
-    """Bring what is held in line with the frames that are open. May be repeated."""
-    depth = base.block_depth()
-    del _stack[depth:]
-    if depth or turn._owner is None:
-        return
-    while _held:
-        _held[-1].release()
-        _held.pop()
-    if _token.get() is not None:
-        _token.set(None)
-        turn.release()
-
-
-def _persist(step: Callable[[], Any]) -> Any:
-    """Do a step that must be done. What a signal handler raises meanwhile is raised when it is."""
-    first: BaseException | None = None
-    for _ in range(_ATTEMPTS):
-        try:
-            result = step()
-            break
-        except BaseException as error:
-            first = first or error
-    if first is not None:
-        raise first
-    return result
-
-
-def end(block: Block, keep: bool) -> None:
-    """End a block, and what is open within it: its changes stay, or are put back. Ended already: nothing happens.
-
-    AtomicError in another context. What keeping cannot flush is put back, and raised.
-    """
-    if block not in _stack:
-        return
-    if not base.block_mine():
-        raise AtomicError("an atomic block ends in the thread and task that began it")
-    changed: list[View] = []
-    commit = False
-    errors: list[BaseException] = []
-    depth = _stack.index(block)
-    while base.block_depth() > depth:
-        level = base.block_depth()
-        try:
-            if keep:
-                _flush(_views())
-                commit = any(one.commit for one in _stack)
-                changed = base.block_keep()
-            else:
-                _revert()
-        except BaseException as error:
-            errors.append(error)
-            if base.block_depth() == level:
-                keep = False
-    commit_now = commit and keep and not depth
-    if not commit_now and keep and commit and depth:
-        _stack[depth - 1].commit = True  # made good on when the outermost block ends
-    _persist(_settle)
-    if errors:
-        raise errors[0]
-    if commit_now:
-        commit_views(changed)
 
 
 def _revert() -> None:
@@ -244,18 +209,21 @@ def _closing(view: View) -> None:
 
 def _abandon() -> None:
     """The workspace is left, or this is a forked child: put everything back."""
+    blocks = base.open_blocks()
     while base.block_depth():
         if not operation.held():
             operation.acquire()
         base.block_revert()
-    _persist(_settle)
+    _let_go()
+    if blocks:
+        _token.set(None)
+        turn.release(blocks[0])
 
 
 def _after_fork() -> None:
     _held.clear()
     turn.reset_after_fork()
     _abandon()
-    _stack.clear()
     if _token.get() is not None:
         _token.set(None)
 

@@ -125,7 +125,7 @@ class Workspace:
     ) -> OpenPrefix:
         """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
         name = normalize(name)
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             if self._closed:
                 raise NotInitializedError("dbzero was closed by another thread: call db0.init(<directory>) first")
             opened = self.open_prefixes.get(name)
@@ -176,7 +176,7 @@ class Workspace:
         with self.lock:
             if self.recent:
                 return self.open_prefixes[self.recent[-1]]
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             if not self.recent:
                 return self.open(DEFAULT_PREFIX, writable=True)
             return self.open_prefixes[self.recent[-1]]
@@ -198,7 +198,7 @@ class Workspace:
 
     def close(self, name: str) -> None:
         """Close one prefix; not open: nothing. The prefix used before it becomes current."""
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             opened = self.open_prefixes.pop(normalize(name), None)
             if opened is None:
                 return
@@ -213,7 +213,7 @@ class Workspace:
         errors: list[BaseException] = []
         if block_mine():
             block_hooks.abandon()
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
             for name in reversed(list(self.open_prefixes)):
                 try:
