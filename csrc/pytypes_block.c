@@ -388,13 +388,19 @@ static int put_back(Persistent *p, PyObject *saved)
     return 0;
 }
 
-static int restore_state(const entry *e)
+static int restore_state(const entry *e, failure *first)
 {
     Persistent *p = e->object;
     if (p->flags & P_CLOSED)
         return 0;
-    if (!(p->flags & P_GHOST) && ((p->flags & P_MEMO) || !(p->flags & P_INIT)) && dbz_ghostify(p) < 0)
-        return -1;
+    int loaded = !(p->flags & P_GHOST) && ((p->flags & P_MEMO) || !(p->flags & P_INIT));
+    if (loaded && dbz_ghostify(p) < 0) {
+        keep(first);
+        if (dbz_ghostify(p) < 0) {      /* the first attempt came to its end and was interrupted then: nothing is left to clear */
+            keep(first);
+            p->flags |= P_GHOST;
+        }
+    }
     if (e->kind != PENDING)
         return 0;
     if (!(p->flags & P_MEMO))
@@ -442,7 +448,7 @@ static void restore(size_t level, const ViewCore *only, failure *first)
             continue;
         int rc = -1;
         for (int k = 0; rc < 0 && k < ATTEMPTS; k++)
-            if ((rc = restore_state(&frames[level].entries[i])) < 0)
+            if ((rc = restore_state(&frames[level].entries[i], first)) < 0)
                 keep(first);
         if (rc < 0)
             frames[level].entries[i].object->flags |= P_EXPIRED;    /* better gone than wrong; the error says so */
