@@ -42,7 +42,9 @@ class Node:
     def __init__(self, kind: str, serial: int) -> None:
         self.kind = kind
         self.serial = serial
-        self.data: Any = {"memo": dict, "list": list, "dict": dict, "set": set, "index": set, "bytes": bytearray}[kind]()
+        self.data: Any = {"memo": dict, "list": list, "dict": dict, "set": set, "index": set, "bytes": bytearray}[
+            kind
+        ]()
 
 
 class Mismatch(AssertionError):
@@ -351,8 +353,8 @@ class Program:
             obj |= set(range(c, c + c % 15))
             data |= set(range(c, c + c % 15))
         elif op == 3:
-            obj -= set(range(0, c % 40))
-            data -= set(range(0, c % 40))
+            obj -= set(range(c % 40))
+            data -= set(range(c % 40))
         elif c % 3 == 0:
             obj.clear()
             data.clear()
@@ -421,7 +423,7 @@ class Program:
     @staticmethod
     def _expect_dead(obj: Any) -> None:
         try:
-            obj.serial  # noqa: B018
+            obj.serial
         except db0.ReferenceError:
             return
         raise Mismatch("an object that is gone can be read")
@@ -486,7 +488,8 @@ class Program:
                 raise Mismatch(f"{path}: {bytes(obj)!r}, expected {bytes(data)!r}")
         else:
             found = sorted(
-                ((key, value) for key, value in obj), key=lambda entry: (entry[0] is None, entry[0] or 0, entry[1].serial)
+                ((key, value) for key, value in obj),
+                key=lambda entry: (entry[0] is None, entry[0] or 0, entry[1].serial),
             )
             if [key for key, _ in obj] != [key for key, _ in found]:
                 raise Mismatch(f"{path}: keys out of order")

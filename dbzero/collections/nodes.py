@@ -49,7 +49,7 @@ class Stored(Persistent):  # type: ignore[misc]
 def copied(data: Any) -> Any:
     """A copy of a state: of its containers, not of what they hold, which changes of the state replace. What is only
     derived, in front of a tree, starts empty."""
-    kind = type(data)
+    kind: Any = type(data)
     if isinstance(data, Persistent):
         return data
     names = _slots.get(kind)

@@ -124,12 +124,12 @@ class Block(Ending):  # type: ignore[misc]
             turn.release(self)
         else:
             turn.release(self)  # it may have waited for it
-        error = self._error
-        if error is None and self._keep and self._changed and not outer and (self.commit or self.commit_wanted):
+        failed = self._error
+        if failed is None and self._keep and self._changed and not outer and (self.commit or self.commit_wanted):
             changed, self._changed = self._changed, []
             commit_views(changed)
         self._ending = self.commit_wanted = self._begun = False
-        return error
+        return failed
 
     commit_wanted = False
 

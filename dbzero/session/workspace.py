@@ -28,7 +28,7 @@ from dbzero.storage.prefix import Prefix
 class BlockHooks:
     """What atomic blocks (dbzero.session.blocks, which needs this module) have to do with opening, closing and forks."""
 
-    opening: Callable[[threading.RLock], None]  # type: ignore[valid-type]
+    opening: Callable[[threading.RLock], None]
     closing: Callable[[View], None]
     closed: Callable[[OpenPrefix], None]  # after its last commit
     abandon: Callable[[], None]

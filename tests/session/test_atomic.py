@@ -102,7 +102,7 @@ def test_everything_is_put_back(store, committed, how):
         one._check()
     for gone in made:
         with pytest.raises(db0.ReferenceError):
-            gone.value if isinstance(gone, Item) else len(gone)  # noqa: B018
+            gone.value if isinstance(gone, Item) else len(gone)
     assert len(kept) == 11
 
 
@@ -160,7 +160,7 @@ def test_singletons_classes_and_enums_are_put_back(store):
         block.cancel()
     assert not db0.exists(Settings)
     with pytest.raises(db0.ReferenceError):
-        settings.level  # noqa: B018
+        settings.level
     Settings(6).holder = Item(hold(Fresh(color.RED), Fresh(color.BLUE)))
     db0.commit()
     root = db0.get_config()["dbzero_root"]
@@ -221,7 +221,7 @@ def test_an_object_under_construction(store):
         assert other.c == 3
         block.cancel()
     with pytest.raises(db0.ReferenceError):
-        other.a  # noqa: B018
+        other.a
     assert made.c == 3
 
 
@@ -388,7 +388,7 @@ def test_a_prefix_that_is_closed_inside_loses_what_the_block_did(store):
             db0.close("other")
         kept.append(2)
         with pytest.raises(RuntimeError):
-            keeper.level  # noqa: B018
+            keeper.level
         db0.open("other")
         again = db0.fetch(Settings)
         assert again.level == 1 and again.values == [1, 2]
@@ -427,7 +427,12 @@ def test_a_read_only_prefix_closed_inside(root):
 @pytest.mark.parametrize("size", [5, 400])
 def test_running_iterations_go_on(store, size):
     things = [Item(i) for i in range(size)]
-    values, mapping, members, index = db0.list(things), db0.dict(dict.fromkeys(range(size), 1)), db0.set(range(size)), db0.index()
+    values, mapping, members, index = (
+        db0.list(things),
+        db0.dict(dict.fromkeys(range(size), 1)),
+        db0.set(range(size)),
+        db0.index(),
+    )
     for i, thing in enumerate(things):
         index.add(i, thing)
     data = db0.bytearray(bytes(size))
@@ -627,7 +632,13 @@ def test_tasks_are_apart(store):
 
     async def intruder(started, done):
         await started.wait()
-        for touch in (lambda: values.append(1), lambda: item.value, lambda: Item(2), db0.begin_atomic, lambda: len(values)):
+        for touch in (
+            lambda: values.append(1),
+            lambda: item.value,
+            lambda: Item(2),
+            db0.begin_atomic,
+            lambda: len(values),
+        ):
             with pytest.raises(db0.AtomicError):
                 touch()
         with pytest.raises(db0.AtomicError):
