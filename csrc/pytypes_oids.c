@@ -149,6 +149,18 @@ static PyObject *f_live_objects(PyObject *module, PyObject *args)
     return found == NULL ? NULL : Py_BuildValue("Nn", found, missing);
 }
 
+static PyObject *f_identify(PyObject *module, PyObject *obj)
+{
+    (void)module;
+    if (!PyObject_TypeCheck(obj, dbz_persistent_type)) {
+        PyErr_SetString(PyExc_TypeError, "a stored object is needed");
+        return NULL;
+    }
+    const Persistent *p = (Persistent *)obj;
+    PyObject *view = p->view == NULL ? Py_None : (PyObject *)p->view;
+    return Py_BuildValue("OKI", view, (unsigned long long)p->oid, (unsigned int)p->flags);
+}
+
 /* --- from new objects to ids ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -251,6 +263,7 @@ PyMethodDef dbz_oid_functions[] = {
     {"live_objects", f_live_objects, METH_VARARGS,
      "live_objects(view, words, start, stop, cls): (list, number of None in it) of the objects of ids stop-1 down to start; ghosts of `cls` for those not in memory (None: None). "
      "None for what expired or is under construction."},
+    {"identify", f_identify, METH_O, "identify(obj): (view, object id, flags) of a stored object."},
     {"take_new", f_take_new, METH_O,
      "take_new(view): ({class: words}, objects still under construction) of the new memo objects on the dirty list since the last call."},
     {"rescan", f_rescan, METH_O, "The dirty list was cut: the next take_new() begins at its start."},

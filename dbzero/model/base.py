@@ -68,6 +68,7 @@ set_construct_hook = _persistent.set_construct_hook
 pack_oids = _persistent.pack_oids
 unpack_oids = _persistent.unpack_oids
 live_objects = _persistent.live_objects
+identify = _persistent.identify
 take_new = _persistent.take_new
 rescan = _persistent.rescan
 

@@ -139,6 +139,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._records: dict[int, ClassRecord] = {}
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
+        self.tag_index: Any = None  # the query layer's; one of `buffers`
         self.context: scope.Context = scope.live
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
@@ -586,4 +587,5 @@ class View(ViewCore):  # type: ignore[misc]
         self._records.clear()
         self.enum_values.clear()
         self.buffers.clear()
+        self.tag_index = None
         self._catalogue = None
