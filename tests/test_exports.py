@@ -31,6 +31,8 @@ NAMES = {
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
     *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
     *("LockedManager", "await_commit", "async_wait"),
+    *("compact", "copy_prefix", "drop", "StateNotKeptError"),
+    *("tags", "as_tag", "find", "no"),
 }
 
 

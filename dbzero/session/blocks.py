@@ -199,12 +199,22 @@ def _opening(commit_lock: Any) -> None:
         _held.append(commit_lock)
 
 
-def _closing(view: View) -> None:
-    """A prefix is closed within the block: what the block changed there is dropped."""
-    if base.block_mine():
+def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
+    """A prefix is closed within the block: what the block changed there is dropped, what was pending before it is
+    committed. Then its commit lock is free, since threads that are about to be stopped may wait for it."""
+    if not base.block_mine():
+        return False
+    try:
         with operation:
-            view.discard_buffers()
-            base.block_revert_view(view)
+            base.block_revert_view(opened.view)
+            opened.view.discard_buffers()
+        if commit and opened.writable:
+            opened.commit()
+    finally:
+        if opened.commit_lock in _held:
+            _held.remove(opened.commit_lock)
+            opened.commit_lock.release()
+    return True
 
 
 def _abandon() -> None:
