@@ -6,6 +6,7 @@ way, and the operation lock. The undo logs are C (csrc/pytypes_block.c).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -29,7 +30,6 @@ class Block(Ending):  # type: ignore[misc]
 
     def __init__(self, commit: bool = False) -> None:
         self.commit = commit
-        self._operating = False  # this block's hold on the operation lock is not yet the frame's
         self._begun = False  # or it may have been: there is something to end
         self._ending = False
         self._keep = False
@@ -50,8 +50,6 @@ class Block(Ending):  # type: ignore[misc]
             turn.acquire(self)
             for lock in _commit_locks():
                 _hold(lock)
-        operation.acquire()
-        self._operating = True
         self._open_frame()
 
     async def begin_async(self) -> None:
@@ -69,20 +67,19 @@ class Block(Ending):  # type: ignore[misc]
             await turn.acquire_async(self)
             while not _try_all():
                 await asyncio.sleep(0.001)
-            self._operating = True
             self._open_frame()
         except BaseException:
             self.cancel()
             raise
 
     def _open_frame(self) -> None:
-        """Everything is held; the operation lock once more than the frames that are open hold it."""
+        """Everything else is held; the frame has a hold on the operation lock of its own."""
         self._ending, self._error, self._changed = False, None, []
-        _flush(_views())
-        token = _token.get() if base.block_depth() else object()
-        _token.set(token)
-        base.block_begin(token, self)
-        self._operating = False
+        with operation:
+            _flush(_views())
+            token = _token.get() if base.block_depth() else object()
+            _token.set(token)
+            base.block_begin(token, self)
 
     def _finish(self, keep: bool) -> BaseException | None:
         """End it, and what is open within it. May be repeated from anywhere, and goes on."""
@@ -110,10 +107,6 @@ class Block(Ending):  # type: ignore[misc]
                     self._error = error
                 if base.block_depth() == level:
                     self._keep = False
-        if self._operating:
-            if operation.inside() or (not base.block_depth() and operation.held()):
-                operation.release()
-            self._operating = False
         outer = base.open_blocks()
         if outer and base.block_mine():
             if self._keep and (self.commit or self.commit_wanted):
@@ -135,8 +128,8 @@ class Block(Ending):  # type: ignore[misc]
 
 
 def _hold(lock: Any) -> None:
-    if lock.acquire():
-        _held.append(lock)
+    _held.append(lock)  # first: a signal handler may raise right after acquire()
+    lock.acquire()
 
 
 def _commit_locks() -> list[Any]:
@@ -146,19 +139,22 @@ def _commit_locks() -> list[Any]:
 
 def _try_all() -> bool:
     for lock in _commit_locks():
+        _held.append(lock)
         if not lock.acquire(blocking=False):
             _let_go()
             return False
-        _held.append(lock)
-    if operation.try_acquire():
-        return True
-    _let_go()
-    return False
+    return True
 
 
 def _let_go() -> None:
     while _held:
-        _held.pop().release()
+        _release(_held[-1])
+        _held.pop()
+
+
+def _release(lock: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # it was not acquired, or released before
+        lock.release()
 
 
 def _views() -> list[View]:
@@ -195,8 +191,7 @@ def commit_views(views: Iterable[View]) -> None:
 def _opening(commit_lock: Any) -> None:
     """A prefix is opened within the block: nobody else is to commit it meanwhile."""
     if base.block_mine():
-        commit_lock.acquire()
-        _held.append(commit_lock)
+        _hold(commit_lock)
 
 
 def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
@@ -212,8 +207,8 @@ def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
             opened.commit()
     finally:
         if opened.commit_lock in _held:
+            _release(opened.commit_lock)
             _held.remove(opened.commit_lock)
-            opened.commit_lock.release()
     return True
 
 
