@@ -1,7 +1,8 @@
 /* The Python-aware part of the engine: module `_persistent`, CPython limited API (3.10), the only C that knows Python.
  *
  * Files: pytypes.c (module, Persistent), pytypes_map.c (the identity map), pytypes_view.c (ViewCore: dirty list, eviction),
- * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_paths.c (short ways). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_paths.c (short ways),
+ * pytypes_stored.c, pytypes_list.c and pytypes_keyed.c (collections, see pytypes_stored.h). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -90,6 +91,12 @@ typedef struct {
     PyObject *plain;        /* set of names known not to be data descriptors of the type */
 } class_info;
 
+/* May the object's state be changed without further ado? Else _p_changed() decides: it loads, marks dirty, saves, or refuses. */
+static inline int dbz_writable_now(const Persistent *p)
+{
+    return (p->flags & (P_DIRTY | P_INIT)) && !(p->flags & P_WRITE_SLOW);
+}
+
 extern PyTypeObject *dbz_persistent_type, *dbz_view_type, *dbz_meta_type;
 extern PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s_convert, *dbz_s_refuse, *dbz_s_clear, *dbz_s_reserve, *dbz_s_first, *dbz_s_mro, *dbz_s_weight;
 
@@ -108,6 +115,8 @@ int dbz_is_atom(PyObject *value);
 /* Put a tuple of names and a list of as many values into an object, past its own setters and conversion. Where no descriptor can intervene, by way of
  * generic attribute setting: CPython then keeps the fields without a dict, which makes them faster to read and smaller. */
 int dbz_put_fields(PyObject *obj, PyObject *names, PyObject *values);
+PyObject *dbz_settle(PyObject *found);              /* what a stored value is read as; steals its argument, NULL stays NULL */
+int dbz_changed(Persistent *p);                     /* _p_changed(): 0, or -1 with an exception */
 PyObject *dbz_alloc(PyTypeObject *type, ViewCore *view, uint64_t oid, uint32_t flags);
 int dbz_persistent_ready(PyObject *module);
 
@@ -137,6 +146,8 @@ uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
 
 /* pytypes_paths.c */
 int dbz_paths_ready(PyObject *module);
+PyObject *dbz_stable_hash(PyObject *form);          /* of an int, bool or str; else NULL without an exception when it takes Python */
+Py_ssize_t dbz_child_for(PyObject *marks, long long key);
 
 /* pytypes_meta.c */
 class_info *dbz_class_info(PyTypeObject *type);

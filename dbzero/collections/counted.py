@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
-from dbzero.collections.fronts import Fronted
 from dbzero.collections.nodes import (
     DEPTH,
     FANOUT,
     LEAF,
     SPARSE,
+    Stored,
     corrupt,
     create,
     member,
@@ -60,7 +60,7 @@ class Inner:
         return starts
 
 
-class ListNode(Fronted):
+class ListNode(Stored):
     """One node of the tree of a list or tuple, or of a bytearray, whose leaves have a bytearray for a state."""
 
     __slots__ = ()
@@ -176,14 +176,34 @@ def _attach(
 def push_leaf(view: View, root: ListNode | None, values: list[Any]) -> ListNode:
     """Append a whole leaf of `values` (which becomes its state)."""
     leaf = create(view, ListNode, values)
-    if root is None:
-        return leaf
+    return leaf if root is None else _push(view, root, leaf, len(values))
+
+
+def push_leaves(view: View, root: ListNode | None, leaves: list[list[Any]]) -> ListNode | None:
+    """Append whole leaves, which become states. A new tree is built bottom-up."""
+    if root is not None:
+        for values in leaves:
+            root = _push(view, root, create(view, ListNode, values), len(values))
+        return root
+    nodes = [(len(values), create(view, ListNode, values)) for values in leaves]
+    level = 1
+    while len(nodes) > 1:
+        parts = [list(zip(*nodes[i : i + FANOUT], strict=True)) for i in range(0, len(nodes), FANOUT)]
+        nodes = [
+            (sum(counts), create(view, ListNode, Inner(level, list(counts), list(children))))
+            for counts, children in parts
+        ]
+        level += 1
+    return nodes[0][1] if nodes else None
+
+
+def _push(view: View, root: ListNode, leaf: ListNode, n: int) -> ListNode:
     path: list[tuple[ListNode, int]] = []
     node = root
     for _ in DEPTH:
         data = node._data
         if type(data) is not Inner:
-            return _attach(view, root, path, leaf, 0, len(values))
+            return _attach(view, root, path, leaf, 0, n)
         path.append((node, len(data.children) - 1))
         node = data.children[-1]
     raise corrupt(root, "tree without leaves")
@@ -337,12 +357,6 @@ def cut(root: ListNode, position: int, most: int) -> tuple[Any, ListNode | None]
     del data[offset : offset + most]
     _recount(path, -len(removed))
     return removed, _shrunk(root, path, leaf)
-
-
-def put(root: ListNode, position: int, value: Any) -> None:
-    """Replace the value at `position` (in range)."""
-    leaf, offset = locate(root, position)
-    touch(leaf)[offset] = value
 
 
 def leaves(root: ListNode) -> Iterator[ListNode]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbzero.collections.nodes import (
     DEPTH,
@@ -31,22 +31,25 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.model import base
 from dbzero.model.base import find_leaf
 from dbzero.model.view import View
 
+if TYPE_CHECKING:
 
-class Inner:
-    """State of an inner node."""
+    class Inner:
+        """State of an inner node. Defined in C, so that the short ways find children without Python."""
 
-    __slots__ = ("children", "level", "marks")
+        marks: list[Any]
+        children: list[Any]
+        level: int
 
-    def __init__(self, level: int, marks: list[Any], children: list[Any]) -> None:
-        self.level = level
-        self.marks = marks
-        self.children = children
+        def __init__(self, level: int, marks: list[Any], children: list[Any]) -> None: ...
 
-    def __len__(self) -> int:
-        return len(self.children)
+        def __len__(self) -> int: ...
+
+else:
+    Inner = base.Inner
 
 
 class KeyedNode(Stored):
@@ -101,7 +104,7 @@ Path = list[tuple[KeyedNode, int]]
 
 def find(root: N, key: Any) -> N:
     """The leaf in whose range `key` is."""
-    leaf: N | None = find_leaf(root, key, Inner)
+    leaf: N | None = find_leaf(root, key)
     if leaf is not None:
         return leaf
     node = root

@@ -1,0 +1,62 @@
+"""Pending: what was set in large dicts or added to large sets and is not yet in their trees.
+
+Setting a key of a large dict that is dirty puts it into one builtin dict, ``state.pending``, whether it is a new key or
+not; adding to a large set likewise. The trees get it all at once, sorted, when anything asks for more than the value of
+a key (the number of entries, their order, a removal), and at the latest before a commit. So a run of changes costs what
+a builtin's cost, and each leaf is changed once. The textbook calls it a write buffer in front of a B-tree.
+
+``state.pending`` is None in a collection that is not registered here: then nothing may be left pending in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dbzero.model.base import CLOSED, EXPIRED, GHOST
+from dbzero.model.view import View
+
+FEW = 8  # so many are put into the trees one by one
+
+
+class Pending:
+    """The collections of one view in which something may be pending. See :class:`dbzero.model.view.Buffer`."""
+
+    def __init__(self) -> None:
+        self._collections: list[Any] = []
+
+    def add(self, collection: Any) -> None:
+        self._collections.append(collection)
+
+    def pending(self) -> bool:
+        """Whether flush() has anything to do."""
+        return bool(self._collections)
+
+    def flush(self) -> None:
+        """Put what is pending into the trees. Under the operation lock."""
+        while self._collections:
+            collection = self._collections[-1]
+            if not collection._p_flags & (GHOST | EXPIRED | CLOSED):
+                collection._p_settle(collection._data)
+                collection._data.pending = None
+            self._collections.pop()
+
+    def discard(self) -> None:
+        """Drop what is pending, and what was found in front of the trees."""
+        collections, self._collections = self._collections, []
+        for collection in collections:
+            if not collection._p_flags & (GHOST | EXPIRED | CLOSED):
+                state = collection._data
+                state.version += 1
+                state.front.clear()
+                state.pending = None
+
+
+def register(view: View, collection: Any) -> None:
+    """Let things be left pending in a collection, until the next flush. Inside an operation, it being marked changed."""
+    for buffer in view.buffers:
+        if type(buffer) is Pending:
+            buffer.add(collection)
+            return
+    made = Pending()
+    made.add(collection)
+    view.buffers.append(made)
