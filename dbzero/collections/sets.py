@@ -46,7 +46,7 @@ class Set(Stored, SetWays):  # type: ignore[misc]
     persistent one on the same prefix. A change while iterating is tolerated: an element is visited at most once.
     """
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
     KIND = 7
     __hash__ = None  # type: ignore[assignment]
     __class_getitem__: Any = classmethod(type(set[int]))
@@ -142,7 +142,12 @@ class Set(Stored, SetWays):  # type: ignore[misc]
             return state.count
 
     def _p_has_slowly(self, value: Any) -> bool:
-        return self._p_has(value if type(value) in ATOMS else native(self._p_view, value))
+        return self._p_has(value if type(value) in ATOMS else self._p_sought(value))
+
+    def _p_sought(self, value: Any) -> Any:
+        """The native form of what is looked for. A set, which has no hash, is looked for as a frozenset of its
+        elements, as a builtin set does it."""
+        return native(self._p_view, frozenset(value) if isinstance(value, (set, Set)) else value)
 
     def _p_has(self, form: Any) -> bool:
         relieve(self)
@@ -207,13 +212,13 @@ class Set(Stored, SetWays):  # type: ignore[misc]
 
     def discard(self, value: Any) -> None:
         """Remove an element if it is there."""
-        form = native(self._p_view, value)
+        form = self._p_sought(value)
         with operation:
             self._p_drop(form)
 
     def remove(self, value: Any) -> None:
         """Remove an element. KeyError when it isn't there."""
-        form = native(self._p_view, value)
+        form = self._p_sought(value)
         with operation:
             if not self._p_drop(form):
                 raise KeyError(value)
