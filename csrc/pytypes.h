@@ -103,6 +103,7 @@ extern PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s
 /* pytypes_lock.c */
 int dbz_op_acquire(void);           /* -1 with an exception set when a signal handler raised */
 void dbz_op_release(void);
+int dbz_op_elsewhere(void);         /* another thread is in the middle of an operation */
 int dbz_op_outermost(void);         /* held by this thread, once */
 int dbz_lock_ready(PyObject *module);
 
@@ -147,7 +148,8 @@ uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
 /* pytypes_paths.c */
 int dbz_paths_ready(PyObject *module);
 PyObject *dbz_stable_hash(PyObject *form);          /* of an int, bool or str; else NULL without an exception when it takes Python */
-Py_ssize_t dbz_child_for(PyObject *marks, long long key);
+/* How far numbers[first..] are at most `key`, in an ascending list: the place of the first that is greater. -1: it is no list of 64-bit numbers. */
+Py_ssize_t dbz_count_up_to(PyObject *numbers, Py_ssize_t first, long long key);
 
 /* pytypes_meta.c */
 class_info *dbz_class_info(PyTypeObject *type);

@@ -28,7 +28,7 @@ static int descend(PyObject *root, long long key, PyObject **leaf, PyObject **da
             return 1;
         }
         const Part *inner = (const Part *)state;
-        Py_ssize_t k = dbz_child_for(inner->first, key);
+        Py_ssize_t k = dbz_count_up_to(inner->first, 1, key) - 1;
         PyObject *child = k >= 0 && k < PyList_Size(inner->second) ? PyList_GetItem(inner->second, k) : NULL;
         if (child == NULL)
             break;
@@ -62,22 +62,10 @@ static PyObject *f_find_leaf(PyObject *module, PyObject *const *args, Py_ssize_t
 /* Where a number stands in an ascending list of numbers; -1: nowhere, or the list holds something else. */
 static Py_ssize_t place_of(PyObject *numbers, long long number)
 {
-    Py_ssize_t low = 0, high = PyList_Size(numbers);
-    while (low < high) {
-        Py_ssize_t middle = low + (high - low) / 2;
-        PyObject *at = PyList_GetItem(numbers, middle);
-        int overflow = 0;
-        long long there = PyLong_CheckExact(at) ? PyLong_AsLongLongAndOverflow(at, &overflow) : 0;
-        if (!PyLong_CheckExact(at) || overflow)
-            return -1;
-        if (there == number)
-            return middle;
-        if (there < number)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return -1;
+    Py_ssize_t k = dbz_count_up_to(numbers, 0, number) - 1;
+    PyObject *there = k < 0 ? NULL : PyList_GetItem(numbers, k);
+    int overflow = 0;
+    return there != NULL && PyLong_CheckExact(there) && PyLong_AsLongLongAndOverflow(there, &overflow) == number && !overflow ? k : -1;
 }
 
 /* The collection's view has more loaded than it may: Python evicts first. */

@@ -8,6 +8,36 @@
 static PyObject *s_getitem, *s_setitem, *s_delitem, *s_append, *s_length, *s_part;
 static PyTypeObject *iterator_type;
 
+/* The same in an uneven list, whose leaves are found by walking down. While another thread is in the middle of an operation, which may be changing that very
+ * tree, it is not ordinary: Python waits for the lock. */
+static PyObject *container_below(const State *s, Py_ssize_t position, Py_ssize_t *offset, Stored **node)
+{
+    PyObject *at = dbz_op_elsewhere() ? NULL : s->tree;
+    for (int level = 0; level < 40 && dbz_given(at); level++) {
+        Persistent *p = (Persistent *)at;
+        PyObject *data = ((Stored *)at)->data;
+        if ((p->flags & P_READ_SLOW) || data == NULL)
+            return NULL;
+        p->flags |= P_USED;
+        if (PyList_CheckExact(data)) {
+            *offset = position;
+            *node = (Stored *)at;
+            return position < PyList_Size(data) ? data : NULL;
+        }
+        if (Py_TYPE(data) != dbz_counted_type)
+            return NULL;
+        const Part *inner = (const Part *)data;
+        if (!dbz_given(inner->third))
+            return NULL;
+        Py_ssize_t k = dbz_count_up_to(inner->third, 0, position) - 1;
+        if (k < 0 || PyList_Size(inner->third) != PyList_Size(inner->second))
+            return NULL;
+        position -= PyLong_AsSsize_t(PyList_GetItem(inner->third, k));
+        at = PyList_GetItem(inner->second, k);
+    }
+    return NULL;
+}
+
 /* The live container that holds `position` (not negative), borrowed, and the offset in it; NULL: not ordinary. `node` is its leaf, NULL for the tail. */
 static PyObject *container_at(const State *s, Py_ssize_t position, Py_ssize_t *offset, Stored **node)
 {
@@ -16,7 +46,9 @@ static PyObject *container_at(const State *s, Py_ssize_t position, Py_ssize_t *o
         *offset = position - s->count;
         return PyList_CheckExact(s->items) ? s->items : NULL;
     }
-    if (!s->full || dbz_leaf_size <= 0 || !PyList_CheckExact(s->front))
+    if (!s->full)
+        return container_below(s, position, offset, node);
+    if (dbz_leaf_size <= 0 || !PyList_CheckExact(s->front))
         return NULL;
     Py_ssize_t k = position / dbz_leaf_size;
     if (k >= PyList_Size(s->front))

@@ -44,6 +44,11 @@ int dbz_op_outermost(void)
     return depth == 1 && owner == PyThread_get_thread_ident();
 }
 
+int dbz_op_elsewhere(void)
+{
+    return depth > 0 && owner != PyThread_get_thread_ident();
+}
+
 typedef struct {
     PyObject_HEAD
 } Operation;

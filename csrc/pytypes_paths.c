@@ -76,25 +76,56 @@ static PyObject *f_find_live(PyObject *module, PyObject *text)
 
 /* --- keyed trees ------------------------------------------------------------------------------------------------------------------------- */
 
-/* How many of marks[1..] are at most `key`; -1: not a list of 64-bit numbers. */
-Py_ssize_t dbz_child_for(PyObject *marks, long long key)
+/* The number at a place of a list; 0 with `*bad` set when it is no 64-bit number. */
+static long long number_at(PyObject *numbers, Py_ssize_t place, int *bad)
 {
-    if (!PyList_CheckExact(marks))
+    PyObject *number = PyList_GetItem(numbers, place);
+    int overflow = 0;
+    if (number == NULL || !PyLong_CheckExact(number)) {
+        *bad = 1;
+        return 0;
+    }
+    long long value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    *bad |= overflow != 0;
+    return value;
+}
+
+Py_ssize_t dbz_count_up_to(PyObject *numbers, Py_ssize_t first, long long key)
+{
+    if (!PyList_CheckExact(numbers))
         return -1;
-    Py_ssize_t low = 1, high = PyList_Size(marks);
-    while (low < high) {
+    Py_ssize_t low = first, high = PyList_Size(numbers);
+    int bad = 0;
+    /* Each number is a cache miss of its own. Hashes are even, sequence numbers nearly dense: a guess in proportion and its neighbour mostly settle it. */
+    if (high - low > 8) {
+        long long least = number_at(numbers, low, &bad), most = number_at(numbers, high - 1, &bad);
+        if (!bad && key >= most)
+            return high;
+        if (!bad && key < least)
+            return low;
+        if (!bad) {
+            Py_ssize_t guess = low + (Py_ssize_t)(((double)key - (double)least) / ((double)most - (double)least) * (double)(high - 1 - low));
+            Py_ssize_t step = 1;
+            guess = guess < low ? low : guess > high - 1 ? high - 1 : guess;
+            if (number_at(numbers, guess, &bad) <= key) {
+                for (low = guess + 1; low < high && number_at(numbers, guess + step < high ? guess + step : high - 1, &bad) <= key; step *= 2)
+                    low = (guess + step < high ? guess + step : high - 1) + 1;
+                high = guess + step < high ? guess + step : high;
+            } else {
+                for (high = guess; guess - step > low && number_at(numbers, guess - step, &bad) > key; step *= 2)
+                    high = guess - step;
+                low = guess - step > low ? guess - step : low;
+            }
+        }
+    }
+    while (low < high && !bad) {
         Py_ssize_t middle = low + (high - low) / 2;
-        PyObject *mark = PyList_GetItem(marks, middle);
-        int overflow = 0;
-        long long number = PyLong_CheckExact(mark) ? PyLong_AsLongLongAndOverflow(mark, &overflow) : 0;
-        if (!PyLong_CheckExact(mark) || overflow)
-            return -1;
-        if (key < number)
+        if (key < number_at(numbers, middle, &bad))
             high = middle;
         else
             low = middle + 1;
     }
-    return low - 1;
+    return bad ? -1 : low;
 }
 
 /* --- hashes ------------------------------------------------------------------------------------------------------------------------------ */

@@ -2,7 +2,7 @@
 #include "pytypes_stored.h"
 #include <stddef.h>
 
-PyTypeObject *dbz_stored_type, *dbz_inner_type, *dbz_entries_type;
+PyTypeObject *dbz_stored_type, *dbz_inner_type, *dbz_counted_type, *dbz_entries_type;
 PyTypeObject *dbz_list_state, *dbz_dict_state, *dbz_set_state;
 Py_ssize_t dbz_leaf_size;
 
@@ -248,7 +248,7 @@ static PyObject *part_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *first, *second, *third = NULL;
     Py_ssize_t level = 0;
-    int ok = type == dbz_inner_type ? PyArg_ParseTuple(args, "nO!O!:Inner", &level, &PyList_Type, &first, &PyList_Type, &second)
+    int ok = type != dbz_entries_type ? PyArg_ParseTuple(args, "nO!O!:Inner", &level, &PyList_Type, &first, &PyList_Type, &second)
                                     : PyArg_ParseTuple(args, "O!O!O!:Entries", &PyList_Type, &first, &PyList_Type, &second, &PyList_Type, &third);
     if (ok && kwargs != NULL && PyDict_Size(kwargs) > 0) {
         PyErr_SetString(PyExc_TypeError, "a node's state takes no keywords");
@@ -280,6 +280,9 @@ static Py_ssize_t entries_length(PyObject *self)
 static PyMemberDef inner_members[] = {
     {"marks", T_OBJECT, offsetof(Part, first), READONLY, NULL}, {"children", T_OBJECT, offsetof(Part, second), READONLY, NULL},
     {"level", T_PYSSIZET, offsetof(Part, level), READONLY, NULL}, END};
+static PyMemberDef counted_members[] = {
+    {"counts", T_OBJECT, offsetof(Part, first), READONLY, NULL}, {"children", T_OBJECT, offsetof(Part, second), READONLY, NULL},
+    {"starts", T_OBJECT, offsetof(Part, third), 0, NULL}, {"level", T_PYSSIZET, offsetof(Part, level), READONLY, NULL}, END};
 static PyMemberDef entries_members[] = {
     {"seqs", T_OBJECT, offsetof(Part, first), READONLY, NULL}, {"keys", T_OBJECT, offsetof(Part, second), READONLY, NULL},
     {"values", T_OBJECT, offsetof(Part, third), READONLY, NULL}, END};
@@ -289,6 +292,8 @@ static PyMemberDef entries_members[] = {
      {Py_tp_members, members}, {Py_sq_length, length}, {Py_tp_doc, doc}, {0, NULL}}
 
 static PyType_Slot inner_slots[] = PART_SLOTS(inner_members, inner_length, "Inner(level, marks, children): state of an inner node of a keyed tree.");
+static PyType_Slot counted_slots[] =
+    PART_SLOTS(counted_members, inner_length, "CountedInner(level, counts, children): state of an inner node of a counted tree.");
 static PyType_Slot entries_slots[] =
     PART_SLOTS(entries_members, entries_length, "Entries(seqs, keys, values): state of a leaf of a dict's entries, in ascending order of sequence number.");
 
@@ -298,6 +303,7 @@ static PyType_Spec list_spec = SPEC("ListState", sizeof(State), list_slots);
 static PyType_Spec dict_spec = SPEC("DictState", sizeof(State), dict_slots);
 static PyType_Spec set_spec = SPEC("SetState", sizeof(State), set_slots);
 static PyType_Spec inner_spec = SPEC("Inner", sizeof(Part), inner_slots);
+static PyType_Spec counted_spec = SPEC("CountedInner", sizeof(Part), counted_slots);
 static PyType_Spec entries_spec = SPEC("Entries", sizeof(Part), entries_slots);
 
 /* --- module ------------------------------------------------------------------------------------------------------------------------------ */
@@ -334,7 +340,7 @@ int dbz_stored_ready(PyObject *module)
     if (add_type(module, "Stored", &dbz_stored_type, &stored_spec, (PyObject *)dbz_persistent_type) < 0
         || add_type(module, "ListState", &dbz_list_state, &list_spec, NULL) < 0 || add_type(module, "DictState", &dbz_dict_state, &dict_spec, NULL) < 0
         || add_type(module, "SetState", &dbz_set_state, &set_spec, NULL) < 0 || add_type(module, "Inner", &dbz_inner_type, &inner_spec, NULL) < 0
-        || add_type(module, "Entries", &dbz_entries_type, &entries_spec, NULL) < 0)
+        || add_type(module, "CountedInner", &dbz_counted_type, &counted_spec, NULL) < 0 || add_type(module, "Entries", &dbz_entries_type, &entries_spec, NULL) < 0)
         return -1;
     return PyModule_AddFunctions(module, functions);
 }

@@ -28,14 +28,15 @@ typedef struct {
     char full;          /* every leaf of a list's tree is full */
 } State;
 
-/* A node's state that is not a builtin container. Inner nodes of keyed trees: marks, children. Leaves of a dict's entries: seqs, keys, values. */
+/* A node's state that is not a builtin container. Inner nodes of keyed trees: marks, children; of counted trees: counts, children, starts (None: not
+ * computed). Leaves of a dict's entries: seqs, keys, values. */
 typedef struct {
     PyObject_HEAD
     PyObject *first, *second, *third;
     Py_ssize_t level;
 } Part;
 
-extern PyTypeObject *dbz_stored_type, *dbz_inner_type, *dbz_entries_type;
+extern PyTypeObject *dbz_stored_type, *dbz_inner_type, *dbz_counted_type, *dbz_entries_type;
 extern PyTypeObject *dbz_list_state, *dbz_dict_state, *dbz_set_state;
 extern Py_ssize_t dbz_leaf_size;    /* most values in a leaf; 0: not told yet, so nothing is ordinary */
 

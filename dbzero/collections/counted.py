@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbzero.collections.nodes import (
     DEPTH,
@@ -31,33 +31,38 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.model.base import CountedInner
 from dbzero.model.view import View
 
 CHUNK = 2048  # most bytes in a leaf of a bytearray
 BYTES = 63  # stands where other nodes have their level
 
 
-class Inner:
-    """State of an inner node: `counts[k]` values below `children[k]`, whose first has position `starts[k]` (starts:
-    None until asked for)."""
+if TYPE_CHECKING:
 
-    __slots__ = ("children", "counts", "level", "starts")
+    class Inner:
+        """State of an inner node: `counts[k]` values below `children[k]`, whose first has position `starts[k]` (starts:
+        None until asked for). Defined in C, so that the short ways find leaves without Python."""
 
-    def __init__(self, level: int, counts: list[int], children: list[ListNode]) -> None:
-        self.level = level
-        self.counts = counts
-        self.children = children
-        self.starts: list[int] | None = None
+        level: int
+        counts: list[int]
+        children: list[ListNode]
+        starts: list[int] | None
 
-    def __len__(self) -> int:
-        return len(self.children)
+        def __init__(self, level: int, counts: list[int], children: list[ListNode]) -> None: ...
 
-    def index(self) -> list[int]:
-        """The start positions, computed when needed."""
-        starts = self.starts
-        if starts is None:
-            starts = self.starts = list(accumulate(self.counts[:-1], initial=0))
-        return starts
+        def __len__(self) -> int: ...
+
+else:
+    Inner = CountedInner
+
+
+def _starts(data: Inner) -> list[int]:
+    """The start positions, computed when needed."""
+    starts = data.starts
+    if starts is None:
+        starts = data.starts = list(accumulate(data.counts[:-1], initial=0))
+    return starts
 
 
 class ListNode(Stored):
@@ -114,7 +119,7 @@ def locate(root: ListNode, position: int) -> tuple[ListNode, int]:
             if position >= len(data):
                 raise corrupt(node, f"{len(data)} values, expected more than {position}")
             return node, position
-        starts = data.starts or data.index()
+        starts = _starts(data)
         k = bisect_right(starts, position) - 1
         position -= starts[k]
         node = data.children[k]
@@ -132,7 +137,7 @@ def _descend(root: ListNode, position: int) -> tuple[list[tuple[ListNode, int]],
             if position > len(data):
                 raise corrupt(node, f"{len(data)} values, expected {position} or more")
             return path, node, position
-        starts = data.starts or data.index()
+        starts = _starts(data)
         k = bisect_right(starts, position) - 1
         position -= starts[k]
         path.append((node, k))

@@ -36,6 +36,10 @@ def build(view: View, state: State, items: dict[Any, Any]) -> None:
     parts = [order[i : i + size] for i in range(0, len(order), size)]
     state.index = keyed.build(view, IndexNode, [(part[0], {key: hashed[key] for key in part}) for part in parts])
     state.items, state.count, state.next = None, n, n
+    if n <= FRONT:
+        for leaf in keyed.leaves(state.entries):
+            link(leaf, state.front)
+        state.front.update(items)
 
 
 def entry(state: State, place: Any, form: Any) -> tuple[DictNode, int] | None:

@@ -13,6 +13,7 @@ Algorithm: the B+-tree (Comer, *The Ubiquitous B-Tree*, 1979), with relaxed mini
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -260,6 +261,16 @@ def build(view: View, cls: type[N], leaves: list[tuple[int, Any]]) -> N:
         ]
         level += 1
     return nodes[0][1]
+
+
+def leaves(root: N) -> Iterator[N]:
+    """Every leaf, in order. The tree must not change meanwhile."""
+    data = root._data
+    if type(data) is not Inner:
+        yield root
+        return
+    for child in data.children:
+        yield from leaves(child)
 
 
 def check(root: KeyedNode, keys_of: Any) -> list[Any]:

@@ -255,6 +255,11 @@ class List(Sequence, ListWays):  # type: ignore[misc]
             if step != 1:
                 places = range(start, stop, step)
                 if isinstance(values, tuple) and not values:
+                    if len(places) * LEAF > n:
+                        rest = self._p_read(0, n)
+                        del rest[key]
+                        self._p_replace(rest)
+                        return
                     for position in sorted(places, reverse=True):
                         self._p_delete(position)
                     return
@@ -274,13 +279,40 @@ class List(Sequence, ListWays):  # type: ignore[misc]
                 return
             for i in range(same):
                 self._p_set(start + i, new[i])
-            for position in range(stop - 1, start + same - 1, -1):
-                self._p_delete(position)
-            for i in range(same, len(new)):
-                if start + i >= len(self):
-                    self.append(new[i])
-                else:
-                    self._p_insert(start + i, new[i])
+            self._p_remove(start + same, stop)
+            self._p_paste(start + same, new[same:])
+
+    def _p_remove(self, start: int, stop: int) -> None:
+        """Remove what is at start..stop-1 (in range), leaf by leaf. Inside an operation, the list being marked changed."""
+        state = self._data
+        if stop > state.count:
+            del state.tail[max(start - state.count, 0) : stop - state.count]
+            state.version += 1
+            stop = state.count
+        while start < stop and state.tree is not None:
+            self._p_uneven(state)
+            removed, tree = counted.cut(state.tree, start, stop - start)
+            stop -= len(removed)
+            state.arrange(state.tail, tree, state.count - len(removed))
+        state.full = state.full or state.tree is None
+
+    def _p_paste(self, position: int, values: list[Any]) -> None:
+        """Insert stored values before `position` (in range, or the end). Inside an operation, the list being marked
+        changed."""
+        state = self._data
+        if not values:
+            return
+        if position >= len(self):
+            push(self._p_view, state, values)
+        elif state.tree is not None and position < state.count:
+            self._p_uneven(state)
+            tree = counted.paste(self._p_view, state.tree, position, values)
+            state.arrange(state.tail, tree, state.count + len(values))
+        else:
+            at = position - state.count
+            tail, rest = state.tail[:at] + values, state.tail[at:]
+            state.arrange([], state.tree, state.count)
+            push(self._p_view, state, tail + rest)
 
     def _p_replace(self, values: list[Any]) -> None:
         """Make stored `values` the whole content. Inside an operation."""

@@ -80,8 +80,7 @@ class Set(Stored, SetWays):  # type: ignore[misc]
         if len(forms) <= LEAF:
             state.items, state.root, state.count = forms, None, 0
         else:
-            state.root = settrees.build(self._p_view, forms)
-            state.items, state.count = None, len(forms)
+            settrees.build(self._p_view, state, forms)
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
         state = self._data

@@ -89,12 +89,17 @@ def _parts(hashes: list[int], size: int) -> list[int]:
     return cuts
 
 
-def build(view: View, forms: Iterable[Any]) -> SetNode:
-    """A tree of the forms, at least one, bottom-up."""
+def build(view: View, state: State, forms: set[Any]) -> None:
+    """Make a tree of the forms, bottom-up."""
     hashes, ordered = _hashed(forms)
     cuts = _parts(hashes, LEAF * 3 // 4)
     leaves = [(hashes[low], set(ordered[low:high])) for low, high in zip(cuts, [*cuts[1:], len(ordered)], strict=True)]
-    return keyed.build(view, SetNode, leaves)
+    state.root = keyed.build(view, SetNode, leaves)
+    state.items, state.count = None, len(forms)
+    if len(forms) <= FRONT:
+        for leaf in keyed.leaves(state.root):
+            link(leaf, state.front)
+        state.front.update(forms)
 
 
 def has(state: State, form: Any) -> bool:

@@ -61,6 +61,7 @@ ListState = _persistent.ListState
 DictState = _persistent.DictState
 SetState = _persistent.SetState
 Inner = _persistent.Inner
+CountedInner = _persistent.CountedInner
 Entries = _persistent.Entries
 set_leaf = _persistent.set_leaf
 stable_hash = _persistent.stable_hash
