@@ -4,7 +4,7 @@
  * A large collection is looked up in what is pending, then in its front, then in its trees. Setting and adding only ever touch `items` or what is pending. */
 #include "pytypes_stored.h"
 
-#define FRONT (1 << 17)     /* most items of a front, as in dbzero/collections/fronts.py */
+#define FRONT (1 << 20)     /* most items of a front, as in dbzero/collections/fronts.py */
 
 static PyObject *s_getitem, *s_setitem, *s_delitem, *s_get, *s_has, *s_add, *s_length;
 

@@ -178,19 +178,18 @@ def _attach(
     return create(view, ListNode, Inner(level, [total(left), moved + added], [root, right]))
 
 
-def push_leaf(view: View, root: ListNode | None, values: list[Any]) -> ListNode:
-    """Append a whole leaf of `values` (which becomes its state)."""
-    leaf = create(view, ListNode, values)
-    return leaf if root is None else _push(view, root, leaf, len(values))
+def push_leaf(view: View, root: ListNode | None, leaf: ListNode) -> ListNode:
+    """Append a whole leaf."""
+    return leaf if root is None else _push(view, root, leaf, len(leaf._data))
 
 
-def push_leaves(view: View, root: ListNode | None, leaves: list[list[Any]]) -> ListNode | None:
-    """Append whole leaves, which become states. A new tree is built bottom-up."""
+def push_leaves(view: View, root: ListNode | None, leaves: list[ListNode]) -> ListNode | None:
+    """Append whole leaves. A new tree is built bottom-up."""
     if root is not None:
-        for values in leaves:
-            root = _push(view, root, create(view, ListNode, values), len(values))
+        for leaf in leaves:
+            root = push_leaf(view, root, leaf)
         return root
-    nodes = [(len(values), create(view, ListNode, values)) for values in leaves]
+    nodes = [(len(leaf._data), leaf) for leaf in leaves]
     level = 1
     while len(nodes) > 1:
         parts = [list(zip(*nodes[i : i + FANOUT], strict=True)) for i in range(0, len(nodes), FANOUT)]

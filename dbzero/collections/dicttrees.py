@@ -29,12 +29,24 @@ def build(view: View, state: State, items: dict[Any, Any]) -> None:
             for i in range(0, n, LEAF)
         ],
     )
-    hashed: dict[int, Any] = {}
-    for seq, form in enumerate(keys):
-        note(hashed, stable_hash(form), seq)
-    order, size = sorted(hashed), LEAF * 3 // 4
-    parts = [order[i : i + size] for i in range(0, len(order), size)]
-    state.index = keyed.build(view, IndexNode, [(part[0], {key: hashed[key] for key in part}) for part in parts])
+    hashes = list(map(stable_hash, keys))
+    order = sorted(range(n), key=hashes.__getitem__)
+    hashes = [hashes[i] for i in order]
+    leaves: list[tuple[int, dict[int, Any]]] = []
+    size = LEAF * 3 // 4
+    at = 0
+    while at < n:
+        end = min(at + size, n)
+        while end < n and hashes[end] == hashes[end - 1]:
+            end += 1
+        places: dict[int, Any] = dict(zip(hashes[at:end], order[at:end], strict=True))
+        if len(places) != end - at:  # keys that share a hash share an item
+            places = {}
+            for key, seq in zip(hashes[at:end], order[at:end], strict=True):
+                note(places, key, seq)
+        leaves.append((hashes[at], places))
+        at = end
+    state.index = keyed.build(view, IndexNode, leaves)
     state.items, state.count, state.next = None, n, n
     if n <= FRONT:
         for leaf in keyed.leaves(state.entries):

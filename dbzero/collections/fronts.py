@@ -18,7 +18,7 @@ from typing import Any, cast
 from dbzero.collections.nodes import Stored, set_data
 from dbzero.model import base
 
-FRONT = 1 << 17  # as in csrc/pytypes_keyed.c
+FRONT = 1 << 20  # as in csrc/pytypes_keyed.c
 
 
 class Fronted(Stored):

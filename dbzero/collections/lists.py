@@ -8,7 +8,8 @@ from operator import index, is_
 from typing import TYPE_CHECKING, Any
 
 from dbzero.collections import counted
-from dbzero.collections.nodes import ATOMS, LEAF, begin, touch
+from dbzero.collections.counted import ListNode
+from dbzero.collections.nodes import ATOMS, LEAF, begin, create, touch
 from dbzero.collections.sequences import Sequence, State, push, stored_values
 from dbzero.collections.tuples import Tuple
 from dbzero.model import scope
@@ -59,7 +60,10 @@ class List(Sequence, ListWays):  # type: ignore[misc]
             state = self._data
             tail = state.tail
             if len(tail) >= LEAF:
-                tree = counted.push_leaf(self._p_view, state.tree, tail)
+                leaf = create(self._p_view, ListNode, tail)
+                tree = counted.push_leaf(self._p_view, state.tree, leaf)
+                if state.full and len(state.front) * LEAF == state.count:
+                    state.front.append(leaf)
                 state.arrange([value], tree, state.count + len(tail))
             else:
                 tail.append(value)
@@ -120,7 +124,7 @@ class List(Sequence, ListWays):  # type: ignore[misc]
             if len(tail) >= LEAF:
                 self._p_uneven(state)
                 half = LEAF // 2
-                tree = counted.push_leaf(self._p_view, state.tree, tail[:half])
+                tree = counted.push_leaf(self._p_view, state.tree, create(self._p_view, ListNode, tail[:half]))
                 tail = tail[half:]
                 state.arrange(tail, tree, state.count + half)
                 if position < state.count:

@@ -20,6 +20,7 @@ from dbzero.collections.nodes import (
     LEAF,
     Stored,
     corrupt,
+    create,
     member,
     natural,
     pack,
@@ -68,12 +69,14 @@ def push(view: View, state: State, values: list[Any]) -> None:
     at = 0
     leaves = []
     while len(values) - at > room:
-        leaves.append(tail + values[at : at + room])
+        leaves.append(create(view, ListNode, tail + values[at : at + room]))
         at += room
         room = LEAF
         tail = []
     tree = counted.push_leaves(view, state.tree, leaves)
-    state.arrange(values[at:], tree, state.count + sum(map(len, leaves)))
+    if state.full and len(state.front) * LEAF == state.count:
+        state.front.extend(leaves)
+    state.arrange(values[at:], tree, state.count + LEAF * len(leaves))
 
 
 def stored_values(view: View, values: Iterable[Any]) -> list[Any]:
