@@ -87,6 +87,81 @@ static void stored_dealloc(PyObject *self)
     base_dealloc(self);
 }
 
+/* About how many bytes of memory a value takes that a leaf holds. Objects are weighed by themselves, but for the wrapper. */
+static uint64_t bytes_of(PyObject *value)
+{
+    if (value == Py_None || PyBool_Check(value))
+        return 0;
+    if (PyUnicode_Check(value))
+        return 56 + (uint64_t)PyUnicode_GetLength(value);
+    if (PyBytes_Check(value))
+        return 40 + (uint64_t)PyBytes_Size(value);
+    if (PyLong_Check(value) || PyFloat_Check(value))
+        return 32;
+    return 120;
+}
+
+static uint64_t bytes_of_list(PyObject *list)
+{
+    uint64_t sum = 64;
+    for (Py_ssize_t i = 0; PyList_Check(list) && i < PyList_Size(list); i++)
+        sum += 8 + bytes_of(PyList_GetItem(list, i));
+    return sum;
+}
+
+enum { IN_DICT = 48, IN_SET = 40 };     /* bytes a place in a hash table takes */
+
+static uint64_t bytes_of_state(PyObject *data)
+{
+    if (data == NULL || data == Py_None)
+        return 0;
+    if (PyList_Check(data))
+        return bytes_of_list(data);
+    if (PyByteArray_Check(data))
+        return 64 + (uint64_t)PyByteArray_Size(data);
+    if (PyDict_Check(data)) {
+        uint64_t sum = 240;
+        PyObject *key, *value;
+        for (Py_ssize_t at = 0; PyDict_Next(data, &at, &key, &value);)
+            sum += IN_DICT + bytes_of(key) + bytes_of(value);
+        return sum;
+    }
+    if (PyAnySet_Check(data)) {
+        uint64_t sum = 220;
+        PyObject *iterator = PyObject_GetIter(data), *item;
+        while (iterator != NULL && (item = PyIter_Next(iterator)) != NULL) {
+            sum += 2 * IN_SET + bytes_of(item);     /* it may stand in the front too */
+            Py_DECREF(item);
+        }
+        Py_XDECREF(iterator);
+        PyErr_Clear();
+        return sum;
+    }
+    if (Py_TYPE(data) == dbz_inner_type || Py_TYPE(data) == dbz_counted_type || Py_TYPE(data) == dbz_entries_type) {
+        const Part *part = (const Part *)data;
+        uint64_t sum = 64 + bytes_of_list(part->first) + bytes_of_list(part->second);
+        if (part->third != NULL)
+            sum += bytes_of_list(part->third);
+        if (Py_TYPE(data) == dbz_entries_type)
+            sum += IN_DICT * (uint64_t)PyList_Size(part->first);    /* its entries may stand in the front too */
+        return sum;
+    }
+    if (Py_TYPE(data) == dbz_list_state || Py_TYPE(data) == dbz_dict_state || Py_TYPE(data) == dbz_set_state)
+        return 400 + bytes_of_state(((State *)data)->items);
+    return 256;
+}
+
+static PyObject *stored_weight(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(bytes_of_state(((Stored *)self)->data));
+}
+
+static PyMethodDef stored_methods[] = {
+    {"_p_weight", stored_weight, METH_NOARGS, "About how many bytes of memory the loaded state takes."},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyMemberDef stored_members[] = {
     {"_data", T_OBJECT_EX, offsetof(Stored, data), 0, "the loaded state"},
     {"_front", T_OBJECT, offsetof(Stored, front), 0, "the front that something of this leaf stands in, or None"},
@@ -97,6 +172,7 @@ static PyType_Slot stored_slots[] = {
     {Py_tp_dealloc, stored_dealloc},
     {Py_tp_traverse, stored_traverse},
     {Py_tp_clear, stored_clear},
+    {Py_tp_methods, stored_methods},
     {Py_tp_members, stored_members},
     {Py_tp_doc, "A persistent object whose whole state is `_data`."},
     {0, NULL},

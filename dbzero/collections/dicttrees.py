@@ -14,7 +14,7 @@ from dbzero.collections.dictnodes import DictNode, Entries, IndexNode, State, no
 from dbzero.collections.fronts import FRONT, link
 from dbzero.collections.keys import stable_hash
 from dbzero.collections.nodes import LEAF, Stored, corrupt, create, touch
-from dbzero.collections.pending import FEW
+from dbzero.collections.pending import FEW, interleave
 from dbzero.model.view import View
 
 
@@ -158,15 +158,33 @@ def _index_all(view: View, state: State, hashes: list[int], seqs: list[int]) -> 
         assert state.index is not None
         leaf, _, high = keyed.find_bound(state.index, hashes[at])
         end = n if high is None else bisect_left(hashes, high, at)
-        places, part = touch(leaf), hashes[at:end]
-        if places.keys().isdisjoint(part) and len(set(part)) == len(part):
-            places.update(zip(part, seqs[at:end], strict=True))
-        else:
-            for key, seq in zip(part, seqs[at:end], strict=True):
+        places, part, numbers = touch(leaf), hashes[at:end], seqs[at:end]
+        if not places.keys().isdisjoint(part) or len(set(part)) != len(part):
+            for key, seq in zip(part, numbers, strict=True):
                 note(places, key, seq)
+        elif len(part) <= LEAF:
+            places.update(zip(part, numbers, strict=True))
+        else:
+            _flood(view, state, leaf, part, numbers)
         if len(places) > LEAF:
             _split(view, state, leaf, hashes[end - 1] if high is None else None)
         at = end
+
+
+def _flood(view: View, state: State, leaf: IndexNode, hashes: list[int], seqs: list[int]) -> None:
+    """Make many leaves of one index leaf and more than it can hold, in ascending order of hash, none of it there yet."""
+    assert state.index is not None
+    places = leaf._data
+    interleave(hashes, seqs, places.items())
+    size = LEAF * 3 // 4
+    places.clear()
+    places.update(zip(hashes[:size], seqs[:size], strict=True))
+    path_key = hashes[0]
+    for at in range(size, len(hashes), size):
+        right = create(view, IndexNode, dict(zip(hashes[at : at + size], seqs[at : at + size], strict=True)))
+        path, _ = keyed.find_path(state.index, path_key)
+        path_key = hashes[at]
+        state.index = keyed.attach(view, state.index, path, right, path_key)
 
 
 def _split(view: View, state: State, leaf: IndexNode, last: int | None) -> None:

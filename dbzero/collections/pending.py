@@ -10,6 +10,8 @@ a builtin's cost, and each leaf is changed once. The textbook calls it a write b
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Any
 
 from dbzero.model.base import CLOSED, EXPIRED, GHOST
@@ -60,3 +62,11 @@ def register(view: View, collection: Any) -> None:
     made = Pending()
     made.add(collection)
     view.buffers.append(made)
+
+
+def interleave(hashes: list[int], items: list[Any], others: Iterable[tuple[int, Any]]) -> None:
+    """Put a few (hash, item) pairs into two parallel lists, which are in ascending order of hash."""
+    for key, item in others:
+        i = bisect_left(hashes, key)
+        hashes.insert(i, key)
+        items.insert(i, item)

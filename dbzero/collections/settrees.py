@@ -15,6 +15,7 @@ from dbzero.collections.fronts import FRONT, Fronted, forget, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import flatten, restore, stable_hash
 from dbzero.collections.nodes import LEAF, Stored, corrupt, create, touch
+from dbzero.collections.pending import interleave
 from dbzero.model import base
 from dbzero.model.view import View
 
@@ -141,17 +142,44 @@ def add(view: View, state: State, forms: Iterable[Any]) -> None:
         end = n if high is None else bisect_left(hashes, high, at)
         part = ordered[at:end]
         data = leaf._data
-        if not data.issuperset(part):
+        link(leaf, front)
+        if len(part) > LEAF:
+            _flood(view, state, leaf, hashes[at:end], part)
+        elif not data.issuperset(part):
             touch(leaf)
             before = len(data)
             data.update(part)
             state.count += len(data) - before
-        link(leaf, front)
         if len(front) < FRONT:
             front.update(part)
         if len(data) > LEAF:
             _split(view, state, leaf, hashes[end - 1])
         at = end
+
+
+def _flood(view: View, state: State, leaf: SetNode, hashes: list[int], forms: list[Any]) -> None:
+    """Make many leaves of one leaf and more forms than it can hold, in ascending order of hash."""
+    assert state.root is not None
+    data = touch(leaf)
+    if not data.isdisjoint(forms):
+        new = [i for i, form in enumerate(forms) if form not in data]
+        hashes, forms = [hashes[i] for i in new], [forms[i] for i in new]
+        if not new:
+            return
+    state.count += len(forms)
+    if data:
+        forms = list(forms)
+        interleave(hashes, forms, zip(*_hashed(data), strict=True))
+    cuts = [*_parts(hashes, LEAF * 3 // 4), len(forms)]
+    data.clear()
+    data.update(forms[: cuts[1]])
+    key = hashes[0]
+    for low, high in pairwise(cuts[1:]):
+        right = create(view, SetNode, set(forms[low:high]))
+        link(right, state.front)
+        path, _ = keyed.find_path(state.root, key)
+        key = hashes[low]
+        state.root = keyed.attach(view, state.root, path, right, key)
 
 
 def _split(view: View, state: State, leaf: SetNode, last: int) -> None:
