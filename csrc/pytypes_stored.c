@@ -148,7 +148,7 @@ static uint64_t bytes_of_state(PyObject *data)
     }
     if (Py_TYPE(data) == dbz_list_state || Py_TYPE(data) == dbz_dict_state || Py_TYPE(data) == dbz_set_state)
         return 400 + bytes_of_state(((State *)data)->items);
-    return 256;
+    return 0;
 }
 
 static PyObject *stored_weight(PyObject *self, PyObject *unused)
@@ -158,7 +158,7 @@ static PyObject *stored_weight(PyObject *self, PyObject *unused)
 }
 
 static PyMethodDef stored_methods[] = {
-    {"_p_weight", stored_weight, METH_NOARGS, "About how many bytes of memory the loaded state takes."},
+    {"_p_weight", stored_weight, METH_NOARGS, "About how many bytes of memory the loaded state takes; 0: not known here, go by the record."},
     {NULL, NULL, 0, NULL},
 };
 

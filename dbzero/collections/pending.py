@@ -11,9 +11,10 @@ a builtin's cost, and each leaf is changed once. The textbook calls it a write b
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dbzero.model import kinds
 from dbzero.model.base import CLOSED, EXPIRED, GHOST
 from dbzero.model.view import View
 
@@ -23,7 +24,7 @@ FEW = 8  # so many are put into the trees one by one
 class Pending:
     """The collections of one view in which something may be pending. See :class:`dbzero.model.view.Buffer`."""
 
-    def __init__(self) -> None:
+    def __init__(self, view: View) -> None:
         self._collections: list[Any] = []
 
     def add(self, collection: Any) -> None:
@@ -53,15 +54,19 @@ class Pending:
                 state.pending = None
 
 
+    def removed(self, oids: Sequence[int]) -> None:
+        """A collection that is deleted takes what is pending in it along."""
+
+    def changed(self, oids: Sequence[int] | None) -> None:
+        """Nothing is pending when a view moves: it has no changes then."""
+
+
+kinds.buffers.append(Pending)
+
+
 def register(view: View, collection: Any) -> None:
     """Let things be left pending in a collection, until the next flush. Inside an operation, it being marked changed."""
-    for buffer in view.buffers:
-        if type(buffer) is Pending:
-            buffer.add(collection)
-            return
-    made = Pending()
-    made.add(collection)
-    view.buffers.append(made)
+    next(buffer for buffer in view.buffers if type(buffer) is Pending).add(collection)
 
 
 def interleave(hashes: list[int], items: list[Any], others: Iterable[tuple[int, Any]]) -> None:

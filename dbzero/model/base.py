@@ -75,6 +75,12 @@ register_class = _persistent.register_class
 class_flags = _persistent.class_flags
 set_current_view = _persistent.set_current_view
 set_construct_hook = _persistent.set_construct_hook
+pack_oids = _persistent.pack_oids
+unpack_oids = _persistent.unpack_oids
+live_objects = _persistent.live_objects
+identify = _persistent.identify
+take_new = _persistent.take_new
+rescan = _persistent.rescan
 
 GHOST: int = _persistent.GHOST
 INIT: int = _persistent.INIT
