@@ -1,16 +1,20 @@
-/* The short ways of dicts and sets: looking up, setting, adding. Ordinary are keys that are atoms; looking up further takes an int or a str (whose stable hash is made
- * in C) and a view that has not more loaded than it may. What is not ordinary goes to the methods of the same purpose in dbzero/collections, which decide and raise.
+/* The short ways of dicts and sets: looking up, setting, adding. Ordinary are keys that are atoms; looking up
+ * further takes an int or a str (whose stable hash is made in C) and a view that has not more loaded than it may.
+ * What is not ordinary goes to the methods of the same purpose in dbzero/collections, which decide and raise.
  *
- * A large collection is looked up in what is pending, then in its front, then in its trees. Setting and adding only ever touch `items` or what is pending. */
+ * A large collection is looked up in what is pending, then in its front, then in its trees. Setting and adding only
+ * ever touch `items` or what is pending. */
 #include "pytypes_stored.h"
 
 #define FRONT (1 << 20)     /* most items of a front, as in dbzero/collections/fronts.py */
 
 static PyObject *s_getitem, *s_setitem, *s_delitem, *s_get, *s_has, *s_add, *s_length;
 
-/* --- trees ------------------------------------------------------------------------------------------------------------------------------- */
+/* --- trees -------------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
-/* The leaf of a keyed tree in whose range a key is, and its state, both new references. 1; 0: the tree or the key is not an ordinary one; -1. */
+/* The leaf of a keyed tree in whose range a key is, and its state, both new references. 1; 0: the tree or the key
+ * is not an ordinary one; -1. */
 static int descend(PyObject *root, long long key, PyObject **leaf, PyObject **data)
 {
     PyObject *node = root;
@@ -84,7 +88,8 @@ static void link_front(PyObject *leaf, PyObject *front)
     Py_XDECREF(old);
 }
 
-/* The value of `key` in a dict's trees, a new reference. Under the operation lock. 1; 0: not there; -1: an exception; -2: not ordinary. */
+/* The value of `key` in a dict's trees, a new reference. Under the operation lock. 1; 0: not there; -1: an
+ * exception; -2: not ordinary. */
 static int walk_dict(State *s, PyObject *key, PyObject **value)
 {
     if (!dbz_given(s->index) || !dbz_given(s->tree) || !PyDict_CheckExact(s->front))
@@ -163,7 +168,8 @@ static int walk_set(State *s, PyObject *key)
     return rc;
 }
 
-/* --- dicts ------------------------------------------------------------------------------------------------------------------------------- */
+/* --- dicts -------------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 /* The stored value of a key: 1, a new reference; 0: not there; -1: an exception; -2: not ordinary. */
 static int look_up(PyObject *self, PyObject *key, PyObject **value)
@@ -321,7 +327,8 @@ static Py_ssize_t dict_length(PyObject *self)
     return length(self, dbz_dict_state, PyDict_Size);
 }
 
-/* --- sets -------------------------------------------------------------------------------------------------------------------------------- */
+/* --- sets --------------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 static int set_contains(PyObject *self, PyObject *key)
 {
@@ -397,7 +404,8 @@ static Py_ssize_t set_length(PyObject *self)
     return length(self, dbz_set_state, PySet_Size);
 }
 
-/* --- types ------------------------------------------------------------------------------------------------------------------------------- */
+/* --- types -------------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 static PyMethodDef get_method[] = {
     {"get", (PyCFunction)(void (*)(void))dict_get, METH_FASTCALL, "get($self, key, default=None, /)\n--\n\nThe value of `key`, or `default`."},

@@ -1,15 +1,16 @@
-/* The short ways of lists and tuples: getting, setting and appending a value, the length, iteration. What is not ordinary goes to the methods of the same purpose
- * in dbzero/collections, which decide and raise.
+/* The short ways of lists and tuples: getting, setting and appending a value, the length, iteration. What is not
+ * ordinary goes to the methods of the same purpose in dbzero/collections, which decide and raise.
  *
- * The front of a list whose leaves are all full is a list: its k-th item is the k-th leaf, or None. Leaves are found there by position alone; one that was evicted is a
- * ghost, which is not ordinary. A list that becomes uneven empties its front. */
+ * The front of a list whose leaves are all full is a list: its k-th item is the k-th leaf, or None. Leaves are
+ * found there by position alone; one that was evicted is a ghost, which is not ordinary. A list that becomes uneven
+ * empties its front. */
 #include "pytypes_stored.h"
 
 static PyObject *s_getitem, *s_setitem, *s_delitem, *s_append, *s_length, *s_part;
 static PyTypeObject *iterator_type;
 
-/* The same in an uneven list, whose leaves are found by walking down. While another thread is in the middle of an operation, which may be changing that very
- * tree, it is not ordinary: Python waits for the lock. */
+/* The same in an uneven list, whose leaves are found by walking down. While another thread is in the middle of an
+ * operation, which may be changing that very tree, it is not ordinary: Python waits for the lock. */
 static PyObject *container_below(const State *s, Py_ssize_t position, Py_ssize_t *offset, Stored **node)
 {
     PyObject *at = dbz_op_elsewhere() ? NULL : s->tree;
@@ -38,7 +39,8 @@ static PyObject *container_below(const State *s, Py_ssize_t position, Py_ssize_t
     return NULL;
 }
 
-/* The live container that holds `position` (not negative), borrowed, and the offset in it; NULL: not ordinary. `node` is its leaf, NULL for the tail. */
+/* The live container that holds `position` (not negative), borrowed, and the offset in it; NULL: not ordinary.
+ * `node` is its leaf, NULL for the tail. */
 static PyObject *container_at(const State *s, Py_ssize_t position, Py_ssize_t *offset, Stored **node)
 {
     *node = NULL;
@@ -164,7 +166,8 @@ static Py_ssize_t list_length(PyObject *self)
     return n;
 }
 
-/* --- iteration --------------------------------------------------------------------------------------------------------------------------- */
+/* --- iteration ---------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 typedef struct {
     PyObject_HEAD
@@ -279,7 +282,8 @@ static PyType_Slot iterator_slots[] = {
 
 static PyType_Spec iterator_spec = {"_persistent.SequenceIterator", sizeof(Iterator), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, iterator_slots};
 
-/* --- types ------------------------------------------------------------------------------------------------------------------------------- */
+/* --- types -------------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 static PyMethodDef append_method[] = {
     {"append", list_append, METH_O, "append($self, value, /)\n--\n\nAdd `value` at the end."},

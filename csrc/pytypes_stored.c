@@ -1,4 +1,5 @@
-/* Types beneath dbzero/collections: Stored (a persistent object with one state), the states of collections, the parts of tree nodes. See pytypes_stored.h. */
+/* Types beneath dbzero/collections: Stored (a persistent object with one state), the states of collections, the
+ * parts of tree nodes. See pytypes_stored.h. */
 #include "pytypes_stored.h"
 #include <stddef.h>
 
@@ -10,7 +11,8 @@ static traverseproc base_traverse;
 static inquiry base_clear;
 static destructor base_dealloc;
 
-/* --- common steps ------------------------------------------------------------------------------------------------------------------------ */
+/* --- common steps ------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 int dbz_stored_as_is(const Persistent *p, PyObject *value)
 {
@@ -54,7 +56,8 @@ PyObject *dbz_slowly(PyObject *self, PyObject *name, PyObject *a, PyObject *b)
     return PyErr_Occurred() ? NULL : PyObject_CallMethodObjArgs(self, name, a, b, NULL);
 }
 
-/* --- Stored ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- Stored ------------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 static int stored_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -87,7 +90,8 @@ static void stored_dealloc(PyObject *self)
     base_dealloc(self);
 }
 
-/* About how many bytes of memory a value takes that a leaf holds. Objects are weighed by themselves, but for the wrapper. */
+/* About how many bytes of memory a value takes that a leaf holds. Objects are weighed by themselves, but for the
+ * wrapper. */
 static uint64_t bytes_of(PyObject *value)
 {
     if (value == Py_None || PyBool_Check(value))
@@ -181,7 +185,8 @@ static PyType_Slot stored_slots[] = {
 static PyType_Spec stored_spec = {
     "_persistent.Stored", sizeof(Stored), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, stored_slots};
 
-/* --- states of collections --------------------------------------------------------------------------------------------------------------- */
+/* --- states of collections
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static int state_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -292,7 +297,8 @@ static PyType_Slot list_slots[] = STATE_SLOTS(list_members, list_methods, "ListS
 static PyType_Slot dict_slots[] = STATE_SLOTS(dict_members, no_methods, "DictState(items): the loaded state of a dict.");
 static PyType_Slot set_slots[] = STATE_SLOTS(set_members, no_methods, "SetState(items): the loaded state of a set.");
 
-/* --- parts of nodes ---------------------------------------------------------------------------------------------------------------------- */
+/* --- parts of nodes ----------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 static int part_traverse(PyObject *self, visitproc visit, void *arg)
 {
@@ -382,7 +388,8 @@ static PyType_Spec inner_spec = SPEC("Inner", sizeof(Part), inner_slots);
 static PyType_Spec counted_spec = SPEC("CountedInner", sizeof(Part), counted_slots);
 static PyType_Spec entries_spec = SPEC("Entries", sizeof(Part), entries_slots);
 
-/* --- module ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- module ------------------------------------------------------------------------------------------------------
+ * ------------------------ */
 
 static PyObject *f_set_leaf(PyObject *module, PyObject *number)
 {

@@ -1,7 +1,9 @@
-/* What the C short ways of collections know of them: the stored object with its state, the states of collections, the parts of tree nodes.
+/* What the C short ways of collections know of them: the stored object with its state, the states of collections,
+ * the parts of tree nodes.
  *
- * The fields are those that the Python code in dbzero/collections sees as attributes of the same names; what is not there is NULL or None. All fields are read
- * and written with the GIL held. Trees, and `items` of a dict or set, change only under the operation lock. */
+ * The fields are those that the Python code in dbzero/collections sees as attributes of the same names; what is not
+ * there is NULL or None. All fields are read and written with the GIL held. Trees, and `items` of a dict or set,
+ * change only under the operation lock. */
 #ifndef DBZ_PYTYPES_STORED_H
 #define DBZ_PYTYPES_STORED_H
 
@@ -28,8 +30,8 @@ typedef struct {
     char full;          /* every leaf of a list's tree is full */
 } State;
 
-/* A node's state that is not a builtin container. Inner nodes of keyed trees: marks, children; of counted trees: counts, children, starts (None: not
- * computed). Leaves of a dict's entries: seqs, keys, values. */
+/* A node's state that is not a builtin container. Inner nodes of keyed trees: marks, children; of counted trees:
+ * counts, children, starts (None: not computed). Leaves of a dict's entries: seqs, keys, values. */
 typedef struct {
     PyObject_HEAD
     PyObject *first, *second, *third;
@@ -58,7 +60,8 @@ static inline State *dbz_loaded_state(PyObject *self, const PyTypeObject *type)
 
 /* Is the value stored as it is in p's view? */
 int dbz_stored_as_is(const Persistent *p, PyObject *value);
-/* Take the operation lock if the object may be changed without further ado and its state is of that type. NULL: not ordinary, nothing is held, or an exception. */
+/* Take the operation lock if the object may be changed without further ado and its state is of that type. NULL: not
+ * ordinary, nothing is held, or an exception. */
 State *dbz_begin_change(PyObject *self, const PyTypeObject *type);
 /* The state of a node, borrowed, loading it if it is a ghost. Under the operation lock. NULL with an exception. */
 PyObject *dbz_node_data(PyObject *node);
