@@ -249,6 +249,48 @@ static PyObject *state_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)s;
 }
 
+/* A copy of a builtin container, or the value itself. NULL stays NULL. */
+static PyObject *copy_of(PyObject *value)
+{
+    if (value != NULL && PyList_CheckExact(value))
+        return PyList_GetSlice(value, 0, PyList_Size(value));
+    if (value != NULL && PyDict_CheckExact(value))
+        return PyDict_Copy(value);
+    if (value != NULL && PyAnySet_CheckExact(value))
+        return PySet_New(value);
+    Py_XINCREF(value);
+    return value;
+}
+
+static PyObject *state_copy(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    const State *s = (const State *)self;
+    PyObject *items = copy_of(s->items);
+    PyObject *args = items == NULL ? NULL : PyTuple_Pack(1, items);
+    Py_XDECREF(items);
+    State *made = args == NULL ? NULL : (State *)state_new(Py_TYPE(self), args, NULL);
+    Py_XDECREF(args);
+    if (made == NULL)
+        return NULL;
+    made->tree = copy_of(s->tree);
+    made->index = copy_of(s->index);
+    made->last = copy_of(s->last);
+    made->pending = copy_of(s->pending);
+    made->count = s->count;
+    made->next = s->next;
+    made->version = s->version;
+    made->full = s->full;
+    if (made->pending == NULL && s->pending != NULL) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return (PyObject *)made;
+}
+
+#define COPY(function) \
+    {"copy", function, METH_NOARGS, "A copy of the state and its containers, not of what they hold; what is only derived is empty in it."}
+
 #define FIELD(name, type, field) {name, type, offsetof(State, field), 0, NULL}
 #define END {NULL, 0, 0, 0, NULL}
 
@@ -285,17 +327,18 @@ static PyObject *list_arrange(PyObject *self, PyObject *args)
 
 static PyMethodDef list_methods[] = {
     {"arrange", list_arrange, METH_VARARGS, "arrange(tail, tree, count): set all three in one step."},
+    COPY(state_copy),
     {NULL, NULL, 0, NULL},
 };
-static PyMethodDef no_methods[] = {{NULL, NULL, 0, NULL}};
+static PyMethodDef state_methods[] = {COPY(state_copy), {NULL, NULL, 0, NULL}};
 
 #define STATE_SLOTS(members, methods, doc) \
     {{Py_tp_new, state_new}, {Py_tp_dealloc, state_dealloc}, {Py_tp_traverse, state_traverse}, {Py_tp_clear, state_clear}, \
      {Py_tp_members, members}, {Py_tp_methods, methods}, {Py_tp_doc, doc}, {0, NULL}}
 
 static PyType_Slot list_slots[] = STATE_SLOTS(list_members, list_methods, "ListState(tail): the loaded state of a list or tuple.");
-static PyType_Slot dict_slots[] = STATE_SLOTS(dict_members, no_methods, "DictState(items): the loaded state of a dict.");
-static PyType_Slot set_slots[] = STATE_SLOTS(set_members, no_methods, "SetState(items): the loaded state of a set.");
+static PyType_Slot dict_slots[] = STATE_SLOTS(dict_members, state_methods, "DictState(items): the loaded state of a dict.");
+static PyType_Slot set_slots[] = STATE_SLOTS(set_members, state_methods, "SetState(items): the loaded state of a set.");
 
 /* --- parts of nodes ----------------------------------------------------------------------------------------------
  * ------------------------ */
@@ -349,6 +392,26 @@ static PyObject *part_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)part;
 }
 
+static PyObject *part_copy(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    const Part *part = (const Part *)self;
+    Part *made = (Part *)PyType_GenericAlloc(Py_TYPE(self), 0);
+    if (made == NULL)
+        return NULL;
+    made->level = part->level;
+    made->first = copy_of(part->first);
+    made->second = copy_of(part->second);
+    made->third = copy_of(part->third);
+    if (made->first == NULL || made->second == NULL || (made->third == NULL && part->third != NULL)) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return (PyObject *)made;
+}
+
+static PyMethodDef part_methods[] = {COPY(part_copy), {NULL, NULL, 0, NULL}};
+
 static Py_ssize_t inner_length(PyObject *self)
 {
     return PyList_Size(((Part *)self)->second);
@@ -371,7 +434,7 @@ static PyMemberDef entries_members[] = {
 
 #define PART_SLOTS(members, length, doc) \
     {{Py_tp_new, part_new}, {Py_tp_dealloc, part_dealloc}, {Py_tp_traverse, part_traverse}, {Py_tp_clear, part_clear}, \
-     {Py_tp_members, members}, {Py_sq_length, length}, {Py_tp_doc, doc}, {0, NULL}}
+     {Py_tp_members, members}, {Py_tp_methods, part_methods}, {Py_sq_length, length}, {Py_tp_doc, doc}, {0, NULL}}
 
 static PyType_Slot inner_slots[] = PART_SLOTS(inner_members, inner_length, "Inner(level, marks, children): state of an inner node of a keyed tree.");
 static PyType_Slot counted_slots[] =

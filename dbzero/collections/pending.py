@@ -53,7 +53,6 @@ class Pending:
                 state.front.clear()
                 state.pending = None
 
-
     def removed(self, oids: Sequence[int]) -> None:
         """A collection that is deleted takes what is pending in it along."""
 

@@ -181,6 +181,7 @@ class Set(Stored, SetWays):  # type: ignore[misc]
             self._p_changed()
             state.pending = set()
             register(self._p_view, self)
+        self._p_changed()
         state.pending.add(form)
         state.version += 1
 

@@ -155,3 +155,25 @@ def test_many_threads_set_and_read(bench):
     for collection in (made, group, shared):
         collection._check()
     assert sorted(shared) == sorted(list(range(2000)) * 4)
+
+
+def test_a_copy_of_a_state_stays_as_it_was(bench, tiny):
+    numbers, table, group = make_list(range(99)), make_dict({i: i for i in range(99)}), make_set(range(99))
+    bench.commit()
+    table[7] = numbers[3] = "new"
+    table[100] = 100
+    group.add(100)
+    states = [made._data for made in (numbers, table, group)]
+    states += [numbers._data.tree._data, table._data.index._data, table._data.last or table._data.entries._data]
+    for state in states:
+        if not hasattr(state, "copy"):
+            continue
+        made = state.copy()
+        assert type(made) is type(state) and made is not state
+        for name in dir(state):
+            value, copied = getattr(state, name), getattr(made, name)
+            if name == "front":
+                assert not copied
+            elif not name.startswith("_") and not callable(value):
+                assert copied == value
+                assert copied is not value or type(value) not in (list, dict, set)
