@@ -158,7 +158,7 @@ class Slice(Query):
         return self._source._p_part(self._start, self._stop, self._step)
 
     def __len__(self) -> int:
-        if not self._source._p_counted and 0 <= self._start and self._stop is not None and 0 <= self._stop:
+        if not self._source._p_counted and self._start >= 0 and self._stop is not None and self._stop >= 0:
             return sum(1 for _ in self)
         return len(range(*slice(self._start, self._stop, self._step).indices(len(self._source))))
 
