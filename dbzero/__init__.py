@@ -18,6 +18,7 @@ from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
 from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
+    AtomicError,
     BadPrefixError,
     ClassNotFoundError,
     ClosedError,
@@ -124,9 +125,11 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
+from dbzero.session.atomic import AtomicManager, atomic, atomic_assign, begin_atomic
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
+from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
@@ -148,6 +151,8 @@ db0 = _sys.modules[__name__]
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtomicError",
+    "AtomicManager",
     "AttributeInfo",
     "BadPrefixError",
     "CallableType",
@@ -163,6 +168,7 @@ __all__ = [
     "FormatVersionError",
     "ImmutableError",
     "LeaseError",
+    "LockedManager",
     "MemoBase",
     "MemoMetaClass",
     "MethodInfo",
@@ -186,6 +192,12 @@ __all__ = [
     "UnsupportedTypeError",
     "as_tag",
     "assign",
+    "async_wait",
+    "atomic",
+    "atomic_assign",
+    "await_commit",
+    "begin_atomic",
+    "begin_locked",
     "build_flags",
     "bytearray",
     "clear_cache",
@@ -251,6 +263,7 @@ __all__ = [
     "list",
     "load",
     "load_all",
+    "locked",
     "materialized",
     "memo",
     "migration",
