@@ -74,6 +74,7 @@ struct ViewCore {
     PyObject **dirty;   /* strong */
     size_t dirty_count, dirty_room;
     size_t scanned;     /* how many of the dirty list take_new() has seen */
+    uint64_t late;      /* place in take_dirty()'s last list from which on it had not */
     uint64_t *orphans;
     size_t orphan_count, orphan_room;
     uint64_t *saving;   /* OIDs taken for the commit under way */

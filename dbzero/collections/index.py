@@ -11,6 +11,7 @@ with the index.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -442,17 +443,17 @@ class Index(Stored):
     def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
         """The OIDs of a selection's objects, from the leaves. Inside an operation."""
         state = self._data
-        found = BitMap64()
+        oids = array("Q")
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             root = state.null_root if nulls else state.root
             following: Item | None = start
             while root is not None:
                 data, at, following = pairs.part(root, following)
                 stop = len(data.items) if end is None else bisect_right(data.items, end, at)
-                found.update([oid for _, oid in data.items[at:stop]])
+                oids.extend([oid for _, oid in (data.items if stop - at == len(data.items) else data.items[at:stop])])
                 if following is None or stop < len(data.items):
                     break
-        return found
+        return BitMap64(oids)
 
     def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
         """About how many entries a selection has, without reading more than two ways down the tree. Inside an

@@ -76,6 +76,10 @@ class Buffer(Protocol):
     def removed(self, oids: Sequence[int]) -> Callable[[], None] | None:
         """Objects are about to be deleted. Returns what takes that back, or None. Under the operation lock."""
 
+    def taken(self, objects: Sequence[Any]) -> None:
+        """A commit has taken these objects, which became dirty after flush(). What depends on them belongs to the same
+        commit. Under the operation lock."""
+
     def changed(self, oids: Sequence[int] | None) -> None:
         """The view is about to move to a state in which these stored objects are others; None: unknown which. Under the
         operation lock."""
@@ -568,6 +572,9 @@ class View(ViewCore):  # type: ignore[misc]
         """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
         returns nothing: encoding may change class records, which come last and so are encoded once."""
         taken: list[Any] = super().take_dirty()
+        if self.late < len(taken):  # other threads may create objects at any time
+            for buffer in self.buffers:
+                buffer.taken(taken[self.late :])
         late = [obj for obj in taken if type(obj) is ClassRecord or type(obj) is Catalogue]
         if late and len(late) < len(taken):
             self.put_back(late)
