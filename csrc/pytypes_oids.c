@@ -149,6 +149,18 @@ static PyObject *f_live_objects(PyObject *module, PyObject *args)
     return found == NULL ? NULL : Py_BuildValue("Nn", found, missing);
 }
 
+static PyObject *f_identify(PyObject *module, PyObject *obj)
+{
+    (void)module;
+    if (!PyObject_TypeCheck(obj, dbz_persistent_type)) {
+        PyErr_SetString(PyExc_TypeError, "a stored object is needed");
+        return NULL;
+    }
+    const Persistent *p = (Persistent *)obj;
+    PyObject *view = p->view == NULL ? Py_None : (PyObject *)p->view;
+    return Py_BuildValue("OKI", view, (unsigned long long)p->oid, (unsigned int)p->flags);
+}
+
 /* --- from new objects to ids ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -183,7 +195,8 @@ static PyObject *groups_dict(const group *groups, size_t n)
     return dict;
 }
 
-/* Nothing here runs Python code between reading the dirty list and storing how far it was read. */
+/* Under the operation lock, so nobody takes the dirty list meanwhile. But whatever allocates an object may run a collection and let other threads create
+ * objects: what they append behind `at` is not seen yet. */
 static PyObject *f_take_new(PyObject *module, PyObject *view)
 {
     (void)module;
@@ -196,8 +209,9 @@ static PyObject *f_take_new(PyObject *module, PyObject *view)
     size_t n = 0, last = 0, from = v->scanned < v->dirty_count ? v->scanned : v->dirty_count;
     PyObject *unfinished = PyList_New(0), *dict = NULL, *result = NULL;
     int rc = unfinished == NULL ? -1 : 0;
-    for (size_t i = from; rc == 0 && i < v->dirty_count; i++) {
-        Persistent *p = (Persistent *)v->dirty[i];
+    size_t at = from;
+    for (; rc == 0 && at < v->dirty_count; at++) {
+        Persistent *p = (Persistent *)v->dirty[at];
         if ((p->flags & (P_MEMO | P_NEW | P_EXPIRED)) != (P_MEMO | P_NEW))
             continue;
         if (p->flags & P_INIT) {
@@ -225,7 +239,7 @@ static PyObject *f_take_new(PyObject *module, PyObject *view)
         }
     }
     if (rc == 0 && (dict = groups_dict(groups, n)) != NULL && (result = PyTuple_Pack(2, dict, unfinished)) != NULL)
-        v->scanned = v->dirty_count;
+        v->scanned = at;
     for (size_t i = 0; i < n; i++)
         free(groups[i].oids);
     free(groups);
@@ -251,6 +265,7 @@ PyMethodDef dbz_oid_functions[] = {
     {"live_objects", f_live_objects, METH_VARARGS,
      "live_objects(view, words, start, stop, cls): (list, number of None in it) of the objects of ids stop-1 down to start; ghosts of `cls` for those not in memory (None: None). "
      "None for what expired or is under construction."},
+    {"identify", f_identify, METH_O, "identify(obj): (view, object id, flags) of a stored object."},
     {"take_new", f_take_new, METH_O,
      "take_new(view): ({class: words}, objects still under construction) of the new memo objects on the dirty list since the last call."},
     {"rescan", f_rescan, METH_O, "The dirty list was cut: the next take_new() begins at its start."},

@@ -10,7 +10,6 @@ from types import SimpleNamespace as _SimpleNamespace
 
 from dbzero import collections as _collections
 from dbzero import query as _query
-from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored from here on)
 from dbzero.collections import make_bytearray as bytearray
 from dbzero.collections import make_dict as dict
 from dbzero.collections import make_index as index
@@ -19,6 +18,7 @@ from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
 from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
+    AtomicError,
     BadPrefixError,
     ClassNotFoundError,
     ClosedError,
@@ -53,6 +53,7 @@ from dbzero.model.migration import migration
 from dbzero.model.weak import ExpiredReference as _ExpiredReference
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
+from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored from here on)
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
 from dbzero.query.changes import ModIterable, ModIterator, select_deleted, select_modified, select_new
@@ -131,9 +132,11 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
+from dbzero.session.atomic import AtomicManager, atomic, atomic_assign, begin_atomic
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
+from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
@@ -155,6 +158,8 @@ db0 = _sys.modules[__name__]
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtomicError",
+    "AtomicManager",
     "AttributeInfo",
     "BadPrefixError",
     "CallableType",
@@ -170,6 +175,7 @@ __all__ = [
     "FormatVersionError",
     "ImmutableError",
     "LeaseError",
+    "LockedManager",
     "MemoBase",
     "MemoMetaClass",
     "MethodInfo",
@@ -195,6 +201,12 @@ __all__ = [
     "UnsupportedTypeError",
     "as_tag",
     "assign",
+    "async_wait",
+    "atomic",
+    "atomic_assign",
+    "await_commit",
+    "begin_atomic",
+    "begin_locked",
     "build_flags",
     "bytearray",
     "clear_cache",
@@ -265,6 +277,7 @@ __all__ = [
     "list",
     "load",
     "load_all",
+    "locked",
     "make_sum",
     "materialized",
     "memo",

@@ -38,6 +38,8 @@ class Query(ABC):
     """Whether evaluating it runs no code of the user's, so that it may be done under the operation lock."""
     _p_distinct: ClassVar[bool] = False
     """Whether no object comes twice."""
+    _p_counted: ClassVar[bool] = False
+    """Whether its length costs no iteration. ``list`` asks for the length of what it is made of."""
     _p_ordered: ClassVar[bool] = False
     """Whether it has an order that was asked for."""
 
@@ -220,6 +222,8 @@ class Slice(Query):
         return self._source._p_part(self._start, self._stop, self._step)
 
     def __len__(self) -> int:
+        if not self._source._p_counted and self._start >= 0 and self._stop is not None and self._stop >= 0:
+            return sum(1 for _ in self)
         return len(range(*slice(self._start, self._stop, self._step).indices(len(self._source))))
 
     def __bool__(self) -> bool:
@@ -235,6 +239,10 @@ class Slice(Query):
     @property
     def _p_distinct(self) -> bool:  # type: ignore[override]
         return self._source._p_distinct
+
+    @property
+    def _p_counted(self) -> bool:  # type: ignore[override]
+        return self._source._p_counted
 
     @property
     def _p_ordered(self) -> bool:  # type: ignore[override]

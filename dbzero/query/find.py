@@ -64,6 +64,7 @@ class Find(Query):
 
     __slots__ = ("_context", "_expression", "_order", "_prefix", "_view")
     _p_distinct = True
+    _p_counted = True
 
     def __init__(
         self, context: scope.Context, view: View | None, prefix: str | None, expression: Expression, order: Query | None
@@ -174,12 +175,23 @@ class Find(Query):
         prepared = self._prepare(view)
         with operation:
             index = flushed(view)
-            found = self._bits(Run(view, index, prepared)).to_array()
+            found = self._bits(Run(view, index, prepared))
             codes = list(self._expression.codes(index))
             mark = _mark(view)
-        if (start, stop, step) != (0, None, 1):
-            found = found[::-1][start:stop:step][::-1]
-        yield from _objects(view, found.tobytes(), len(found), codes, mark)
+            n = len(found)
+            if (start, stop, step) != (0, None, 1):
+                start, stop, step = slice(start, stop, step).indices(n)
+                first = found[n - stop : n - start] if stop > start else BitMap64()
+                words = first.to_array() if step == 1 else first.to_array()[::-1][::step][::-1]
+                rest = None
+            elif n > _BATCH:
+                words, rest = found[-_FIRST_BATCH:].to_array(), BitMap64(found)
+            else:
+                words, rest = found.to_array(), None
+        yield from _objects(view, words.tobytes(), len(words), codes, mark)
+        if rest is not None:
+            words = rest.to_array()
+            yield from _objects(view, words.tobytes(), n - _FIRST_BATCH, codes, mark, _BATCH)
 
     def _sorted(self) -> Iterator[Any]:
         view = self._p_view()
@@ -279,14 +291,16 @@ def _existing(run: Run, found: BitMap64) -> BitMap64:
     return found - BitMap64(gone) if gone else found
 
 
-def _objects(view: View, words: bytes, n: int, codes: Sequence[int], mark: tuple[int, int]) -> Iterator[Any]:
-    """The objects of n ascending OIDs, highest first, less what was deleted since `mark`."""
+def _objects(
+    view: View, words: bytes, n: int, codes: Sequence[int], mark: tuple[int, int], size: int = _FIRST_BATCH
+) -> Iterator[Any]:
+    """The objects of the first n of some ascending OIDs, highest first, less what was deleted since `mark`; `size` of
+    them at first."""
     cls: Any = None
     if len(codes) == 1:
         cls = view._resolve(codes[0])
         if cls is kinds.unknown:
             cls = None
-    size = _FIRST_BATCH
     while n > 0:
         start = max(0, n - size)
         with operation:
@@ -465,7 +479,8 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Q
         except PrefixError:
             pass  # nothing was ever stored there
     else:
-        view = context.view(None)
+        view = scope.current_or_none() if context is scope.live else None
+        view = context.view(None) if view is None or view.closed else view
     if view is not None and view.closed:
         raise ClosedError(f"Prefix {view.name!r} was closed, it is no longer accessible; open it again")
     order = builder.orders[0] if len(builder.orders) == 1 else None
@@ -508,4 +523,8 @@ def find_live(*criteria: Any, prefix: str | None = None) -> Query:
     ('plant', 2)
     >>> db0.close()
     """
+    if len(criteria) == 1 and prefix is None and type(criteria[0]) is str:
+        view = scope.current_or_none()
+        if view is not None and not view.closed:
+            return Find(scope.live, view, None, Tagged(("str", criteria[0])), None)
     return find(scope.live, *criteria, prefix=prefix)

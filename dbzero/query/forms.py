@@ -19,13 +19,13 @@ from dbzero.model.scope import Context
 from dbzero.query.base import Query, Slice
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Sub, Tagged
 from dbzero.query.find import Find
-from dbzero.query.identity import KEY, pack, plain
+from dbzero.query.identity import pack
 from dbzero.query.splits import Objects, Splitting
 
 _VERSION = 1
 _QUERY, _ENUM = "query", "enum"
 _DEPTH = 100  # of nested forms, at most
-_decode_key = make_decoder(None)
+_decode_bounds = make_decoder(None)
 _DAMAGE = (msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 
 
@@ -56,7 +56,7 @@ def serialize(value: Any, /) -> bytes:
     if isinstance(value, Query):
         view = value._p_view()
         home = [0, ""] if view is None else [view.uuid, view.name]
-        return pack([_QUERY, _VERSION, *home, plain(value._p_form())])
+        return pack([_QUERY, _VERSION, *home, value._p_form()])
     if is_enum_value(value):
         return pack([_ENUM, _VERSION, value._key, value._name])
     raise Error(f"serialize() takes a query or an enum value, not {type(value).__name__}")
@@ -80,7 +80,7 @@ def deserialize_in(context: Context, data: bytes) -> Any:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"deserialize() takes bytes, not {type(data).__name__}")
     try:
-        head, version, *rest = msgspec.msgpack.decode(bytes(data), ext_hook=_unkey)
+        head, version, *rest = msgspec.msgpack.decode(bytes(data))
         if head == _ENUM and version == _VERSION:
             key, name = rest
             if type(key) is str and type(name) is str:
@@ -98,18 +98,11 @@ def deserialize_in(context: Context, data: bytes) -> Any:
 def check(data: bytes) -> None:
     """ValueError when these bytes can't be a serialized query."""
     try:
-        head = msgspec.msgpack.decode(data, ext_hook=_unkey)
+        head = msgspec.msgpack.decode(data)
     except _DAMAGE as error:
         raise ValueError(f"a damaged query: {error}") from None
     if type(head) is not list or len(head) != 5 or head[0] != _QUERY:
         raise ValueError("a damaged query")
-
-
-def _unkey(code: int, data: memoryview) -> Any:
-    if code != KEY:
-        raise ValueError(f"extension {code}")
-    (key,) = _decode_key(bytes(data))
-    return key
 
 
 class _Reader:
@@ -135,7 +128,8 @@ class _Reader:
             _, exclusive, atoms, source = form
             return Splitting(tuple(map(_tag, atoms)), self.query(source, depth + 1), bool(exclusive))
         if kind == "select":
-            _, uuid, oid, low, high, null_first = form
+            _, uuid, oid, bounds, null_first = form
+            low, high = _decode_bounds(bounds)
             return self.index(uuid, oid).select(low, high, bool(null_first))
         if kind == "sort":
             _, uuid, oid, desc, null_first, source = form

@@ -1,6 +1,6 @@
 """Which query is which: identity, signature and likeness of queries, told from their forms.
 
-A form is nested tuples of strings, numbers and keys, the same for the same question whatever the order of its terms.
+A form is nested tuples of strings, numbers and bytes, the same for the same question whatever the order of its terms.
 """
 
 from __future__ import annotations
@@ -11,24 +11,7 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_128_digest
 
-from dbzero.model.codec import encode_values
-
-KEY = 1
-"""MessagePack extension for a part that MessagePack does not know, a key of an index: the store's own encoding of it."""
-
 pack = msgspec.msgpack.Encoder().encode
-
-
-def plain(form: Any) -> Any:
-    """A form as MessagePack has it."""
-    kind = type(form)
-    if kind is tuple or kind is list:
-        return [plain(part) for part in form]
-    if form is None or kind in (str, bool, float, bytes):
-        return form
-    if kind is int and -(1 << 63) <= form < 1 << 64:
-        return form
-    return msgspec.msgpack.Ext(KEY, encode_values([form])[0])
 
 
 def _text(*parts: bytes) -> str:
@@ -37,13 +20,13 @@ def _text(*parts: bytes) -> str:
 
 def uuid_of(prefix_uuid: int, form: tuple[Any, ...]) -> str:
     """The identity of the exact query: 52 characters A-Z, 2-7. Equal for equal queries in every process and state."""
-    data = pack([prefix_uuid, plain(form)])
+    data = pack([prefix_uuid, form])
     return _text(xxh3_128_digest(data, 1), xxh3_128_digest(data, 2))
 
 
 def signature(shape: tuple[Any, ...]) -> str:
     """26 characters A-Z, 2-7, the same for the same shape."""
-    return _text(xxh3_128_digest(pack(plain(shape)), 3))
+    return _text(xxh3_128_digest(pack(shape), 3))
 
 
 def distance(a: tuple[Any, ...], b: tuple[Any, ...]) -> float:

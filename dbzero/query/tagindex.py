@@ -14,7 +14,7 @@ A view holds its index and an index its view; nothing here is shared between vie
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyroaring import BitMap64
@@ -45,6 +45,8 @@ Where = Key | int
 """A posting list: tag key, or class OID."""
 
 _SHARE = 4  # bitmaps take at most this part of the view's limit
+_FRESH = base.MEMO | base.NEW
+_FEW = 64  # deleted objects whose records are asked for their classes
 _MOST_CHANGED = 50_000  # changed records remembered for a reader's bitmaps; beyond, all are read again
 
 
@@ -69,6 +71,7 @@ class TagIndex:
 
     def __init__(self, view: View) -> None:
         self.view = view
+        view.tag_index = self
         self.generation = 0  # of what is stored: grows when a reader moves
         self._root: IndexRecord | None = None
         self._pending: dict[Key, dict[int, bool]] = {}  # tag key -> OID -> added or removed
@@ -79,6 +82,7 @@ class TagIndex:
         self._postings: OrderedDict[Where, Posting] = OrderedDict()
         self._weight = 0
         self._changed: dict[int, int] = {}  # OID of a record -> generation that changed it
+        self._listed: set[type] = set()  # classes whose objects are members of them without further ado
         self._closures: dict[Any, tuple[int, int, list[int]]] = {}
 
     # --- what changes -------------------------------------------------------------------------------------------------
@@ -89,21 +93,20 @@ class TagIndex:
 
     def note(self, key: Key, obj: Any, added: bool) -> None:
         """An object of the view was given a tag, or lost it."""
-        if obj._p_flags & base.INIT:
+        _, oid, flags = base.identify(obj)
+        if flags & base.INIT:
             self._early.append((obj, key, added))
             return
         ops = self._pending.get(key)
         if ops is None:
             ops = self._pending[key] = {}
-        ops[obj._p_oid] = added
-        if added:
+        ops[oid] = added
+        if type(obj) not in self._listed and added:
             info = type(obj)._p_class
             if info.flags & NO_DEFAULT_TAGS:
-                self._join(self.view.layout(type(obj)).oid, (obj._p_oid,))
-
-    def note_many(self, key: Key, oids: Iterable[int], added: bool) -> None:
-        """The same for objects that :meth:`everything` has."""
-        self._pending.setdefault(key, {}).update(dict.fromkeys(oids, added))
+                self._join(self.view.layout(type(obj)).oid, (oid,))
+            else:
+                self._listed.add(type(obj))
 
     def flush(self) -> None:
         """Make what is pending to the stored trees."""
@@ -125,16 +128,28 @@ class TagIndex:
             self._apply(key, added, removed)
             del self._pending[key]
 
+    def taken(self, objects: Sequence[Any]) -> None:
+        """A commit has taken objects that were made after the flush before it: they enter their classes in it, too."""
+        fresh = [obj for obj in objects if obj._p_flags & _FRESH == _FRESH]
+        if fresh:
+            self._take_each(fresh)
+            self.flush()
+
+    def _take_each(self, objects: list[Any]) -> None:
+        for obj in objects:
+            if obj._p_flags & base.INIT:
+                self._unfinished.append(obj)
+            elif not obj._p_flags & base.EXPIRED:
+                layout = self.view.layout(type(obj))
+                if not layout.record.data.flags & NO_DEFAULT_TAGS:
+                    self._join(layout.oid, (obj._p_oid,))
+
     def _take_new(self) -> None:
         view = self.view
         groups, unfinished = base.take_new(view)
         if self._unfinished or unfinished:
             waiting, self._unfinished = self._unfinished + unfinished, []
-            for obj in waiting:
-                if obj._p_flags & base.INIT:
-                    self._unfinished.append(obj)
-                elif not obj._p_flags & base.EXPIRED and not view.layout(type(obj)).record.data.flags & NO_DEFAULT_TAGS:
-                    self._join(view.layout(type(obj)).oid, (obj._p_oid,))
+            self._take_each(waiting)
         for cls, words in groups.items():
             layout = view.layout(cls)
             if not layout.record.data.flags & NO_DEFAULT_TAGS:
@@ -197,14 +212,8 @@ class TagIndex:
         """Objects are being deleted: they leave their classes. Returns what puts them back, if there is anything."""
         if self.root() is None:
             return None
-        groups: dict[int, list[int]] = {}
-        for oid in oids:
-            code = self._code_of(oid)
-            if code:
-                groups.setdefault(code, []).append(oid)
         done: list[tuple[int, BitMap64]] = []
-        for code, members in groups.items():
-            bits = BitMap64(members)
+        for code, bits in self._by_class(oids):
             waiting = self._joining.get(code)
             if waiting is not None:
                 waiting -= bits
@@ -219,6 +228,18 @@ class TagIndex:
                 self._apply(code, bits, EMPTY)
 
         return put_back
+
+    def _by_class(self, oids: Sequence[int]) -> list[tuple[int, BitMap64]]:
+        """The memo objects among `oids`, by class: few by what each of them says, many by what the classes have."""
+        if len(oids) > _FEW:
+            every = BitMap64(oids)
+            return [(code, hits) for code in self.classes() if (hits := every & self.members(code))]
+        groups: dict[int, BitMap64] = {}
+        for oid in oids:
+            code = self._code_of(oid)
+            if code:
+                groups.setdefault(code, BitMap64()).add(oid)
+        return list(groups.items())
 
     def _code_of(self, oid: int) -> int:
         """The class OID of a memo object; 0 for every other object."""
@@ -384,16 +405,12 @@ class TagIndex:
             union |= self.members(code)
         return union
 
-    def code_for(self, oid: int) -> int:
-        """The class OID of a member that is not in memory; 0 when it isn't there."""
-        return self._code_of(oid)
-
 
 def tag_index(view: View) -> TagIndex:
     """The index of a view. ClosedError when the view is closed."""
-    for buffer in view.buffers:
-        if type(buffer) is TagIndex:
-            return buffer
+    index: TagIndex | None = view.tag_index
+    if index is not None:
+        return index
     raise ClosedError(f"Prefix {view.name!r} was closed, it is no longer accessible; open it again")
 
 

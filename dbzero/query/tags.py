@@ -55,11 +55,14 @@ class ObjectTagManager:
 
     def _change(self, tags: tuple[Any, ...], added: bool) -> ObjectTagManager:
         targets = self._targets
-        if len(tags) == 1 and type(tags[0]) is str and len(targets) == 1 and isinstance(targets[0], MemoObject):
-            with operation:
-                obj = _writable(targets[0])
-                tag_index(obj._p_view).note(tags[0], obj, added)
-            return self
+        if len(tags) == 1 and type(tags[0]) is str and len(targets) == 1:
+            view, _, flags = base.identify(targets[0]) if isinstance(targets[0], MemoObject) else (None, 0, 0)
+            if view is not None and not flags & _UNUSABLE and view.writable:
+                with operation:
+                    if not view.dirty_count:
+                        view.begin_changes()
+                    tag_index(view).note(tags[0], targets[0], added)
+                return self
         atoms = list(dict.fromkeys(expand(tags)))
         objects: list[Any] = []
         for target in targets:
@@ -136,6 +139,8 @@ def tags(*objects: Any) -> ObjectTagManager:
     ['Alice']
     >>> db0.close()
     """
+    if len(objects) == 1 and isinstance(objects[0], MemoObject):
+        return ObjectTagManager(objects)
     for obj in objects:
         if not isinstance(obj, (MemoObject, Query)):
             if isinstance(obj, weak.WeakProxy):
