@@ -11,7 +11,7 @@ a builtin's cost, and each leaf is changed once. The textbook calls it a write b
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dbzero.model import kinds
@@ -53,8 +53,12 @@ class Pending:
                 state.front.clear()
                 state.pending = None
 
-    def removed(self, oids: Sequence[int]) -> None:
+    def removed(self, oids: Sequence[int]) -> Callable[[], None] | None:
         """A collection that is deleted takes what is pending in it along."""
+        return None
+
+    def taken(self, objects: Sequence[Any]) -> None:
+        """Nothing becomes pending between a flush and the commit: what does so holds the operation lock."""
 
     def changed(self, oids: Sequence[int] | None) -> None:
         """Nothing is pending when a view moves: it has no changes then."""
@@ -65,7 +69,7 @@ kinds.buffers.append(Pending)
 
 def register(view: View, collection: Any) -> None:
     """Let things be left pending in a collection, until the next flush. Inside an operation, it being marked changed."""
-    next(buffer for buffer in view.buffers if type(buffer) is Pending).add(collection)
+    next(buffer for buffer in view.buffers if isinstance(buffer, Pending)).add(collection)
 
 
 def interleave(hashes: list[int], items: list[Any], others: Iterable[tuple[int, Any]]) -> None:
