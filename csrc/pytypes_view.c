@@ -354,7 +354,7 @@ static uint64_t measured(Persistent *p)
         PyErr_Clear();
         weight = OVERHEAD;
     }
-    return weight;
+    return weight != 0 ? weight : p->weight > OVERHEAD ? p->weight - OVERHEAD : OVERHEAD;
 }
 
 static PyObject *view_settle_all(PyObject *self, PyObject *unused)

@@ -1,7 +1,7 @@
 """What every stored collection and every node of its trees has in common.
 
-State lives in one slot, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
-through the slot descriptor and so neither converts nor marks anything. Two rules keep this safe:
+State lives in one field, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
+through the field's descriptor and so neither converts nor marks anything. Two rules keep this safe:
 
 * A node may turn back into a ghost at any moment between operations, never within one. So nothing keeps what
   ``node._data`` returned beyond the operation, or across user code: it is fetched again.
@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from dbzero.errors import BadPrefixError, CorruptError
-from dbzero.model.base import Persistent, operation
+from dbzero.model import base
+from dbzero.model.base import operation, set_leaf
 from dbzero.model.codec import ATOMS, decode_values, encode_values
 from dbzero.model.kinds import FIRST_OID
 from dbzero.model.view import View
@@ -24,12 +25,13 @@ LEAF = 128  # most values in a leaf, and in a collection that is a single record
 FANOUT = 128  # most children of an inner node
 SPARSE = 4  # a node filled to less than 1/SPARSE is merged with a neighbour if both together fill at most 3/4
 DEPTH = range(40)  # no tree is deeper: a longer walk has met a cycle
+set_leaf(LEAF)
 
 
-class Stored(Persistent):  # type: ignore[misc]
+class Stored(base.Stored):  # type: ignore[misc]
     """Base of collections and nodes: a persistent object whose whole state is ``_data``."""
 
-    __slots__ = ("_data",)
+    __slots__ = ()
 
     _data: Any
     KIND: ClassVar[int]
@@ -50,7 +52,7 @@ def copied(data: Any) -> Any:
     """A copy of a state: of its containers, not of what they hold, which changes of the state replace. What is only
     derived, in front of a tree, starts empty."""
     kind: Any = type(data)
-    if isinstance(data, Persistent):
+    if isinstance(data, base.Persistent):
         return data
     names = _slots.get(kind)
     if names is None:
@@ -62,7 +64,7 @@ def copied(data: Any) -> Any:
         value = getattr(data, name)
         if name == "front":
             value = type(value)()
-        elif not isinstance(value, Persistent) and hasattr(value, "copy"):
+        elif not isinstance(value, base.Persistent) and hasattr(value, "copy"):
             value = value.copy()
         setattr(made, name, value)
     return made
@@ -70,7 +72,7 @@ def copied(data: Any) -> Any:
 
 _slots: dict[type, tuple[str, ...]] = {}
 
-set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
+set_data: Callable[[Stored, Any], None] = cast(Any, base.Stored.__dict__["_data"]).__set__
 
 __all__ = [
     "ATOMS",

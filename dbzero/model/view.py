@@ -171,7 +171,7 @@ class View(ViewCore):  # type: ignore[misc]
         if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
         weigh = getattr(type(obj), "_p_weight", None)
-        return 2 * len(payload) if weigh is None else int(weigh(obj))
+        return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
 
     def _convert(self, value: Any) -> Any:
         return convert_attribute(self, value)
