@@ -56,6 +56,9 @@ class Pending:
     def removed(self, oids: Sequence[int]) -> None:
         """A collection that is deleted takes what is pending in it along."""
 
+    def taken(self, objects: Sequence[Any]) -> None:
+        """Nothing is left pending between flush() and this: changes of collections wait for the operation lock."""
+
     def changed(self, oids: Sequence[int] | None) -> None:
         """Nothing is pending when a view moves: it has no changes then."""
 
