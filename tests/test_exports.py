@@ -28,6 +28,9 @@ NAMES = {
     *("import_model", "is_private", "tag_fields", "indexed_fields", "fields_of", "FieldRef", "immutable"),
     *("is_immutable", "is_query", "is_immutable_query", "is_immutable_parameter", "fulltext", "is_fulltext"),
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
+    *("Memo", "MemoWeakProxy", "EnumType", "QueryObject", "Tag", "Snapshot"),
+    *("check_params_not_equal", "get_lambda_source", "set_restricted", "set_cache_size", "get_type_stats"),
+    *("get_cache_stats", "get_lang_cache_stats", "get_prefix_stats", "get_slab_metrics", "get_storage_stats"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
 }
 

@@ -25,9 +25,11 @@ from dbzero.collections.nodes import (
     LEAF,
     Stored,
     begin,
+    carried,
     corrupt,
     create,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -141,12 +143,15 @@ class Dict(Stored):
     def _p_native(self, view: View) -> Any:
         raise TypeError("unhashable type: 'Dict'")
 
+    def _p_carried(self) -> Any:
+        return {key: carried(value) for key, value in self.items()}
+
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty dict's
-        counterpart. BadPrefixError when it has entries."""
+        """What another prefix's `view` stores when this is assigned to one of its objects: see
+        :func:`moved`. BadPrefixError when it has entries."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view)
+        return moved(self, view, lambda: self._p_make(view))
 
     # --- look-up ------------------------------------------------------------------------------------------------------
 

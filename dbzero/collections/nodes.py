@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from dbzero.errors import BadPrefixError, CorruptError
-from dbzero.model.base import Persistent, operation
+from dbzero.model.base import NEW, Persistent, dirty_objects, move, operation
 from dbzero.model.codec import ATOMS, decode_values, encode_values
 from dbzero.model.kinds import FIRST_OID
 from dbzero.model.view import View
@@ -37,6 +37,10 @@ class Stored(Persistent):  # type: ignore[misc]
     def _p_clear(self) -> None:
         set_data(self, None)
 
+    def _p_carried(self) -> Any:
+        """What another prefix is given for it as an item of a tuple that goes there: builtin containers, so a copy."""
+        return self
+
 
 set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
 
@@ -48,9 +52,12 @@ __all__ = [
     "SPARSE",
     "Stored",
     "begin",
+    "carried",
     "corrupt",
     "create",
+    "is_referenced",
     "member",
+    "moved",
     "natural",
     "pack",
     "refuse_move",
@@ -94,8 +101,51 @@ def refuse_move(obj: Stored, view: View) -> NoReturn:
     """A collection with items was assigned to an object of another prefix."""
     kind = type(obj).__name__.lower()
     raise BadPrefixError(
-        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy"
+        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to another prefix, {view.name!r}; assign a copy"
     )
+
+
+def moved(obj: S, view: View, counterpart: Callable[[], S], copy: bool = False) -> S:
+    """What another prefix's `view` stores when `obj` is assigned to one of its objects: `obj` itself, which takes the
+    place of the `counterpart` made there.
+
+    Raises BadPrefixError when something stored refers to `obj`, which then has to stay; with `copy` the counterpart is
+    stored instead, because nobody can tell the two apart.
+    """
+    with operation:
+        obj._p_activate()
+        home: View = obj._p_view
+        if not home.writable or is_referenced(obj):
+            if copy:
+                return counterpart()
+            kind = type(obj).__name__.lower()
+            raise BadPrefixError(
+                f"a {kind} of prefix {home.name!r} that is stored there cannot be moved to another prefix, "
+                f"{view.name!r}; assign a copy"
+            )
+        made = counterpart()
+        data = made._data
+        move(obj, made)
+        set_data(obj, data)
+        return obj
+
+
+def carried(item: Any) -> Any:
+    """What another prefix is given for an item of a tuple that goes there."""
+    return item._p_carried() if isinstance(item, Stored) else item
+
+
+def is_referenced(obj: Stored) -> bool:
+    """Whether something stored refers to `obj`, pending changes included."""
+    view: View = obj._p_view
+    oid = obj._p_oid
+    count = view.records.refcount(oid, view.state)
+    for dirty in dirty_objects(view):
+        count += dirty._p_encode()[1].count(oid)
+        if dirty._p_flags & NEW:
+            continue
+        count -= list(view.records.references(dirty._p_oid, view.state)).count(oid)
+    return bool(count > 0)
 
 
 def relieve(obj: Stored) -> None:

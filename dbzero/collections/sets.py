@@ -24,6 +24,7 @@ from dbzero.collections.nodes import (
     corrupt,
     create,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -170,12 +171,15 @@ class Set(Stored):
     def _p_native(self, view: View) -> Any:
         raise TypeError("unhashable type: 'Set'")
 
+    def _p_carried(self) -> Any:
+        return set(self)
+
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty set's counterpart.
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`.
         BadPrefixError when it has elements."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view, ())
+        return moved(self, view, lambda: self._p_make(view, ()))
 
     # --- one element --------------------------------------------------------------------------------------------------
 

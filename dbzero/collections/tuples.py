@@ -8,6 +8,7 @@ from operator import index
 from typing import Any
 
 from dbzero.collections.keys import native
+from dbzero.collections.nodes import carried, moved
 from dbzero.collections.sequences import Sequence
 from dbzero.model import scope
 from dbzero.model.view import View
@@ -35,7 +36,8 @@ class Tuple(Sequence):
         return tuple([native(view, value) for value in self])
 
     def _p_harden(self, view: View) -> Any:
-        return self._p_make(view, self)
+        """A tuple goes with its items: collections among them are copied."""
+        return moved(self, view, lambda: self._p_make(view, [carried(item) for item in self]), copy=True)
 
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, (tuple, Tuple)):

@@ -63,6 +63,8 @@ construct = _persistent.construct
 rebind = _persistent.rebind
 register_class = _persistent.register_class
 class_flags = _persistent.class_flags
+move = _persistent.move
+dirty_objects = _persistent.dirty_objects
 set_current_view = _persistent.set_current_view
 set_construct_hook = _persistent.set_construct_hook
 

@@ -41,9 +41,25 @@ class _Root(Persistent):  # type: ignore[misc]
 base.set_dict_descriptor(vars(_Root)["__dict__"])
 
 
+def stored_fields(obj: Any) -> dict[str, Any]:
+    """The stored attributes of a memo object, in a fresh dict."""
+    obj._p_activate()
+    return {name: resolved(value) for name, value in base.state(obj).items() if not name.startswith("_X__")}
+
+
+def _restricted(obj: Any) -> bool:
+    view = obj._p_view
+    return view is not None and getattr(view, "is_restricted", bool)()
+
+
 def _vars(self: Any) -> dict[str, Any]:
-    self._p_activate()
-    return {name: resolved(value) for name, value in base.state(self).items() if not name.startswith("_X__")}
+    if _restricted(self):
+        raise AttributeError("Restricted memo attribute access denied: __dict__")
+    return stored_fields(self)
+
+
+def _dir(self: Any) -> list[str]:
+    return [] if _restricted(self) else object.__dir__(self)  # type: ignore[return-value]
 
 
 def _no_vars(self: Any, value: Any = None) -> None:
@@ -76,6 +92,7 @@ class MemoObject(_Root):
 
     __dict__ = _DICT
     __str__ = _str
+    __dir__ = _dir
     _p_encode = _encode
     _p_decode = _decode
     _p_clear = base.clear_state

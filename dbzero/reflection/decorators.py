@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import sys
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, TypeVar, overload
 
 from dbzero.errors import Error
@@ -188,3 +190,60 @@ def get_complete_action(function: Any) -> Any:
     for part in path:
         holder = getattr(holder, part)
     return getattr(holder, name)
+
+
+def check_params_not_equal(function: Any, count: int) -> bool:
+    """Whether a function does not take exactly `count` parameters, ``self`` not counted.
+
+    Args:
+        function: a function, or what ``inspect.getfullargspec`` says of one. count: that many, by position, with neither
+            ``*args``, ``**kwargs`` nor keyword-only ones beside them.
+
+    >>> import dbzero as db0
+    >>> db0.check_params_not_equal(lambda self, text: text, 1)
+    False
+    """
+    spec = function if isinstance(function, inspect.FullArgSpec) else inspect.getfullargspec(function)
+    taken = len(spec.args) - (1 if spec.args and spec.args[0] == "self" else 0)
+    return bool(taken != count or spec.varargs or spec.varkw or spec.kwonlyargs)
+
+
+def get_lambda_source(function: Any) -> str:
+    """The expression that a lambda computes, as it is written.
+
+    Raises:
+        TypeError: not a function. ValueError: its source is not at hand, or several lambdas of that line could be meant.
+
+    >>> import dbzero as db0
+    >>> db0.get_lambda_source(eval("lambda x: x + 1"))
+    Traceback (most recent call last):
+    ValueError: the source of <lambda> is not at hand
+    """
+    if not inspect.isfunction(function):
+        raise TypeError(f"get_lambda_source() takes a function, not {type(function).__name__}")
+    code = function.__code__
+    try:
+        lines, first = inspect.findsource(function)
+    except OSError:
+        raise ValueError(f"the source of {function.__qualname__} is not at hand") from None
+    source = "".join(lines)
+    found = {
+        text
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno
+        if (text := ast.get_source_segment(source, node.body)) is not None and _same(node, code)
+    }
+    if len(found) != 1:
+        raise ValueError(f"the source of {function.__qualname__}, line {first + 1}, cannot be told")
+    return found.pop()
+
+
+def _same(node: ast.Lambda, code: CodeType) -> bool:
+    """Whether a lambda expression compiles to that code."""
+    made = compile(ast.Expression(node), "<lambda>", "eval")
+    inner = next((one for one in made.co_consts if isinstance(one, CodeType)), None)
+    return inner is not None and (inner.co_code, inner.co_varnames, inner.co_names) == (
+        code.co_code,
+        code.co_varnames,
+        code.co_names,
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dbzero.errors import Error
+from dbzero.errors import Error, ReferenceError
 from dbzero.model import base
 from dbzero.model.base import Persistent, operation
-from dbzero.model.memo import MemoObject, class_info, uuid_of
+from dbzero.model.memo import MemoObject, class_info, stored_fields, uuid_of
 
 
 def assign(*objects: Any, **attributes: Any) -> None:
@@ -77,7 +77,7 @@ def is_singleton(value: Any) -> bool:
 def get_type(value: Any) -> type:
     """The Python type of a value. ReferenceError when it is a deleted object."""
     if isinstance(value, Persistent) and value._p_flags & base.EXPIRED:
-        value._p_activate()
+        raise ReferenceError("Object is no longer accessible: it was deleted")
     return type(value)
 
 
@@ -108,7 +108,7 @@ def describe(obj: Any) -> dict[str, Any]:
     obj._p_activate()
     with operation:
         payload, _ = obj._p_encode()
-        fields: Mapping[str, Any] = vars(obj)
+        fields: Mapping[str, Any] = stored_fields(obj)
         return {
             "uuid": uuid_of(obj),
             "type": type(obj),

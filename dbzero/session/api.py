@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 from dbzero.errors import Error, PrefixError
 from dbzero.session.config import LockFlags, make_config, merge_settings, resolve_root
 from dbzero.session.refresh import refresh_view
+from dbzero.session.restricted import restrict
 from dbzero.session.workspace import Workspace, activate, active, active_or_none
 from dbzero.storage.discovery import prefixes as discover
 
-_IGNORED_OPEN_OPTIONS = frozenset(
-    {"slab_size", "meta_io_step_size", "page_io_step_size", "restricted", "restricted_context", "no_auto_migrate"}
-)
+_IGNORED_OPEN_OPTIONS = frozenset({"slab_size", "meta_io_step_size", "page_io_step_size", "no_auto_migrate"})
 
 
 class PrefixMetaData(NamedTuple):
@@ -84,6 +83,8 @@ def open(
     *,
     autocommit: bool | None = None,
     lock_flags: Mapping[str, Any] | None = None,
+    restricted: Any = None,
+    restricted_context: Any = None,
     **options: Any,
 ) -> None:
     """Open a prefix and make it the current one.
@@ -93,6 +94,7 @@ def open(
         open_mode: "rw" or "w" read-write, created when missing, never truncated; "r" read-only, must exist.
         autocommit: overrides the workspace's setting for this prefix.
         lock_flags: `blocking`, `timeout` (seconds), `force_unlock` for a read-write open of a prefix that another process holds.
+        restricted, restricted_context: see ``set_restricted``, for this prefix.
 
     Raises:
         LeaseError: another process has it open read-write. PrefixError: bad name, bad mode, or missing. StorageError: its files cannot be used.
@@ -111,7 +113,9 @@ def open(
         raise TypeError(f"prefix_name must be a str, not {type(prefix_name).__name__}")
     writable = _parse_mode(open_mode)
     flags = None if lock_flags is None else LockFlags.from_mapping(lock_flags)
-    active().open(prefix_name, writable=writable, autocommit=autocommit, lock_flags=flags)
+    opened = active().open(prefix_name, writable=writable, autocommit=autocommit, lock_flags=flags)
+    if restricted is not None or restricted_context is not None:
+        restrict(opened.view, restricted, restricted_context)
 
 
 def _parse_mode(open_mode: str) -> bool:
@@ -246,7 +250,7 @@ def get_config() -> dict[str, Any]:
         "autocommit": config.autocommit,
         "autocommit_interval": config.autocommit_interval,
         "no_auto_migrate": config.no_auto_migrate,
-        "restricted": config.restricted,
+        "restricted": active().restricted,
     }
 
 

@@ -9,6 +9,7 @@ from dbzero.model import base, scope, weak
 from dbzero.model.base import Persistent, operation
 from dbzero.model.catalog import ENUM, ClassRecord
 from dbzero.model.enums import EnumType, EnumValue, type_prefix
+from dbzero.model.instances import enter_classes, instances
 from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
@@ -37,8 +38,11 @@ def uuid(obj: Any, /) -> str:
     active()
     if weak.is_handle(obj):
         return weak.uuid_of(obj)
-    if isinstance(obj, Persistent) and obj._p_flags & (base.CLOSED | base.EXPIRED):
-        obj._p_activate()
+    if isinstance(obj, Persistent):
+        if obj._p_flags & base.EXPIRED:
+            raise ReferenceError("Object is no longer accessible: it was deleted, and its UUID leads nowhere")
+        if obj._p_flags & base.CLOSED:
+            obj._p_activate()
     return uuid_of(obj)
 
 
@@ -185,15 +189,20 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
 def getrefcount(obj: Any, /) -> int:
     """How many stored objects refer to a memo object strongly, as of the last commit plus what is pending in loaded objects.
 
-    For a memo class: how many refer to the class itself, on its own prefix or the current one.
+    For a memo class: how many instances it has on its own prefix or the current one, those of derived classes not
+    included, and how many stored references to the class itself there are. Takes a walk over the prefix.
 
     Raises Error for values that are not stored objects.
     """
     info = class_info(obj)
     if info is not None:
         view = scope.view_of(info.prefix, False)
+        enter_classes(view)
         record = view.find_class(obj)
-        return 0 if record is None else getrefcount(record) - 1  # the catalogue's
+        if record is None:
+            return 0
+        references = getrefcount(record) - 1  # the catalogue's
+        return references + sum(1 for _ in instances(view, record._p_oid, derived=False))
     if not isinstance(obj, Persistent):
         raise Error(f"{type(obj).__name__} values have no reference count")
     obj._p_activate()
