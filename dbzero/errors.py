@@ -101,7 +101,7 @@ class ReferenceError(Error, builtins.ReferenceError):
 
 
 class ExpiredError(ReferenceError, AttributeError):
-    """An attribute of a deleted object was to be set."""
+    """An attribute of a deleted object was to be set, or a deleted object to be stored."""
 
 
 class ImmutableError(Error, AttributeError):

@@ -82,7 +82,8 @@ SAVING: int = _persistent.SAVING
 CLASS_SLOW: int = _persistent.CLASS_SLOW
 CLASS_IMMUTABLE: int = _persistent.CLASS_IMMUTABLE
 
-_persistent.reserved_names.update(
+reserved_names: set[str] = _persistent.reserved_names  # of attributes that user classes may not define
+reserved_names.update(
     (
         "_p_oid",
         "_p_view",

@@ -59,7 +59,9 @@ def _vars(self: Any) -> dict[str, Any]:
 
 
 def _dir(self: Any) -> list[str]:
-    return [] if _restricted(self) else object.__dir__(self)  # type: ignore[return-value]
+    if _restricted(self):
+        return []
+    return [name for name in object.__dir__(self) if name not in base.reserved_names]
 
 
 def _no_vars(self: Any, value: Any = None) -> None:

@@ -74,7 +74,7 @@ def _attributes(view: View, record: ClassRecord) -> list[tuple[str, int]]:
 
 
 def get_schema(cls: type) -> dict[str, dict[str, Any]]:
-    """The types that the fields of a class's live instances have at present.
+    """The types that the fields of a class's live instances have at present. Instances of derived classes do not count.
 
     Returns:
         {field: {"primary_type": the most common type but None's, "all_types": [the types in use, most common first]}}.
@@ -100,7 +100,7 @@ def get_schema(cls: type) -> dict[str, dict[str, Any]]:
 
 def _schema(view: View, record: ClassRecord) -> dict[str, dict[str, Any]]:
     counts: dict[str, Counter[type]] = {}
-    for obj in instances(view, record._p_oid):
+    for obj in instances(view, record._p_oid, derived=False):
         for name, value in stored_fields(obj).items():
             kind = MemoBase if isinstance(value, MemoObject) else _BUILTINS.get(type(value), type(value))
             counts.setdefault(name, Counter())[kind] += 1

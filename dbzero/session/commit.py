@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from dbzero.errors import ReadOnlyError
-from dbzero.model.base import operation
+from dbzero.model.base import NEW, operation
 from dbzero.model.view import View
 from dbzero.runtime.batch import Batch
 from dbzero.storage.prefix import DeltaRoomMade, Prefix
@@ -107,13 +107,20 @@ def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> 
         if view.peek(oid) is None and batch.refcount(oid) == 0:
             batch.delete(oid)
             deleted.append(oid)
-    in_flight: set[int] = set()
+    places: dict[int, int] = {}  # of what is in `taken`
     while zero := batch.zero():
-        in_flight = in_flight or {obj._p_oid for obj in taken}
+        places = places or {obj._p_oid: place for place, obj in enumerate(taken)}
         for oid in zero:
-            if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
+            place = places.get(oid)
+            if view.held(oid, 0 if place is None else _OWN_REFERENCES):
                 view.mark_orphan(oid)
-            else:
-                batch.delete(oid)
-                deleted.append(oid)
+                continue
+            batch.delete(oid)
+            deleted.append(oid)
+            if place is not None and taken[place]._p_flags & NEW:
+                # Nobody can reach it, should the commit fail or not. It lets go of what only it held, which goes as well.
+                view.expire(taken[place])
+                taken[place] = None
+    if deleted:
+        taken[:] = [obj for obj in taken if obj is not None]
     return deleted

@@ -203,8 +203,8 @@ def getrefcount(obj: Any, /) -> int:
             return 0
         references = getrefcount(record) - 1  # the catalogue's
         return references + sum(1 for _ in instances(view, record._p_oid, derived=False))
-    if not isinstance(obj, Persistent):
-        raise Error(f"{type(obj).__name__} values have no reference count")
+    if not isinstance(obj, (MemoObject, ClassRecord)):
+        raise Error(f"Unable to retrieve ref count for type: {type(obj).__name__}; give a memo object or class")
     obj._p_activate()
     view = obj._p_view
     with operation:

@@ -504,3 +504,21 @@ def test_random_programs_agree_with_a_model(store: str) -> None:
             del target
             if slot in weak[name] and weak[name][slot] not in alive:
                 assert db0.expired(getattr(tops[name], "w" + slot))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_what_only_a_dropped_new_object_held_goes_with_it(store: str, depth: int) -> None:
+    kept = Holder()
+    value: Any = kept
+    for _ in range(depth):
+        value = [{"x": value}]
+    dropped = Holder()
+    dropped.value = value
+    del dropped, value
+    gc.collect()
+    state = db0.get_state_num()
+    db0.commit()
+    assert db0.getrefcount(kept) == 0
+    assert db0.get_state_num() == state + 1
+    db0.commit()
+    assert db0.get_state_num() == state + 1
