@@ -43,7 +43,16 @@ def test_the_public_names_are_these() -> None:
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"types", "db0"}))
 def test_every_public_name_is_documented(name: str) -> None:
-    assert (inspect.getdoc(getattr(db0, name)) or "").strip()
+    text = inspect.getdoc(getattr(db0, name)) or ""
+    assert text.split(">>>")[0].strip() and ">>> " in text
+
+
+@pytest.mark.parametrize("name", sorted(vars(db0.types)))
+def test_every_method_of_a_type_is_documented(name: str) -> None:
+    cls = getattr(db0.types, name)
+    assert (cls.__doc__ or "").strip()
+    methods = [method for method in dir(cls) if not method.startswith("_") and callable(getattr(cls, method))]
+    assert [method for method in methods if not (inspect.getdoc(getattr(cls, method)) or "").strip()] == []
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -636,6 +636,14 @@ def make_dict(iterable: Any = None, /, **kw: Any) -> Dict:
         TypeError: `iterable` is neither, or a key is unhashable. ValueError: an element isn't a pair.
         UnsupportedTypeError: a key or value can't be stored.
         ReadOnlyError: the prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> person = db0.dict({"name": "Ann"}, age=30)
+    >>> person["city"] = "York"
+    >>> person
+    {'name': 'Ann', 'age': 30, 'city': 'York'}
+    >>> db0.close()
     """
     made: Dict = Dict._p_make(scope.current_view(True), () if iterable is None else iterable, kw)
     return made

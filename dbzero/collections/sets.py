@@ -566,6 +566,14 @@ def make_set(iterable: Iterable[Any] | None = None, /) -> Set:
     Raises:
         TypeError: `iterable` can't be iterated, or an element is unhashable. UnsupportedTypeError: an element can't be
         stored. ReadOnlyError: the prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> colors = db0.set(["red", "blue"])
+    >>> colors.add("red")
+    >>> colors == {"red", "blue"}, "green" in colors
+    (True, False)
+    >>> db0.close()
     """
     values = () if iterable is None else iterable
     iter(values)

@@ -69,6 +69,13 @@ def make_tuple(iterable: Iterable[Any] = (), /) -> Tuple:
     Raises:
         TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the
         prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> pair = db0.tuple((1, "x"))
+    >>> pair, pair == (1, "x"), pair[1]
+    ((1, 'x'), True, 'x')
+    >>> db0.close()
     """
     iter(iterable)
     made: Tuple = Tuple._p_make(scope.current_view(True), iterable)

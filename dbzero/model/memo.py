@@ -110,7 +110,15 @@ def uuid_of(obj: Any) -> str:
 
 
 def is_memo(value: Any) -> bool:
-    """Whether `value` is a memo class or an instance of one."""
+    """Whether `value` is a memo class or an instance of one.
+
+    >>> import dbzero as db0
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> db0.is_memo(Thing), db0.is_memo(5)
+    (True, False)
+    """
     cls = value if isinstance(value, type) else type(value)
     return class_info(cls) is not None
 
@@ -250,7 +258,12 @@ base.set_construct_hook(_construct)
 
 @memo(id="dbzero-software/dbzero/MemoBase")
 class MemoBase:
-    """Stands for some memo object whose class is not known in this process. Its attributes can be read by name."""
+    """Stands for some memo object whose class is not known in this process. Its attributes can be read by name.
+
+    >>> import dbzero as db0
+    >>> db0.is_memo(db0.MemoBase)
+    True
+    """
 
     def __init__(self) -> None:
         raise TypeError("MemoBase stands for objects of unknown classes; it has no instances of its own")

@@ -25,7 +25,19 @@ _BUILTINS = {List: list, Tuple: tuple, Dict: dict, Set: set}
 
 
 class AttributeInfo(NamedTuple):
-    """A field of a class: its name and the :class:`MemoMetaClass` it belongs to."""
+    """A field of a class: its name and the :class:`MemoMetaClass` it belongs to.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Person:
+    ...     def __init__(self, name):
+    ...         self.name = name
+    >>> ann = Person("Ann")
+    >>> [info.name for info in db0.get_memo_class(ann).get_attributes()]
+    ['name']
+    >>> db0.close()
+    """
 
     name: str
     metaclass: MemoMetaClass
@@ -131,7 +143,19 @@ class Instances:
 
 @dataclass(frozen=True, eq=False)
 class MemoMetaClass:
-    """A memo class as a prefix has it recorded. Can be pickled: another process looks it up by its UUID."""
+    """A memo class as a prefix has it recorded. Can be pickled: another process looks it up by its UUID.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> meta = db0.get_memo_class(thing)
+    >>> meta.name, meta.get_instance_count(), meta.get_type() is Thing
+    ('Thing', 1, True)
+    >>> db0.close()
+    """
 
     name: str
     module: str

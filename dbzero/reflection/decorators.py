@@ -60,7 +60,15 @@ def immutable(function: F) -> F:
 
 
 def is_immutable(function: Any) -> bool:
-    """Whether a function is marked ``immutable``."""
+    """Whether a function is marked ``immutable``.
+
+    >>> import dbzero as db0
+    >>> @db0.immutable
+    ... def total(prices):
+    ...     return sum(prices)
+    >>> db0.is_immutable(total)
+    True
+    """
     return bool(_marked(function, _IMMUTABLE))
 
 
@@ -68,12 +76,28 @@ is_query = is_immutable
 
 
 def is_immutable_query(function: Any) -> bool:
-    """Whether a function is marked ``immutable`` and takes parameters beside ``self``."""
+    """Whether a function is marked ``immutable`` and takes parameters beside ``self``.
+
+    >>> import dbzero as db0
+    >>> @db0.immutable
+    ... def total(prices):
+    ...     return sum(prices)
+    >>> db0.is_immutable_query(total)
+    True
+    """
     return is_immutable(function) and bool(parameters(function))
 
 
 def is_immutable_parameter(function: Any) -> bool:
-    """Whether a function is marked ``immutable`` and takes no parameters beside ``self``."""
+    """Whether a function is marked ``immutable`` and takes no parameters beside ``self``.
+
+    >>> import dbzero as db0
+    >>> @db0.immutable
+    ... def total(prices):
+    ...     return sum(prices)
+    >>> db0.is_immutable_parameter(total)
+    False
+    """
     return is_immutable(function) and not parameters(function)
 
 
@@ -98,7 +122,15 @@ def fulltext(function: F) -> F:
 
 
 def is_fulltext(function: Any) -> bool:
-    """Whether a function is marked ``fulltext``. False for everything else."""
+    """Whether a function is marked ``fulltext``. False for everything else.
+
+    >>> import dbzero as db0
+    >>> @db0.fulltext
+    ... def search(text):
+    ...     pass
+    >>> db0.is_fulltext(search), db0.is_fulltext(5)
+    (True, False)
+    """
     return bool(_marked(function, _FULLTEXT))
 
 
@@ -134,7 +166,15 @@ def table_view(function: Any = None, *, operator: Any = None) -> Any:
 
 
 def is_table_view(function: Any) -> bool:
-    """Whether a function is marked ``table_view``."""
+    """Whether a function is marked ``table_view``.
+
+    >>> import dbzero as db0
+    >>> @db0.table_view
+    ... def rows():
+    ...     return []
+    >>> db0.is_table_view(rows), db0.is_table_view(5)
+    (True, False)
+    """
     return bool(_marked(function, _TABLE_VIEW))
 
 
@@ -160,12 +200,36 @@ def complete_with(action: str) -> Callable[[F], F]:
 
 
 def has_complete_action(function: Any) -> bool:
-    """Whether a function is marked ``complete_with``."""
+    """Whether a function is marked ``complete_with``.
+
+    >>> import dbzero as db0
+    >>> class Shop:
+    ...     @db0.immutable
+    ...     @db0.complete_with("buy")
+    ...     def choose(self, article):
+    ...         return article
+    ...     def buy(self, article):
+    ...         return "bought"
+    >>> db0.has_complete_action(Shop.choose), db0.has_complete_action(Shop.buy)
+    (True, False)
+    """
     return isinstance(_marked(function, _COMPLETE), str)
 
 
 def get_complete_action_name(function: Any) -> str | None:
-    """The name that a function was marked with by ``complete_with``, or None."""
+    """The name that a function was marked with by ``complete_with``, or None.
+
+    >>> import dbzero as db0
+    >>> class Shop:
+    ...     @db0.immutable
+    ...     @db0.complete_with("buy")
+    ...     def choose(self, article):
+    ...         return article
+    ...     def buy(self, article):
+    ...         return "bought"
+    >>> db0.get_complete_action_name(Shop.choose)
+    'buy'
+    """
     found = _marked(function, _COMPLETE)
     return found if isinstance(found, str) else None
 
@@ -176,6 +240,17 @@ def get_complete_action(function: Any) -> Any:
 
     Raises:
         AttributeError: there is none of that name. Error: it is not marked, or its class cannot be found (a local one).
+
+    >>> import dbzero as db0
+    >>> class Shop:
+    ...     @db0.immutable
+    ...     @db0.complete_with("buy")
+    ...     def choose(self, article):
+    ...         return article
+    ...     def buy(self, article):
+    ...         return "bought"
+    >>> db0.get_complete_action(Shop().choose)("pen")
+    'bought'
     """
     name = get_complete_action_name(function)
     if name is None:

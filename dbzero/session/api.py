@@ -20,6 +20,12 @@ class PrefixMetaData(NamedTuple):
     """Name and identity of a prefix.
 
     name: as given to `open`, without a leading slash; uuid: random 64-bit unsigned int, fixed at creation.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.get_current_prefix().name
+    'p'
+    >>> db0.close()
     """
 
     name: str
@@ -186,6 +192,14 @@ def wait(prefix: str, state: int, timeout: int | None = None) -> bool:
 
     Raises:
         PrefixError: not open, or open read-write (then this process makes the states).
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.close("p")
+    >>> db0.open("p", "r")
+    >>> db0.wait("p", 1), db0.wait("p", 99, timeout=1)
+    (True, False)
+    >>> db0.close()
     """
     for name, value in (("state", state), ("timeout", timeout)):
         if value is not None or name == "state":
@@ -222,7 +236,14 @@ def get_state_num(prefix: str | None = None, finalized: bool = False) -> int:
 
 
 def get_current_prefix() -> PrefixMetaData:
-    """The prefix on which new objects are made. PrefixError when none is open."""
+    """The prefix on which new objects are made. PrefixError when none is open.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.get_current_prefix().name
+    'p'
+    >>> db0.close()
+    """
     workspace = active()
     if not workspace.recent:
         raise PrefixError("no prefix is open; open one with db0.open()")
@@ -231,17 +252,39 @@ def get_current_prefix() -> PrefixMetaData:
 
 
 def get_mutable_prefixes() -> Iterator[PrefixMetaData]:
-    """The prefixes that this process has open read-write."""
+    """The prefixes that this process has open read-write.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> [prefix.name for prefix in db0.get_mutable_prefixes()]
+    ['p']
+    >>> db0.close()
+    """
     return (PrefixMetaData(p.name, p.prefix.uuid) for p in active().writable_prefixes())
 
 
 def get_prefixes() -> Iterator[PrefixMetaData]:
-    """Every prefix found on disk below the root directory, open or not."""
+    """Every prefix found on disk below the root directory, open or not.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.open("orders/2024")
+    >>> sorted(prefix.name for prefix in db0.get_prefixes())
+    ['orders/2024', 'p']
+    >>> db0.close()
+    """
     return (PrefixMetaData(name, uuid) for name, uuid in discover(active().root))
 
 
 def get_config() -> dict[str, Any]:
-    """The workspace's settings, defaults filled in."""
+    """The workspace's settings, defaults filled in.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), autocommit_interval=100)
+    >>> db0.get_config()["autocommit_interval"]
+    100
+    >>> db0.close()
+    """
     config = active().config
     return {
         "dbzero_root": active().root,
@@ -255,7 +298,17 @@ def get_config() -> dict[str, Any]:
 
 
 def clear_cache() -> None:
-    """Turn every loaded object that is clean into a ghost. Loses nothing: objects load again when they are touched."""
+    """Turn every loaded object that is clean into a ghost. Loses nothing: objects load again when they are touched.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> numbers = db0.list([1, 2])
+    >>> db0.commit()
+    >>> db0.clear_cache()
+    >>> numbers == [1, 2]
+    True
+    >>> db0.close()
+    """
     for opened in list(active().open_prefixes.values()):
         opened.view.evict(0)
 

@@ -58,6 +58,16 @@ def fetch(identifier: Any, expected_type: Any = None, prefix: str | None = None)
 
     Raises:
         ReferenceError: no such object. Error: malformed UUID, wrong type, no singleton class, no instance. PrefixError: unknown prefix.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> config = Config()
+    >>> db0.fetch(Config) is config, db0.fetch(db0.uuid(config)) is config
+    (True, True)
+    >>> db0.close()
     """
     if expected_type is None:
         obj = base.find_live(identifier)
@@ -81,6 +91,18 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
     """Whether `fetch` would find the object. Malformed UUIDs and unknown prefixes give False.
 
     Raises Error when `identifier` is neither a str nor a class.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> db0.exists(Config), db0.exists("no UUID")
+    (False, False)
+    >>> config = Config()
+    >>> db0.exists(Config), db0.exists(db0.uuid(config))
+    (True, True)
+    >>> db0.close()
     """
     identifier, expected_type = _swap(identifier, expected_type)
     if isinstance(identifier, str):
@@ -106,7 +128,24 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
 
 
 def find_singleton(cls: Any, prefix: str | None = None) -> Any:
-    """The instance of a singleton class, or None."""
+    """The instance of a singleton class, or None.
+
+    Args:
+        cls: the class. prefix: where to look; None: the class's own prefix or the current one.
+
+    Raises Error when it is no singleton class, PrefixError when `prefix` is not open.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> db0.find_singleton(Config)
+    >>> config = Config()
+    >>> db0.find_singleton(Config) is config
+    True
+    >>> db0.close()
+    """
     return _singleton(cls, prefix)
 
 
@@ -161,7 +200,14 @@ def _by_uuid(text: str) -> Any:
 
 
 def get_prefix_of(obj: Any, /) -> PrefixMetaData:
-    """Name and identity of the prefix that an object, a collection, a UUID or a statically scoped class belongs to. TypeError for anything else."""
+    """Name and identity of the prefix that an object, a collection, a UUID or a statically scoped class belongs to. TypeError for anything else.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.get_prefix_of(db0.list()).name
+    'p'
+    >>> db0.close()
+    """
     workspace = active()
     if isinstance(obj, Persistent):
         obj._p_activate() if obj._p_flags & base.CLOSED else None
@@ -193,6 +239,17 @@ def getrefcount(obj: Any, /) -> int:
     included, and how many stored references to the class itself there are. Takes a walk over the prefix.
 
     Raises Error for values that are not stored objects.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> things = db0.list([thing, thing])
+    >>> db0.getrefcount(thing), db0.getrefcount(Thing)
+    (2, 1)
+    >>> db0.close()
     """
     info = class_info(obj)
     if info is not None:

@@ -16,6 +16,7 @@ import decimal
 import gc
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -106,7 +107,9 @@ CONTAINERS = {
 def plain(value, depth=0):
     """What a value looks like from outside, the same for both."""
     kind = type(value)
-    if value is None or kind in (bool, int, str, bytes, bytearray, float, decimal.Decimal):
+    if kind is str:
+        return ["str", re.sub(" at 0x[0-9a-f]+", "", repr(value))]
+    if value is None or kind in (bool, int, bytes, bytearray, float, decimal.Decimal):
         return [kind.__name__, repr(value)]
     if kind in (datetime.date, datetime.datetime, datetime.time, datetime.timedelta):
         return [kind.__name__, repr(value)]
