@@ -40,6 +40,7 @@ from dbzero.errors import (
     SegmentError,
     StaleFileError,
     StaleViewError,
+    StateNotKeptError,
     StorageError,
     UnsupportedFileSystemError,
     UnsupportedTypeError,
@@ -53,6 +54,12 @@ from dbzero.model.weak import WeakProxy as MemoWeakProxy
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
 from dbzero.query import Query as QueryObject
+from dbzero.query.atoms import Tag as _Tag
+from dbzero.query.atoms import as_tag
+from dbzero.query.find import find_live as find
+from dbzero.query.find import no
+from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
+from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
     AttributeInfo,
     MemoMetaClass,
@@ -124,6 +131,7 @@ from dbzero.session.api import (
 )
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
+from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 from dbzero.session.restricted import set_restricted
 from dbzero.session.statistics import (
@@ -143,7 +151,9 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
+    Tag=_Tag,
     Tuple=_collections.Tuple,
     WeakProxy=_WeakProxy,
     WeakSet=_collections.WeakSet,
@@ -190,10 +200,12 @@ __all__ = [
     "Snapshot",
     "StaleFileError",
     "StaleViewError",
+    "StateNotKeptError",
     "StorageError",
     "Tag",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "as_tag",
     "assign",
     "build_flags",
     "bytearray",
@@ -202,17 +214,21 @@ __all__ = [
     "close",
     "collect_cycles",
     "commit",
+    "compact",
     "compare",
     "complete_with",
+    "copy_prefix",
     "db0",
     "delete",
     "describe",
     "dict",
+    "drop",
     "enum",
     "exists",
     "expired",
     "fetch",
     "fields_of",
+    "find",
     "find_singleton",
     "fulltext",
     "get_address",
@@ -267,6 +283,7 @@ __all__ = [
     "materialized",
     "memo",
     "migration",
+    "no",
     "open",
     "refresh",
     "rename_field",
@@ -277,6 +294,7 @@ __all__ = [
     "table_view",
     "tag_fields",
     "taggify",
+    "tags",
     "touch",
     "tuple",
     "types",

@@ -148,6 +148,19 @@ class StaleFileError(StorageError):
     """
 
 
+class FileReplacedError(StaleFileError):
+    """A page file got another one put in its place while it was open: open the prefix again."""
+
+
+class StateNotKeptError(PrefixError):
+    """A state is older than what compaction has kept. Take a younger one; keep more with the setting `retention`.
+
+    >>> import dbzero as db0
+    >>> issubclass(db0.StateNotKeptError, db0.Error)
+    True
+    """
+
+
 class StaleViewError(StorageError):
     """The prefix was recovered by a successor while it was being read. Call `db0.refresh()` and repeat.
 

@@ -67,6 +67,12 @@ move = _persistent.move
 dirty_objects = _persistent.dirty_objects
 set_current_view = _persistent.set_current_view
 set_construct_hook = _persistent.set_construct_hook
+pack_oids = _persistent.pack_oids
+unpack_oids = _persistent.unpack_oids
+live_objects = _persistent.live_objects
+identify = _persistent.identify
+take_new = _persistent.take_new
+rescan = _persistent.rescan
 
 GHOST: int = _persistent.GHOST
 INIT: int = _persistent.INIT

@@ -7,6 +7,7 @@ run without it: the process goes on working while the disk does.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dbzero.errors import ReadOnlyError
@@ -37,6 +38,7 @@ def commit_view(view: View, prefix: Prefix) -> bool:
 def _commit_once(view: View, prefix: Prefix) -> bool:
     taken: list[Any] = []
     orphans: list[int] = []
+    undo: list[Callable[[], None]] = []
     with operation:
         view.raise_autocommit_error()
         if not view.has_changes():
@@ -45,8 +47,8 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
         batch = prefix.begin()
         try:
             orphans = view.dead_orphans()
-            _encode(view, batch, taken)
-            deleted = _collect(view, batch, orphans, taken)
+            encode(view, batch, taken)
+            deleted = collect(view, batch, orphans, taken, undo)
             if not batch.records:
                 batch.close()
                 view.settle_all()
@@ -54,13 +56,13 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
             prefix.seal(batch, time.time_ns() // 1000)
         except BaseException:
             batch.close()
-            _restore(view, taken, orphans)
+            restore(view, taken, orphans, undo)
             raise
     try:
         state = prefix.commit(batch)
     except BaseException:
         with operation:
-            _restore(view, taken, orphans)
+            restore(view, taken, orphans, undo)
         raise
     finally:
         batch.close()
@@ -78,12 +80,14 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
     return True
 
 
-def _restore(view: View, taken: list[Any], orphans: list[int]) -> None:
-    view.put_back(taken)
+def restore(view: View, taken: list[Any], orphans: list[int], undo: list[Callable[[], None]]) -> None:
+    view.put_back([obj for obj in taken if obj is not None])
     view.add_dead_orphans(orphans)
+    for put_back in undo:
+        put_back()
 
 
-def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
+def encode(view: View, batch: Batch, taken: list[Any]) -> None:
     # Encoding an object may dirty its class record (a new shape), so go on until nothing is left.
     while fresh := view.take_dirty():
         taken.extend(fresh)
@@ -97,8 +101,11 @@ def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
         del fresh
 
 
-def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> list[int]:
-    """Delete what nothing refers to, neither stored nor in Python; the rest of it becomes orphans, looked at again when their wrapper dies.
+def collect(
+    view: View, batch: Batch, orphans: list[int], taken: list[Any], undo: list[Callable[[], None]]
+) -> list[int]:
+    """Delete what nothing refers to, neither stored nor in Python; the rest of it becomes orphans, looked at again when
+    their wrapper dies. What is kept beside the deleted objects goes in the same commit; `undo` gets what puts it back.
 
     Returns the OIDs of what was deleted.
     """
@@ -107,20 +114,38 @@ def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> 
         if view.peek(oid) is None and batch.refcount(oid) == 0:
             batch.delete(oid)
             deleted.append(oid)
-    places: dict[int, int] = {}  # of what is in `taken`
-    while zero := batch.zero():
-        places = places or {obj._p_oid: place for place, obj in enumerate(taken)}
-        for oid in zero:
-            place = places.get(oid)
-            if view.held(oid, 0 if place is None else _OWN_REFERENCES):
-                view.mark_orphan(oid)
-                continue
-            batch.delete(oid)
-            deleted.append(oid)
-            if place is not None and taken[place]._p_flags & NEW:
-                # Nobody can reach it, should the commit fail or not. It lets go of what only it held, which goes as well.
-                view.expire(taken[place])
-                taken[place] = None
-    if deleted:
-        taken[:] = [obj for obj in taken if obj is not None]
+    waiting: list[int] = []  # without references, but with a wrapper that somebody holds
+    settled = 0
+    while True:
+        places: dict[int, int] = {}  # of what is in `taken`
+        while zero := batch.zero():
+            places = places or {obj._p_oid: place for place, obj in enumerate(taken) if obj is not None}
+            for oid in zero:
+                if view.held(oid, _OWN_REFERENCES if oid in places else 0):
+                    waiting.append(oid)
+                else:
+                    batch.delete(oid)
+                    deleted.append(oid)
+        if settled == len(deleted):
+            break
+        fresh = deleted[settled:]
+        settled = len(deleted)
+        garbage = [oid for oid in fresh if oid in places and taken[places[oid]]._p_flags & NEW]
+        undo += view.forget(sorted(set(fresh).difference(garbage)))
+        # What was never stored nobody can reach any more, should the commit fail or not. It lets go of what it held.
+        view.forget(garbage)
+        for oid in garbage:
+            view.expire(taken[places[oid]])
+            taken[places[oid]] = None
+        encode(view, batch, taken)  # what forgetting changed; that may leave more without references
+        if garbage:
+            places = {obj._p_oid: place for place, obj in enumerate(taken) if obj is not None}
+            for oid in [oid for oid in waiting if not view.held(oid, _OWN_REFERENCES if oid in places else 0)]:
+                waiting.remove(oid)
+                if batch.refcount(oid) == 0:
+                    batch.delete(oid)
+                    deleted.append(oid)
+    taken[:] = [obj for obj in taken if obj is not None]
+    for oid in waiting:
+        view.mark_orphan(oid)
     return deleted
