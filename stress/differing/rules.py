@@ -272,7 +272,7 @@ RULES = [
     Rule(
         "user-defined hashes",
         "1.5: 0.7.0 keeps the identity hash even if the class defines its own, EXPECT it honoured",
-        lambda d: op("memo.pyset")(d) and "Equal(" in d.before,
+        lambda d: op("memo.pyset", "memo.hash")(d) and "Equal(" in d.before,
         parts=False,
     ),
     Rule(
@@ -381,7 +381,7 @@ RULES = [
     Rule(
         "lists that are extended in place",
         "4: += and *= rebind to a new list upstream; in place is fine (7: so do the in-place operators of sets)",
-        lambda d: re.search(r"v\d+ (\+|\*|\|)= ", d.before) is not None and works(d.ours) and works(d.theirs),
+        lambda d: re.search(r"v\d+ (\+|\*|\|)= ", d.before) is not None and works(d.ours),
     ),
     Rule(
         "order of a loaded set",
@@ -466,10 +466,29 @@ RULES = [
     Rule(
         "members of weak sets that are gone",
         "9.6: len, iteration and in skip expired members; upstream takes what stands at their address by now for them",
-        lambda d: op("weakset.list", "weakset.len", "weakset.contains")(d)
-        and works(d.ours)
-        and ("reopen()" in d.before or "del " in d.before or "db0.delete" in d.before),
+        lambda d: (
+            op("weakset.list", "weakset.len", "weakset.contains")(d)
+            and works(d.ours)
+            and ("reopen()" in d.before or "del " in d.before or "db0.delete" in d.before)
+        ),
         parts=False,
+    ),
+    Rule(
+        "deleted objects are expired",
+        "9.3, 9.4: a deleted object has expired; expired() is False for live objects",
+        lambda d: op("expired.any", "expired")(d) and "db0.delete" in d.before and works(d.ours, ["bool", "True"]),
+        parts=False,
+    ),
+    Rule(
+        "what a dropped collection held",
+        "9.2: what loses its last reference is gone after the next commit, and then what it referred to; upstream drops it earlier",
+        lambda d: (
+            op("refcount", "refcount.bad")(d)
+            and works(d.ours)
+            and works(d.theirs)
+            and int(d.ours[1][1]) > int(d.theirs[1][1])
+            and re.search(r"\.\w = |del |clear|pop|remove", d.before) is not None
+        ),
     ),
 ]
 
