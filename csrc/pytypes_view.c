@@ -116,6 +116,8 @@ int dbz_adopt(ViewCore *v, Persistent *p)
         PyErr_Format(PyExc_SystemError, "object id %llu is taken", (unsigned long long)p->oid);
         return -1;
     }
+    if (dbz_write_mask == 0 && (dbz_touch(p) < 0 || dbz_block_created(p) < 0))
+        return -1;
     p->flags = (p->flags & ~(uint32_t)(P_INIT | P_MATERIALIZED)) | P_NEW;
     if (!(p->flags & P_DIRTY) && dbz_mark_dirty(p) < 0) {
         p->flags |= P_INIT;
@@ -287,7 +289,7 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
     if (list == NULL)
         return NULL;
     PyObject **taken = v->dirty;
-    size_t count = v->dirty_count, i;
+    size_t count = v->dirty_count, i, late = 0;
     for (i = 0; i < count; i++) {
         if (((Persistent *)taken[i])->flags & P_EXPIRED)
             continue;
@@ -295,7 +297,9 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
             Py_DECREF(list);    /* nothing was changed yet */
             return PyErr_NoMemory();
         }
+        late += i < v->scanned;
     }
+    v->late = late;
     v->dirty = NULL;
     v->dirty_count = v->dirty_room = v->scanned = 0;
     for (i = 0; i < count; i++)
@@ -352,7 +356,7 @@ static uint64_t measured(Persistent *p)
         PyErr_Clear();
         weight = OVERHEAD;
     }
-    return weight;
+    return weight != 0 ? weight : p->weight > OVERHEAD ? p->weight - OVERHEAD : OVERHEAD;
 }
 
 static PyObject *view_settle_all(PyObject *self, PyObject *unused)
@@ -405,7 +409,7 @@ static PyObject *view_admit_unfinished(PyObject *self, PyObject *obj)
     if (p == NULL)
         return NULL;
     if ((p->flags & P_INIT) && !(p->flags & (P_DIRTY | P_SAVING | P_EXPIRED)) && p->oid != 0) {
-        if (dbz_map_put(v, p) < 0)
+        if (dbz_touch(p) < 0 || dbz_map_put(v, p) < 0)
             return NULL;
         p->flags |= P_NEW;
         if (push_dirty(v, p) < 0)
@@ -528,7 +532,12 @@ static PyObject *view_expire(PyObject *self, PyObject *obj)
     Persistent *p = persistent_arg(obj, v);
     if (p == NULL || dbz_op_acquire() < 0)
         return NULL;
-    int rc = p->flags & (P_GHOST | P_INIT | P_LOADING | P_EXPIRED) ? 0 : dbz_ghostify(p);
+    int rc = dbz_touch(p);
+    if (rc < 0) {
+        dbz_op_release();
+        return NULL;
+    }
+    rc = p->flags & (P_GHOST | P_INIT | P_LOADING | P_EXPIRED) ? 0 : dbz_ghostify(p);
     dbz_map_drop(v, p);
     p->flags |= P_EXPIRED;
     dbz_op_release();
@@ -548,6 +557,17 @@ static void drop_dirty(ViewCore *v)
     for (size_t i = 0; i < count; i++)
         Py_DECREF(dirty[i]);
     free(dirty);
+}
+
+void dbz_truncate_dirty(ViewCore *v, size_t count)
+{
+    while (v->dirty_count > count) {
+        Persistent *p = (Persistent *)v->dirty[--v->dirty_count];
+        p->flags &= ~(uint32_t)P_DIRTY;
+        Py_DECREF(p);
+    }
+    if (v->scanned > v->dirty_count)
+        v->scanned = v->dirty_count;
 }
 
 static PyObject *view_close(PyObject *self, PyObject *unused)
@@ -646,8 +666,10 @@ static PyMemberDef view_members[] = {
     {"writable", T_BOOL, offsetof(ViewCore, writable), 0, "whether objects may be changed"},
     {"closed", T_BOOL, offsetof(ViewCore, closed), READONLY, "close() was called"},
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
+    {"late", T_ULONGLONG, offsetof(ViewCore, late), READONLY, "place in the last take_dirty() list from which on take_new() has not seen it"},
     {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
     {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
+    {"changes", T_ULONGLONG, offsetof(ViewCore, changes), READONLY, "changes counted while somebody watched"},
     {"limit", T_ULONGLONG, offsetof(ViewCore, limit), 0, "loaded bytes above which a load evicts; 0: no limit"},
     {NULL, 0, 0, 0, NULL},
 };

@@ -18,6 +18,7 @@ from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
 from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
+    AtomicError,
     BadPrefixError,
     ClassNotFoundError,
     ClosedError,
@@ -129,9 +130,11 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
+from dbzero.session.atomic import AtomicManager, atomic, atomic_assign, begin_atomic
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
+from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 from dbzero.session.restricted import set_restricted
 from dbzero.session.statistics import (
@@ -163,6 +166,8 @@ db0 = _sys.modules[__name__]
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtomicError",
+    "AtomicManager",
     "AttributeInfo",
     "BadPrefixError",
     "CallableType",
@@ -179,6 +184,7 @@ __all__ = [
     "FormatVersionError",
     "ImmutableError",
     "LeaseError",
+    "LockedManager",
     "Memo",
     "MemoBase",
     "MemoMetaClass",
@@ -207,6 +213,12 @@ __all__ = [
     "UnsupportedTypeError",
     "as_tag",
     "assign",
+    "async_wait",
+    "atomic",
+    "atomic_assign",
+    "await_commit",
+    "begin_atomic",
+    "begin_locked",
     "build_flags",
     "bytearray",
     "check_params_not_equal",
@@ -280,6 +292,7 @@ __all__ = [
     "list",
     "load",
     "load_all",
+    "locked",
     "materialized",
     "memo",
     "migration",

@@ -88,6 +88,19 @@ class ForkedError(ReadOnlyError):
     """
 
 
+class AtomicError(Error):
+    """Something cannot be done in, or beside, an open atomic block. End the block first.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> with db0.atomic():
+    ...     db0.commit()
+    Traceback (most recent call last):
+    dbzero.errors.AtomicError: commit cannot run inside an active atomic block
+    >>> db0.close()
+    """
+
+
 # --- the files -----------------------------------------------------------------------------------------------------------------------------
 
 

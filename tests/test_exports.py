@@ -32,6 +32,8 @@ NAMES = {
     *("check_params_not_equal", "get_lambda_source", "set_restricted", "set_cache_size", "get_type_stats"),
     *("get_cache_stats", "get_lang_cache_stats", "get_prefix_stats", "get_slab_metrics", "get_storage_stats"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
+    *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
+    *("LockedManager", "await_commit", "async_wait"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
     *("tags", "as_tag", "find", "no"),
 }

@@ -11,6 +11,7 @@ with the index.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -262,13 +263,13 @@ class Index(Stored):
             item: Item = (rank, obj._p_oid)
             root = state.null_root if nulls else state.root
             if root is None:
-                self._p_changed()
+                self._p_change()
                 root = pairs.start(view, item, key, nulls or family not in RANKED, obj)
             else:
                 there = pairs.locate(root, item)
                 if there.found:
                     return
-                self._p_changed()
+                self._p_change()
                 root = pairs.add(view, root, there, item, key, obj)
             if nulls:
                 state.null_root = root
@@ -306,7 +307,7 @@ class Index(Stored):
             there = pairs.locate(root, item)
             if not there.found:
                 return
-            self._p_changed()
+            self._p_change()
             stored_key, root = pairs.remove(root, there)
             walks = _walks(self)
             for walk in walks:
@@ -338,6 +339,15 @@ class Index(Stored):
                     root._p_changed()
                     set_data(root, pairs.Pairs([], None, []))  # so that its objects are released at once
             set_data(self, State())
+
+    def _p_change(self) -> None:
+        """Mark the index changed. Inside an atomic block, whose end may put the trees back, running walks take along what
+        they have still to visit: their notes would not be right for the trees that were put back."""
+        self._p_changed()
+        if base.block_depth():
+            for walk in _walks(self):
+                if not (walk.done or walk.cut):
+                    self._p_take_along(walk)
 
     def _p_take_along(self, walk: Walk) -> None:
         """Give `walk` all that it has still to visit: the trees go."""
@@ -445,17 +455,17 @@ class Index(Stored):
     def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
         """The OIDs of a selection's objects, from the leaves. Inside an operation."""
         state = self._data
-        found = BitMap64()
+        oids = array("Q")
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             root = state.null_root if nulls else state.root
             following: Item | None = start
             while root is not None:
                 data, at, following = pairs.part(root, following)
                 stop = len(data.items) if end is None else bisect_right(data.items, end, at)
-                found.update([oid for _, oid in data.items[at:stop]])
+                oids.extend([oid for _, oid in (data.items if stop - at == len(data.items) else data.items[at:stop])])
                 if following is None or stop < len(data.items):
                     break
-        return found
+        return BitMap64(oids)
 
     def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
         """About how many entries a selection has, without reading more than two ways down the tree. Inside an

@@ -1,7 +1,7 @@
 """What every stored collection and every node of its trees has in common.
 
-State lives in one slot, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
-through the slot descriptor and so neither converts nor marks anything. Two rules keep this safe:
+State lives in one field, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
+through the field's descriptor and so neither converts nor marks anything. Two rules keep this safe:
 
 * A node may turn back into a ghost at any moment between operations, never within one. So nothing keeps what
   ``node._data`` returned beyond the operation, or across user code: it is fetched again.
@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from dbzero.errors import BadPrefixError, CorruptError
-from dbzero.model.base import NEW, Persistent, dirty_objects, move, operation
+from dbzero.model import base
+from dbzero.model.base import NEW, dirty_objects, move, operation, set_leaf
 from dbzero.model.codec import ATOMS, decode_values, encode_values
 from dbzero.model.kinds import FIRST_OID
 from dbzero.model.view import View
@@ -24,12 +25,13 @@ LEAF = 128  # most values in a leaf, and in a collection that is a single record
 FANOUT = 128  # most children of an inner node
 SPARSE = 4  # a node filled to less than 1/SPARSE is merged with a neighbour if both together fill at most 3/4
 DEPTH = range(40)  # no tree is deeper: a longer walk has met a cycle
+set_leaf(LEAF)
 
 
-class Stored(Persistent):  # type: ignore[misc]
+class Stored(base.Stored):  # type: ignore[misc]
     """Base of collections and nodes: a persistent object whose whole state is ``_data``."""
 
-    __slots__ = ("_data",)
+    __slots__ = ()
 
     _data: Any
     KIND: ClassVar[int]
@@ -41,8 +43,40 @@ class Stored(Persistent):  # type: ignore[misc]
         """What another prefix is given for it as an item of a tuple that goes there: builtin containers, so a copy."""
         return self
 
+    def _p_save(self) -> Any:
+        """A copy of the state, for an atomic block that may have to put it back."""
+        return copied(self._data)
 
-set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
+    def _p_restore(self, saved: Any) -> None:
+        """Put a state back that _p_save() copied; it is given once."""
+        set_data(self, saved)
+
+
+def copied(data: Any) -> Any:
+    """A copy of a state: of its containers, not of what they hold, which changes of the state replace. What is only
+    derived, in front of a tree, starts empty."""
+    kind: Any = type(data)
+    if isinstance(data, base.Persistent):
+        return data
+    names = _slots.get(kind)
+    if names is None:
+        names = _slots[kind] = tuple(getattr(kind, "__slots__", ()))
+    if not names:
+        return data.copy() if hasattr(data, "copy") else data
+    made = kind.__new__(kind)
+    for name in names:
+        value = getattr(data, name)
+        if name == "front":
+            value = type(value)()
+        elif not isinstance(value, base.Persistent) and hasattr(value, "copy"):
+            value = value.copy()
+        setattr(made, name, value)
+    return made
+
+
+_slots: dict[type, tuple[str, ...]] = {}
+
+set_data: Callable[[Stored, Any], None] = cast(Any, base.Stored.__dict__["_data"]).__set__
 
 __all__ = [
     "ATOMS",
@@ -53,6 +87,7 @@ __all__ = [
     "Stored",
     "begin",
     "carried",
+    "copied",
     "corrupt",
     "create",
     "is_referenced",
@@ -109,6 +144,8 @@ def moved(obj: S, view: View, counterpart: Callable[[], S], copy: bool = False) 
     """What another prefix's `view` stores when `obj` is assigned to one of its objects: `obj` itself, which takes the
     place of the `counterpart` made there.
 
+    Inside an atomic block, which must be able to put everything back, it is the counterpart that is stored.
+
     Raises BadPrefixError when something stored refers to `obj`, which then has to stay; with `copy` the counterpart is
     stored instead, because nobody can tell the two apart.
     """
@@ -125,7 +162,8 @@ def moved(obj: S, view: View, counterpart: Callable[[], S], copy: bool = False) 
             )
         made = counterpart()
         data = made._data
-        move(obj, made)
+        if not move(obj, made):
+            return made
         set_data(obj, data)
         return obj
 
@@ -139,6 +177,7 @@ def is_referenced(obj: Stored) -> bool:
     """Whether something stored refers to `obj`, pending changes included."""
     view: View = obj._p_view
     oid = obj._p_oid
+    view.flush()
     count = view.records.refcount(oid, view.state)
     for dirty in dirty_objects(view):
         count += dirty._p_encode()[1].count(oid)
@@ -153,7 +192,7 @@ def relieve(obj: Stored) -> None:
     nodes calls this between its operations."""
     view = obj._p_view
     limit = view.limit
-    if limit and view.weight > limit and not operation.held():
+    if limit and view.weight > limit and not operation.inside():
         view.evict(limit - limit // 8)
 
 

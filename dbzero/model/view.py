@@ -79,6 +79,10 @@ class Buffer(Protocol):
     def removed(self, oids: Sequence[int]) -> Callable[[], None] | None:
         """Objects are about to be deleted. Returns what takes that back, or None. Under the operation lock."""
 
+    def taken(self, objects: Sequence[Any]) -> None:
+        """A commit has taken these objects, which became dirty after flush(). What depends on them belongs to the same
+        commit. Under the operation lock."""
+
     def changed(self, oids: Sequence[int] | None) -> None:
         """The view is about to move to a state in which these stored objects are others; None: unknown which. Under the
         operation lock."""
@@ -145,6 +149,7 @@ class View(ViewCore):  # type: ignore[misc]
         self.tag_index: Any = None  # the query layer's; one of `buffers`
         self.context: scope.Context = scope.live
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
+        self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
         self.restricted = False
         self.restricted_context: Any = None  # a ContextVar that says it where `restricted` does not
@@ -181,7 +186,7 @@ class View(ViewCore):  # type: ignore[misc]
         if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
         weigh = getattr(type(obj), "_p_weight", None)
-        return 2 * len(payload) if weigh is None else int(weigh(obj))
+        return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
 
     def _convert(self, value: Any) -> Any:
         return convert_attribute(self, value)
@@ -532,6 +537,42 @@ class View(ViewCore):  # type: ignore[misc]
         """Record the one instance of a class; None: it is gone. ReadOnlyError."""
         self.layout(cls).record.set_singleton(0 if obj is None else obj._p_oid)
 
+    # --- atomic blocks -----------------------------------------------------------------------------------------------
+
+    def _block_save(self) -> set[int]:
+        """Called from C before the first change within a save-point: what _block_restore() needs."""
+        return set(self.deleted)
+
+    def _block_restore(self, deleted: set[int]) -> None:
+        """Called from C when the view's objects have been put back."""
+        self.deleted = set(deleted)
+        if self._schema_reverted:
+            self._schema_reverted = False
+            self._forget_classes()
+
+    def schema_reverted(self) -> None:
+        """A class record or the catalogue was put back to an earlier state."""
+        self._schema_reverted = True
+
+    def _forget_classes(self) -> None:
+        self._layouts.clear()
+        self._common.clear()
+        self.codes.clear()
+        self._types.clear()
+        self._records.clear()
+        self._catalogue = None
+        catalogue = self.peek(kinds.CATALOGUE_OID)
+        if type(catalogue) is Catalogue:
+            self._catalogue = catalogue  # perhaps it was never committed
+        catalogue = self.catalogue
+        known = set() if catalogue is None else {oid for _, oid in catalogue.items()}
+        for value in list(self.enum_values.values()):
+            code, place = value._code, value._place
+            if code and (code not in known or place >= len(self.class_record(code).field_names)):
+                object.__setattr__(value, "_code", 0)
+                object.__setattr__(value, "_place", 0)
+                self.enum_values.pop((code, place), None)
+
     # --- committing --------------------------------------------------------------------------------------------------
 
     @property
@@ -572,6 +613,9 @@ class View(ViewCore):  # type: ignore[misc]
         """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
         returns nothing: encoding may change class records, which come last and so are encoded once."""
         taken: list[Any] = super().take_dirty()
+        if self.late < len(taken):  # other threads may create objects at any time
+            for buffer in self.buffers:
+                buffer.taken(taken[self.late :])
         late = [obj for obj in taken if type(obj) is ClassRecord or type(obj) is Catalogue]
         if late and len(late) < len(taken):
             self.put_back(late)

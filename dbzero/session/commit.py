@@ -21,8 +21,16 @@ _OWN_REFERENCES = 1
 _MANY = 8  # objects worth the trouble of encoding them together
 
 
-def commit_view(view: View, prefix: Prefix) -> bool:
+def commit_view(
+    view: View,
+    prefix: Prefix,
+    unless: Callable[[], object] = lambda: None,
+    taken: Callable[[], None] = lambda: None,
+) -> bool:
     """Commit what is pending in `view`. Returns whether a new state was made.
+
+    Under the operation lock `unless` is asked whether to do nothing, and `taken` is told that the commit has all that
+    is pending.
 
     Raises StorageError and its kin; then everything that was pending still is.
     """
@@ -30,18 +38,18 @@ def commit_view(view: View, prefix: Prefix) -> bool:
         raise ReadOnlyError(f"Cannot modify read-only prefix: {prefix.name}")
     while True:
         try:
-            return _commit_once(view, prefix)
+            return _commit_once(view, prefix, unless, taken)
         except DeltaRoomMade:
             continue
 
 
-def _commit_once(view: View, prefix: Prefix) -> bool:
+def _commit_once(view: View, prefix: Prefix, unless: Callable[[], object], all_taken: Callable[[], None]) -> bool:
     taken: list[Any] = []
     orphans: list[int] = []
     undo: list[Callable[[], None]] = []
     with operation:
         view.raise_autocommit_error()
-        if not view.has_changes():
+        if unless() or not view.has_changes():
             return False
         view.flush()
         batch = prefix.begin()
@@ -54,6 +62,7 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
                 view.settle_all()
                 return False
             prefix.seal(batch, time.time_ns() // 1000)
+            all_taken()
         except BaseException:
             batch.close()
             restore(view, taken, orphans, undo)

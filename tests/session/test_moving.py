@@ -252,3 +252,17 @@ def test_a_holder_that_was_evicted_is_found(store: str) -> None:
     assert len(owner.keep) == 1
     with pytest.raises(db0.ReferenceError):
         print(owner.keep[0].child)
+
+
+def test_in_a_block_a_counterpart_is_stored(store: str) -> None:
+    holder, made = there(), db0.list()
+    with db0.atomic():
+        holder.value = made
+        assert place(holder.value) == "there"
+        holder.value.append(1)
+    assert holder.value == [1] and place(made) == "main"
+    with pytest.raises(KeyError), db0.atomic():
+        holder.value = db0.list()
+        raise KeyError
+    assert holder.value == [1]
+    db0.commit()
