@@ -262,6 +262,11 @@ def getrefcount(obj: Any, /) -> int:
         return references + sum(1 for _ in instances(view, record._p_oid, derived=False))
     if not isinstance(obj, (MemoObject, ClassRecord)):
         raise Error(f"Unable to retrieve ref count for type: {type(obj).__name__}; give a memo object or class")
+    return references_to(obj)
+
+
+def references_to(obj: Any) -> int:
+    """Stored references to any stored object, pending ones included."""
     obj._p_activate()
     view = obj._p_view
     with operation:
