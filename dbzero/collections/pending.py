@@ -60,10 +60,6 @@ class Pending:
     def taken(self, objects: Sequence[Any]) -> None:
         """Nothing becomes pending between a flush and the commit: what does so holds the operation lock."""
 
-
-    def taken(self, objects: Sequence[Any]) -> None:
-        """Nothing depends on objects that a commit has taken."""
-
     def changed(self, oids: Sequence[int] | None) -> None:
         """Nothing is pending when a view moves: it has no changes then."""
 
