@@ -2,7 +2,8 @@
  *
  * Files: pytypes.c (module, Persistent), pytypes_map.c (the identity map), pytypes_view.c (ViewCore: dirty list, eviction),
  * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_oids.c (sets of object ids),
- * pytypes_paths.c (short ways), pytypes_stored.c, pytypes_list.c and pytypes_keyed.c (collections, see pytypes_stored.h), pytypes_block.c (undo logs of atomic blocks). All of it runs with the
+ * pytypes_paths.c (short ways), pytypes_stored.c, pytypes_list.c and pytypes_keyed.c (collections, see pytypes_stored.h), pytypes_block.c (undo logs of atomic blocks),
+ * pytypes_move.c (collections that change their prefix). All of it runs with the
  * GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
@@ -163,6 +164,10 @@ int dbz_evict(ViewCore *v, uint64_t target, PyObject *keep);
 int dbz_trim(ViewCore *v, PyObject *keep);          /* evict if the limit asks for it */
 void dbz_orphan_died(ViewCore *v, uint64_t oid);
 int dbz_view_ready(PyObject *module);
+
+/* pytypes_move.c */
+extern uint64_t dbz_moves;          /* collections that changed their view in this process */
+extern PyMethodDef dbz_move_functions[];
 
 /* pytypes_encode.c */
 extern PyMethodDef dbz_encode_functions[];

@@ -318,9 +318,11 @@ static PyObject *view_put_back(PyObject *self, PyObject *list)
         return NULL;
     }
     for (Py_ssize_t i = 0; i < PyList_Size(list); i++) {
-        Persistent *p = persistent_arg(PyList_GetItem(list, i), v);
+        Persistent *p = persistent_arg(PyList_GetItem(list, i), NULL);
         if (p == NULL)
             return NULL;
+        if (p->view != v)
+            continue;       /* moved to another prefix meanwhile */
         p->flags &= ~(uint32_t)P_SAVING;
         if (!(p->flags & (P_DIRTY | P_EXPIRED | P_CLOSED)) && push_dirty(v, p) < 0)
             return NULL;

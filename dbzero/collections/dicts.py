@@ -26,8 +26,10 @@ from dbzero.collections.nodes import (
     LEAF,
     Stored,
     begin,
+    carried,
     corrupt,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -128,12 +130,15 @@ class Dict(Stored, DictWays):  # type: ignore[misc]
     def _p_native(self, view: View) -> Any:
         raise TypeError("unhashable type: 'Dict'")
 
+    def _p_carried(self) -> Any:
+        return {key: carried(value) for key, value in self.items()}
+
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty dict's
-        counterpart. BadPrefixError when it has entries."""
+        """What another prefix's `view` stores when this is assigned to one of its objects: see
+        :func:`moved`. BadPrefixError when it has entries."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view)
+        return moved(self, view, lambda: self._p_make(view))
 
     # --- look-up ------------------------------------------------------------------------------------------------------
 
@@ -503,6 +508,14 @@ def make_dict(iterable: Any = None, /, **kw: Any) -> Dict:
         TypeError: `iterable` is neither, or a key is unhashable. ValueError: an element isn't a pair.
         UnsupportedTypeError: a key or value can't be stored.
         ReadOnlyError: the prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> person = db0.dict({"name": "Ann"}, age=30)
+    >>> person["city"] = "York"
+    >>> person
+    {'name': 'Ann', 'age': 30, 'city': 'York'}
+    >>> db0.close()
     """
     made: Dict = Dict._p_make(scope.current_view(True), () if iterable is None else iterable, kw)
     return made

@@ -412,6 +412,15 @@ def make_list(iterable: Iterable[Any] | None = None, /) -> List:
     Raises:
         TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the
         prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> numbers = db0.list([1, 2, 3])
+    >>> numbers.append([4])
+    >>> numbers[3].append(5)
+    >>> numbers
+    [1, 2, 3, [4, 5]]
+    >>> db0.close()
     """
     values = () if iterable is None else iterable
     iter(values)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from dbzero.errors import BadPrefixError, CorruptError
 from dbzero.model import base
-from dbzero.model.base import operation, set_leaf
+from dbzero.model.base import NEW, dirty_objects, move, operation, set_leaf
 from dbzero.model.codec import ATOMS, decode_values, encode_values
 from dbzero.model.kinds import FIRST_OID
 from dbzero.model.view import View
@@ -38,6 +38,10 @@ class Stored(base.Stored):  # type: ignore[misc]
 
     def _p_clear(self) -> None:
         set_data(self, None)
+
+    def _p_carried(self) -> Any:
+        """What another prefix is given for it as an item of a tuple that goes there: builtin containers, so a copy."""
+        return self
 
     def _p_save(self) -> Any:
         """A copy of the state, for an atomic block that may have to put it back."""
@@ -82,10 +86,13 @@ __all__ = [
     "SPARSE",
     "Stored",
     "begin",
+    "carried",
     "copied",
     "corrupt",
     "create",
+    "is_referenced",
     "member",
+    "moved",
     "natural",
     "pack",
     "refuse_move",
@@ -129,8 +136,55 @@ def refuse_move(obj: Stored, view: View) -> NoReturn:
     """A collection with items was assigned to an object of another prefix."""
     kind = type(obj).__name__.lower()
     raise BadPrefixError(
-        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy"
+        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to another prefix, {view.name!r}; assign a copy"
     )
+
+
+def moved(obj: S, view: View, counterpart: Callable[[], S], copy: bool = False) -> S:
+    """What another prefix's `view` stores when `obj` is assigned to one of its objects: `obj` itself, which takes the
+    place of the `counterpart` made there.
+
+    Inside an atomic block, which must be able to put everything back, it is the counterpart that is stored.
+
+    Raises BadPrefixError when something stored refers to `obj`, which then has to stay; with `copy` the counterpart is
+    stored instead, because nobody can tell the two apart.
+    """
+    with operation:
+        obj._p_activate()
+        home: View = obj._p_view
+        if not home.writable or is_referenced(obj):
+            if copy:
+                return counterpart()
+            kind = type(obj).__name__.lower()
+            raise BadPrefixError(
+                f"a {kind} of prefix {home.name!r} that is stored there cannot be moved to another prefix, "
+                f"{view.name!r}; assign a copy"
+            )
+        made = counterpart()
+        data = made._data
+        if not move(obj, made):
+            return made
+        set_data(obj, data)
+        return obj
+
+
+def carried(item: Any) -> Any:
+    """What another prefix is given for an item of a tuple that goes there."""
+    return item._p_carried() if isinstance(item, Stored) else item
+
+
+def is_referenced(obj: Stored) -> bool:
+    """Whether something stored refers to `obj`, pending changes included."""
+    view: View = obj._p_view
+    oid = obj._p_oid
+    view.flush()
+    count = view.records.refcount(oid, view.state)
+    for dirty in dirty_objects(view):
+        count += dirty._p_encode()[1].count(oid)
+        if dirty._p_flags & NEW:
+            continue
+        count -= list(view.records.references(dirty._p_oid, view.state)).count(oid)
+    return bool(count > 0)
 
 
 def relieve(obj: Stored) -> None:

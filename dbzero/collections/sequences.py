@@ -19,9 +19,11 @@ from dbzero.collections.nodes import (
     ATOMS,
     LEAF,
     Stored,
+    carried,
     corrupt,
     create,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -336,17 +338,17 @@ class Sequence(Stored, SequenceWays):  # type: ignore[misc]
             return f"({parts[0]},)"
         return left + ", ".join(parts) + right
 
+    def _p_carried(self) -> Any:
+        return self._p_builtin([carried(item) for item in self])
+
     # --- moving -------------------------------------------------------------------------------------------------------
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty collection's
-        counterpart there.
-
-        Raises BadPrefixError when the collection has items (a tuple is copied).
-        """
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`.
+        BadPrefixError when it has items."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view, ())
+        return moved(self, view, lambda: self._p_make(view, ()))
 
     def _check(self) -> None:
         """Verify the structure; AssertionError tells what is wrong."""

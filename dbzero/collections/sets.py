@@ -22,6 +22,7 @@ from dbzero.collections.nodes import (
     Stored,
     begin,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -112,12 +113,15 @@ class Set(Stored, SetWays):  # type: ignore[misc]
     def _p_native(self, view: View) -> Any:
         raise TypeError("unhashable type: 'Set'")
 
+    def _p_carried(self) -> Any:
+        return set(self)
+
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty set's counterpart.
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`.
         BadPrefixError when it has elements."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view, ())
+        return moved(self, view, lambda: self._p_make(view, ()))
 
     # --- one element --------------------------------------------------------------------------------------------------
 
@@ -480,6 +484,14 @@ def make_set(iterable: Iterable[Any] | None = None, /) -> Set:
     Raises:
         TypeError: `iterable` can't be iterated, or an element is unhashable. UnsupportedTypeError: an element can't be
         stored. ReadOnlyError: the prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> colors = db0.set(["red", "blue"])
+    >>> colors.add("red")
+    >>> colors == {"red", "blue"}, "green" in colors
+    (True, False)
+    >>> db0.close()
     """
     values = () if iterable is None else iterable
     iter(values)

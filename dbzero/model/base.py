@@ -83,6 +83,8 @@ construct = _persistent.construct
 rebind = _persistent.rebind
 register_class = _persistent.register_class
 class_flags = _persistent.class_flags
+move = _persistent.move
+dirty_objects = _persistent.dirty_objects
 set_current_view = _persistent.set_current_view
 set_construct_hook = _persistent.set_construct_hook
 pack_oids = _persistent.pack_oids
@@ -106,7 +108,8 @@ SAVING: int = _persistent.SAVING
 CLASS_SLOW: int = _persistent.CLASS_SLOW
 CLASS_IMMUTABLE: int = _persistent.CLASS_IMMUTABLE
 
-_persistent.reserved_names.update(
+reserved_names: set[str] = _persistent.reserved_names  # of attributes that user classes may not define
+reserved_names.update(
     (
         "_p_oid",
         "_p_view",

@@ -53,8 +53,8 @@ class Records(Protocol):
     def references(self, oid: int, state: int) -> Sequence[int]:
         """OIDs that the stored version of an object holds strongly; duplicates count."""
 
-    def changes(self, state: int) -> Sequence[int] | None:
-        """OIDs of the objects that the commit of `state` wrote, ascending; None when that is not known."""
+    def changes(self, state: int) -> list[int] | None:
+        """OIDs of what the commit that made `state` changed; None when that is not known any more."""
 
     def oid_limit(self) -> int:
         """Above every OID in use."""
@@ -151,9 +151,21 @@ class View(ViewCore):  # type: ignore[misc]
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
         self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
+        self.restricted = False
+        self.restricted_context: Any = None  # a ContextVar that says it where `restricted` does not
+        self._unfinished: dict[int, int] = {}  # OIDs that a commit took under construction -> state before that
 
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
+
+    def is_restricted(self) -> bool:
+        """Whether reflection on its objects is refused here and now."""
+        if self.restricted or self.restricted_context is None:
+            return self.restricted
+        try:
+            return bool(self.restricted_context.get())
+        except LookupError:  # nobody has said that it is not
+            return True
 
     # --- called from C -----------------------------------------------------------------------------------------------
 
@@ -188,6 +200,32 @@ class View(ViewCore):  # type: ignore[misc]
 
     def _first_dirty(self) -> None:
         """The dirty list stops being empty. For subclasses."""
+
+    def admit_unfinished(self, obj: Any) -> None:
+        """A stored reference needs this object under construction: it goes into the commit as it is."""
+        self._unfinished.setdefault(obj._p_oid, self.state)
+        super().admit_unfinished(obj)
+
+    def _abandon(self, obj: Any) -> None:
+        """The construction of an object failed that a commit may have written: the next one deletes it, and writes what
+        refers to it again, with references that hold nothing."""
+        oid = obj._p_oid
+        with operation:
+            since = self._unfinished.pop(oid, self.state)
+            for other in self.objects():  # a commit under way in another thread has these
+                if other._p_flags & base.SAVING and oid in other._p_encode()[1]:
+                    other._p_changed()
+            changed: set[int] = set()
+            for state in range(since + 1, self.state + 1):
+                changed.update(self.records.changes(state) or ())
+            for holder in changed:
+                if oid in self.records.references(holder, self.state):
+                    found = self.get(holder)
+                    if found is not None:
+                        found._p_changed()
+            self.expire(obj)  # now that every holder is loaded: one that is loaded later would make another wrapper
+            self.deleted.add(oid)
+            self.mark_orphan(oid)
 
     def _refuse(self, obj: Any, writing: bool) -> NoReturn:
         flags = obj._p_flags
@@ -594,6 +632,12 @@ class View(ViewCore):  # type: ignore[misc]
         changed."""
         self.state = state
         self.settle_all()
+        if self._unfinished:
+            self._unfinished = {
+                oid: since
+                for oid, since in self._unfinished.items()
+                if (obj := self.peek(oid)) is not None and obj._p_flags & base.INIT
+            }
         if self.deleted:
             self.deleted = {oid for oid in self.deleted if self.records.read(oid, state) is not None}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.query.programs import FindMachine
 
-TestFind = FindMachine.TestCase
+TestFind = pytest.mark.timeout(600)(FindMachine.TestCase)  # half a minute on a machine that does nothing else
 TestFind.settings = settings(
     max_examples=200,
     stateful_step_count=50,
