@@ -54,8 +54,8 @@ from dbzero.model.weak import ExpiredReference as _ExpiredReference
 from dbzero.model.weak import WeakProxy as MemoWeakProxy
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
-from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored from here on)
 from dbzero.query import Query as QueryObject
+from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored from here on)
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
 from dbzero.query.changes import ModIterable, ModIterator, select_deleted, select_modified, select_new
@@ -144,6 +144,8 @@ from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 from dbzero.session.restricted import set_restricted
+from dbzero.session.snapshots import Snapshot as _Snapshot
+from dbzero.session.snapshots import SnapshotWindow, get_snapshot_of, snapshot
 from dbzero.session.statistics import (
     get_cache_stats,
     get_lang_cache_stats,
@@ -161,6 +163,7 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    Snapshot=_Snapshot,
     ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
     Tag=_Tag,
@@ -213,6 +216,7 @@ __all__ = [
     "ReferenceError",
     "SegmentError",
     "Snapshot",
+    "SnapshotWindow",
     "StaleFileError",
     "StaleViewError",
     "StateNotKeptError",
@@ -276,6 +280,7 @@ __all__ = [
     "get_queries",
     "get_schema",
     "get_slab_metrics",
+    "get_snapshot_of",
     "get_state_num",
     "get_storage_stats",
     "get_type",
@@ -322,8 +327,9 @@ __all__ = [
     "set",
     "set_cache_size",
     "set_prefix",
-    "split_by",
     "set_restricted",
+    "snapshot",
+    "split_by",
     "table_view",
     "tag_fields",
     "taggify",

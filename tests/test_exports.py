@@ -37,6 +37,7 @@ NAMES = {
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
     *("tags", "as_tag", "find", "no"),
     *("filter", "split_by", "join", "group_by", "count_op", "make_sum", "serialize", "deserialize"),
+    *("snapshot", "get_snapshot_of", "SnapshotWindow"),
     *("select_new", "select_deleted", "select_modified", "ModIterable", "ModIterator"),
 }
 

@@ -42,6 +42,7 @@ from dbzero.errors import BadPrefixError, Error
 from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
 from dbzero.model.values import convert
+from dbzero.model.versions import live_version
 from dbzero.model.view import View
 from dbzero.model.weak import WeakProxy, target_of
 from dbzero.query.base import Query
@@ -519,7 +520,7 @@ def _memo(value: Any) -> Any:
     if isinstance(value, WeakProxy):
         value = target_of(value)
     if isinstance(value, Persistent) and value._p_flags & base.MEMO:
-        return value
+        return live_version(value)
     raise Error(f"Expected a memo object, not {type(value).__name__}: an index holds memo objects only")
 
 

@@ -52,14 +52,18 @@ _view_of: Callable[[str | None, bool], View] = _nothing
 _view_of_uuid: Callable[[int], View | None] = _unknown
 _opened: Callable[[str], View] = _closed
 
-_committed: Callable[[], Context] = lambda: live
+
+def _live() -> Context:
+    return live
+
+
+_committed: Callable[[], Context] = _live
 
 
 def install(
     view_of: Callable[[str | None, bool], View],
     view_of_uuid: Callable[[int], View | None],
     opened: Callable[[str], View] | None = None,
-    committed: Callable[[], Context] | None = None,
 ) -> None:
     """Set the session's answers.
 
@@ -70,15 +74,12 @@ def install(
             PrefixError.
         view_of_uuid: prefix uuid -> live view, or None when that prefix is not open.
         opened: prefix name -> live view; PrefixError when it is not open. None: as it was.
-        committed: a snapshot of what is committed in every open prefix. None: as it was.
     """
-    global _view_of, _view_of_uuid, _opened, _committed
+    global _view_of, _view_of_uuid, _opened
     _view_of = view_of
     _view_of_uuid = view_of_uuid
     if opened is not None:
         _opened = opened
-    if committed is not None:
-        _committed = committed
 
 
 def set_current(view: View | None) -> None:
@@ -111,6 +112,12 @@ def view_of_uuid(prefix_uuid: int) -> View | None:
 def opened(prefix_name: str) -> View:
     """The live view of a prefix that is open. PrefixError when it is not, NotInitializedError before init()."""
     return _opened(prefix_name)
+
+
+def install_committed(answer: Callable[[], Context]) -> None:
+    """Set what :func:`committed` asks."""
+    global _committed
+    _committed = answer
 
 
 def committed() -> Context:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from pyroaring import BitMap64
@@ -15,7 +15,16 @@ from dbzero.query.find import find, no
 
 
 class ModIterable:
-    """Pairs (old, new) of the objects that changed between two snapshots. It can be iterated again and has a length."""
+    """Pairs (old, new) of the objects that changed between two snapshots. It can be iterated again and has a length.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> now = db0.snapshot()
+    >>> changes = db0.select_modified(db0.find("open"), now, now)
+    >>> isinstance(changes, db0.ModIterable), isinstance(iter(changes), db0.ModIterator), len(changes)
+    (True, True, 0)
+    >>> db0.close()
+    """
 
     __slots__ = ("_later", "_query", "_same", "_sooner")
 
@@ -57,7 +66,16 @@ class ModIterable:
 
 
 class ModIterator(Iterator[tuple[Any, Any]]):
-    """An iterator over pairs (old, new)."""
+    """An iterator over pairs (old, new).
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> now = db0.snapshot()
+    >>> changes = db0.select_modified(db0.find("open"), now, now)
+    >>> isinstance(changes, db0.ModIterable), isinstance(iter(changes), db0.ModIterator), len(changes)
+    (True, True, 0)
+    >>> db0.close()
+    """
 
     __slots__ = ("_pairs",)
 
@@ -92,6 +110,25 @@ def select_new(query: Query, pre_snapshot: Context | None, last_snapshot: Contex
 
     Raises:
         Error: `query` is no query. ClosedError: a snapshot is closed.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p", autocommit=False)
+    >>> @db0.memo
+    ... class Task:
+    ...     def __init__(self, name):
+    ...         self.name = name
+    >>> paint, mow = Task("paint"), Task("mow")
+    >>> db0.tags(paint, mow).add("open")
+    <ObjectTagManager of 2 objects>
+    >>> db0.commit()
+    >>> before = db0.snapshot()
+    >>> plant, paint.name = Task("plant"), "paint the door"
+    >>> _ = db0.tags(mow).remove("open"), db0.tags(plant).add("open")
+    >>> db0.commit()
+    >>> after = db0.snapshot()
+    >>> [task.name for task in db0.select_new(db0.find("open"), before, after)]
+    ['plant']
+    >>> db0.close()
     """
     require_query("select_new", "query", query)
     later = query._p_within(_snapshot("select_new", "last_snapshot", last_snapshot))
@@ -103,6 +140,25 @@ def select_deleted(query: Query, pre_snapshot: Context | None, last_snapshot: Co
     """A query of what `query` finds in the earlier of two snapshots and not in the later one.
 
     Args and errors as for `select_new`; what is found are objects of `pre_snapshot`. Without that: an empty list.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p", autocommit=False)
+    >>> @db0.memo
+    ... class Task:
+    ...     def __init__(self, name):
+    ...         self.name = name
+    >>> paint, mow = Task("paint"), Task("mow")
+    >>> db0.tags(paint, mow).add("open")
+    <ObjectTagManager of 2 objects>
+    >>> db0.commit()
+    >>> before = db0.snapshot()
+    >>> plant, paint.name = Task("plant"), "paint the door"
+    >>> _ = db0.tags(mow).remove("open"), db0.tags(plant).add("open")
+    >>> db0.commit()
+    >>> after = db0.snapshot()
+    >>> [task.name for task in db0.select_deleted(db0.find("open"), before, after)]
+    ['mow']
+    >>> db0.close()
     """
     require_query("select_deleted", "query", query)
     sooner = _within(query, pre_snapshot)
@@ -130,6 +186,25 @@ def select_modified(
 
     Returns:
         Something to iterate again and again, with a length; an empty list without `pre_snapshot`.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p", autocommit=False)
+    >>> @db0.memo
+    ... class Task:
+    ...     def __init__(self, name):
+    ...         self.name = name
+    >>> paint, mow = Task("paint"), Task("mow")
+    >>> db0.tags(paint, mow).add("open")
+    <ObjectTagManager of 2 objects>
+    >>> db0.commit()
+    >>> before = db0.snapshot()
+    >>> plant, paint.name = Task("plant"), "paint the door"
+    >>> _ = db0.tags(mow).remove("open"), db0.tags(plant).add("open")
+    >>> db0.commit()
+    >>> after = db0.snapshot()
+    >>> [(old.name, new.name) for old, new in db0.select_modified(db0.find("open"), before, after)]
+    [('paint', 'paint the door')]
+    >>> db0.close()
     """
     require_query("select_modified", "query", query)
     _snapshot("select_modified", "last_snapshot", last_snapshot)
@@ -152,7 +227,8 @@ def _within(query: Query, snapshot: Context | None) -> Query | None:
     """The query in a snapshot; None when there is no snapshot, or it does not have the query's prefix."""
     if not snapshot:
         return None
+    _snapshot("select", "pre_snapshot", snapshot)
     view = query._p_view()
-    if view is not None and _snapshot("select", "pre_snapshot", snapshot).view_of_uuid(view.uuid) is None:
+    if view is not None and isinstance(snapshot, Container) and view.name not in snapshot:
         return None
     return query._p_within(snapshot)

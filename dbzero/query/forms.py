@@ -71,6 +71,12 @@ def deserialize(data: bytes, /) -> Any:
     Raises:
         TypeError: `data` is not bytes. Error: it is no such thing, or damaged. PrefixError: the query's prefix is not
         open. ClassNotFoundError: a class it names is not known in this process.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> len(db0.deserialize(db0.serialize(db0.find("urgent", db0.no("done")))))
+    0
+    >>> db0.close()
     """
     return deserialize_in(scope.live, data)
 
