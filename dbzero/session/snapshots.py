@@ -124,13 +124,14 @@ class SnapshotBase:
 class Snapshot(SnapshotBase):
     """A read-only view of prefixes at fixed states: what ``snapshot`` returns. A context manager."""
 
-    __slots__ = ("_closed", "_default", "_finalizer", "_held", "_limit", "_views", "_workspace")
+    __slots__ = ("_closed", "_default", "_finalizer", "_held", "_limit", "_names", "_views", "_workspace")
 
     def __init__(self, workspace: Workspace, states: Mapping[str, tuple[Prefix, int]], default: str | None) -> None:
         self._workspace = workspace
         self._default = default
         self._limit = workspace.config.cache_size
         self._held: dict[str, _Held] = {}  # the finalizer has it: so nothing in it may lead back here
+        self._names = set(states)  # also when it is closed
         self._views: dict[str, View] = {}
         self._closed = False
         try:
@@ -152,7 +153,7 @@ class Snapshot(SnapshotBase):
         return True
 
     def __contains__(self, prefix_name: object) -> bool:
-        return isinstance(prefix_name, str) and normalize(prefix_name) in self._held
+        return isinstance(prefix_name, str) and normalize(prefix_name) in self._names
 
     def __enter__(self) -> Snapshot:
         self._alive()
@@ -218,6 +219,7 @@ class Snapshot(SnapshotBase):
             held = self._held.get(name)
             if held is None:
                 held = self._held[name] = _Held(opened.prefix, opened.prefix.committed())
+                self._names.add(name)
             return held
 
     def _again(self) -> Snapshot:
