@@ -36,6 +36,9 @@ NAMES = {
     *("LockedManager", "await_commit", "async_wait"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
     *("tags", "as_tag", "find", "no"),
+    *("filter", "split_by", "join", "group_by", "count_op", "make_sum", "serialize", "deserialize"),
+    *("snapshot", "get_snapshot_of", "SnapshotWindow"),
+    *("select_new", "select_deleted", "select_modified", "ModIterable", "ModIterator"),
 }
 
 

@@ -120,17 +120,19 @@ class Layout:
 class View(ViewCore):  # type: ignore[misc]
     """The live objects of one prefix in this process, at `state`."""
 
-    def __init__(self, records: Records, state: int) -> None:
+    def __init__(self, records: Records, state: int, context: scope.Context = scope.live) -> None:
         """
         Args:
             records: where objects are read from.
             state: state number it shows.
+            context: a snapshot, for good at that state; by default the view is live.
         """
         self.records = records
         self.name = records.name
         self.uuid = records.uuid
         self.state = state
-        self.writable = records.writable
+        self.frozen = 0 if context is scope.live else state
+        self.writable = records.writable and not self.frozen
         self.forked = False
         self.incarnation = getattr(records, "incarnation", 0)
         self.decoder = make_decoder(self)
@@ -147,7 +149,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.tag_index: Any = None  # the query layer's; one of `buffers`
-        self.context: scope.Context = scope.live
+        self.context = context
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
         self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
@@ -229,6 +231,10 @@ class View(ViewCore):  # type: ignore[misc]
 
     def _refuse(self, obj: Any, writing: bool) -> NoReturn:
         flags = obj._p_flags
+        if (flags & base.CLOSED or self.closed) and self.frozen:
+            raise ClosedError(
+                f"Object is no longer accessible: the snapshot of state {self.frozen} of prefix {self.name!r} was closed"
+            )
         if flags & base.CLOSED or self.closed:
             raise ClosedError(
                 f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again"
@@ -248,6 +254,10 @@ class View(ViewCore):  # type: ignore[misc]
             raise ForkedError(
                 f"prefix {self.name!r} is being written by the process that this one was forked from; call db0.close() and db0.init() here, "
                 "then open it read-only"
+            )
+        if self.frozen:
+            raise ReadOnlyError(
+                f"Cannot modify read-only prefix: {self.name} in a snapshot of state {self.frozen}; change the live object"
             )
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
 

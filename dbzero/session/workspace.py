@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,6 +130,8 @@ class Workspace:
         self.lock = threading.RLock()
         self.restricted = config.restricted  # of prefixes opened from now on
         self.restricted_context = config.restricted_context
+        self.snapshots: weakref.WeakSet[Any] = weakref.WeakSet()  # of dbzero.session.snapshots
+        self.latest_snapshot: weakref.ref[Any] | None = None
         self._closed = False
         self._autocommit: threading.Thread | None = None
         self._stop = threading.Event()
@@ -250,6 +253,8 @@ class Workspace:
             block_hooks.abandon()
         with turn.hold(), self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
+            for snapshot in list(self.snapshots):
+                snapshot.close()
             for name in reversed(list(self.open_prefixes)):
                 try:
                     self.close(name)

@@ -674,11 +674,16 @@ class LocalFileStore:
     @typed("close")
     def close(self) -> None:
         """Release the lease and every descriptor. Safe to call again."""
+        self.leave()
+        self._page.close()
+
+    def leave(self) -> None:
+        """Release the lease, and every descriptor but the page file's, which can be read until :meth:`close`."""
         if self._epoch:
             self.release()
-        self._close_all()
+        self._close_all_but_page()
 
-    def _close_all(self) -> None:
+    def _close_all_but_page(self) -> None:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -689,7 +694,6 @@ class LocalFileStore:
             fd, self._begun_fd = self._begun_fd, -1
             self._system.close(fd)
         self._lease.close()
-        self._page.close()
 
     def _after_fork(self) -> None:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its

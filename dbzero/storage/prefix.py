@@ -36,6 +36,7 @@ from dbzero.storage import checkpoint as ckpt
 from dbzero.storage import follow, merge, recovery
 from dbzero.storage import format as fmt
 from dbzero.storage.filestore import DATA_REGION, LocalFileStore
+from dbzero.storage.holds import Holds
 from dbzero.storage.store import Meta
 
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
@@ -68,6 +69,7 @@ class Prefix:
         self._floor = 0  # states below are not in the file that the reader was made for
         self._reader = self._make_reader()
         self._pin: Pin | None = None
+        self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
         self._interrupt: BaseException | None = None
         self._lock = threading.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
@@ -230,7 +232,7 @@ class Prefix:
         if self.writable or self._forked or (self._slot.incarnation == self._incarnation and not replaced):
             return False
         with self._lock:
-            if self._closed or (self._slot.incarnation == self._incarnation and not replaced):
+            if self._unreadable() or (self._slot.incarnation == self._incarnation and not replaced):
                 return False
             before = self._pin
             reopened = self._reopen_replaced(before.state if before is not None else 0)
@@ -250,6 +252,8 @@ class Prefix:
                 except StateNotKeptError:  # it was pinned in another segment, of which the writer does not know
                     self.pin(max(before.state, self._slot.status().floor))
                 before.close()
+            with contextlib.suppress(StateNotKeptError):  # the same: snapshots say so when they are read
+                self._holds.move(slot)
         return True
 
     def _reopen_replaced(self, state: int) -> bool:
@@ -287,6 +291,27 @@ class Prefix:
                 self._pin = Pin(self._slot, state)
             elif self._pin.state != state:
                 self._pin.move(state)
+
+    def hold(self, state: int) -> None:
+        """Keep what `state` shows, readable also after :meth:`close`, until :meth:`release`.
+
+        StateNotKeptError: it is older than what is kept. ClosedError: the prefix is closed.
+        """
+        with self._lock:
+            if self._unreadable():
+                raise ClosedError(f"prefix {self.name!r} is closed; open it again")
+            self._kept(state)
+            self._holds.add(self._slot, state)
+
+    def release(self, state: int) -> None:
+        """Let go of a state that was held."""
+        with self._lock:
+            self._holds.remove(state)
+            if self._unreadable():
+                self._close_reading()
+
+    def _unreadable(self) -> bool:
+        return self._closed and not self._holds
 
     def _unpin(self) -> None:
         pin, self._pin = self._pin, None
@@ -362,6 +387,10 @@ class Prefix:
     def head(self) -> int:
         """The state that views start from: the writer's newest, a reader's newest durable one."""
         return self._slot.published if self.writable else self._slot.durable
+
+    def committed(self) -> int:
+        """The newest state that is known to be on disk."""
+        return self._slot.durable
 
     @property
     def incarnation(self) -> int:
@@ -696,6 +725,7 @@ class Prefix:
                 if pinned is not None:
                     self._pin = Pin(slot, pinned.state)
                     pinned.close()
+                self._holds.move(slot)
                 self._renew_reader()
                 if self._batch_reader is not None:
                     self._batch_reader.close()
@@ -735,12 +765,19 @@ class Prefix:
                 if self.writable and not self._forked:
                     self._close_writer()
             finally:
+                self.writable = False
                 with self._lock:
                     self._unpin()
-                    self._reader.close()
                     if self._batch_reader is not None:
                         self._batch_reader.close()
-                self._store.close()
+                    if self._unreadable():
+                        self._close_reading()
+                    else:
+                        self._store.leave()
+
+    def _close_reading(self) -> None:
+        self._reader.close()
+        self._store.close()
 
     def _close_writer(self) -> None:
         store, slot = self._store, self._slot
@@ -766,6 +803,7 @@ class Prefix:
         """In a forked child: what only the parent holds is gone; reading goes on."""
         self._forked = True
         self._pin = None
+        self._holds.forget_pin()
         self._lock = threading.RLock()
         self._commit_lock = threading.RLock()
         self.compaction_lock = threading.Lock()
