@@ -16,6 +16,8 @@ static int newer(uint64_t a, uint64_t b)
 static int holder_lives(dbz_seg *seg, dbz_prefix *x, uint64_t word)
 {
     uint32_t owner = (uint32_t)(word & 0xffff);
+    if (owner == DBZ_GROUP)
+        return 0;   /* the turn says who of them writes, and its holder is who comes here */
     if (owner == 0 || owner == (owner_word(seg, 0) & 0xffff))
         return 0;
     if (owner == DBZ_NO_SLOT)
@@ -63,6 +65,15 @@ int dbz_lease_drop(dbz_seg *seg, uint32_t prefix, uint64_t epoch)
     if (LOAD_SC(x->lease_waiters) != 0)
         dbz_futex_wake(&x->lease_wakeup);
     return DBZ_OK;
+}
+
+int dbz_lease_share(dbz_seg *seg, uint32_t prefix, uint64_t epoch, int on)
+{
+    dbz_prefix *x = dbz_seg_prefix(seg, prefix);
+    if (x == NULL)
+        return DBZ_E_ARG;
+    uint64_t mine = owner_word(seg, epoch), group = epoch << 16 | DBZ_GROUP, from = on ? mine : group;
+    return CAS(x->lease, from, on ? group : mine) ? DBZ_OK : DBZ_E_FENCED;
 }
 
 uint64_t dbz_lease_word(dbz_seg *seg, uint32_t prefix)

@@ -35,6 +35,10 @@ class ForkedError(ReadOnlyError):
     """A forked child tried to write through what only its parent holds."""
 
 
+class OutsideTransactionError(ReadOnlyError):
+    """A prefix that is open shared was to be written outside a transaction."""
+
+
 # --- the files -----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +91,10 @@ class SegmentError(Error):
 
 class LeaseError(Error):
     """Another process holds the write lease of the prefix."""
+
+
+class TurnTimeoutError(LeaseError, TimeoutError):
+    """The turn to write a prefix that is open shared did not come in time."""
 
 
 class FencedError(Error):

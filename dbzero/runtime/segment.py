@@ -276,6 +276,12 @@ class Segment:
         return handle
 
     @property
+    def identity(self) -> str:
+        """Names this very memory, among all there is on the machine: what processes have in common that share it."""
+        memory = os.fstat(int(self.handle.fd))
+        return f"{memory.st_dev:x}-{memory.st_ino:x}"
+
+    @property
     def slot(self) -> int:
         """Number of this process's slot; -1 when the table was full."""
         return int(self.handle.slot)

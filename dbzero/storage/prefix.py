@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import warnings
 from typing import Final
 
-from dbzero.errors import ClosedError, Error, ForkedError, PoisonedError, ReadOnlyError, StaleViewError, StorageError
+from dbzero.errors import (
+    ClosedError,
+    Error,
+    ForkedError,
+    PoisonedError,
+    ReadOnlyError,
+    SegmentError,
+    StaleViewError,
+    StorageError,
+)
 from dbzero.runtime import registry
 from dbzero.runtime.batch import Batch
-from dbzero.runtime.lease import SlotLease
+from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.pins import Pin
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import clear_delta, led, slot_lock
+from dbzero.runtime.turns import Turns
 from dbzero.runtime.watching import Waiter, wait_durable
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage import follow, merge, recovery
@@ -28,6 +39,7 @@ from dbzero.storage.filestore import DATA_REGION, LocalFileStore
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
 _FRAME_ROOM: Final = 4096
+_PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _INTERRUPTS: Final = 100  # signals whose handlers raise, in one commit: more is a mistake
 
 
@@ -38,8 +50,10 @@ class DeltaRoomMade(Exception):
 class Prefix:
     """A prefix that is open for reading, or (`writable`) whose lease this process holds.
 
-    Attributes: name; uuid (64 bits, fixed at creation); writable.
+    Attributes: name; uuid (64 bits, fixed at creation); writable; shared (see :mod:`dbzero.storage.sharing`).
     """
+
+    shared = False
 
     def __init__(self, segment: Segment, store: LocalFileStore, slot: PrefixSlot, epoch: int) -> None:
         self.name: Final = store.prefix
@@ -104,18 +118,18 @@ class Prefix:
         try:
             epoch = store.acquire(blocking=blocking, timeout=timeout, force=force) if writable else 0
             slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
-            replaced = writable and force and slot.status().ready and led(slot)
+            replaced = writable and force and slot.status().ready and led(slot, lambda: True)
             if replaced:
                 slot.retire(epoch)
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
             prefix = cls(segment, store, slot, epoch)
             try:
-                with slot_lock(slot):
-                    prefix._renew_reader()  # another process may have reset the slot while this one waited for the lock
-                    if writable:
+                if writable:
+                    with slot_lock(slot):
+                        prefix._renew_reader()  # another process may have reset the slot while this one waited
                         prefix._take_over(forced=force)
-                    elif not slot.status().ready or slot.status().poisoned:
-                        prefix._fill_from_disk()
+                else:
+                    prefix._ensure_filled()
             except BaseException:
                 prefix._reader.close()
                 raise
@@ -156,6 +170,38 @@ class Prefix:
         self._fresh = found.next_oid
         self._changed = not found.merged
 
+    def _ensure_filled(self) -> None:
+        """For a reader: have a slot that can be read, filled from the files unless a writer has done or is doing that.
+
+        Shared writers recover in their turn; while there are some, a reader fills the slot only in a turn of its own.
+        """
+        end = time.monotonic() + _PATIENCE
+        while True:
+            slot = self._slot
+            with slot_lock(slot):
+                self._renew_reader()  # another process may have reset the slot while this one waited for the lock
+                grouped = SlotLease(slot).word & 0xFFFF == GROUP and self._led()
+                status = slot.status()
+                if status.ready and (grouped or not status.poisoned):
+                    return
+                if not grouped:
+                    self._fill_from_disk()
+                    return
+                turns = Turns(slot)
+                now = turns.status()
+                if (not now.word or not now.lives) and turns.seize(now.word, _PATIENCE):
+                    try:
+                        self._fill_from_disk()
+                        return
+                    finally:
+                        turns.drop()
+            if time.monotonic() > end:
+                raise SegmentError(
+                    f"prefix {self.name!r}: process {now.pid} has been recovering it for {_PATIENCE:.0f} s and may be stopped; "
+                    "end or continue it, then try again"
+                )
+            time.sleep(0.005)
+
     def _fill_from_disk(self) -> None:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
         self._reset_slot()
@@ -168,6 +214,9 @@ class Prefix:
 
     def _renew_reader(self) -> None:
         self._reader.close()
+        if self._batch_reader is not None:
+            self._batch_reader.close()
+            self._batch_reader = None
         self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
         self._reader = self._make_reader()
 
@@ -183,13 +232,8 @@ class Prefix:
                 return False
             pinned = None if self._pin is None else self._pin.state
             self._unpin()
-            slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
-            with slot_lock(slot):
-                self._slot = slot
-                if not slot.status().ready or slot.status().poisoned:
-                    self._fill_from_disk()
-                else:
-                    self._renew_reader()
+            self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+            self._ensure_filled()
             if pinned is not None:
                 self.pin(pinned)
         return True
@@ -292,13 +336,16 @@ class Prefix:
         """Make every sleeper of this prefix look again."""
         self._slot.wake()
 
+    def _led(self) -> bool:
+        return led(self._slot, lambda: self._store.shared_in(self._segment.identity))
+
     def follow_log(self, timeout: float) -> bool:
         """For a reader whose writer does not share the segment: wait up to `timeout` seconds for its log to grow, then take the new commits in.
 
         Returns False when the writer does share the segment, or there is none: then `wait` is enough.
         """
         slot, store = self._slot, self._store
-        if led(slot) or not (store.leased() or follow.behind(store, slot)):
+        if self._led() or not (store.leased() or follow.behind(store, slot)):
             return False
         follow.catch_up(store, self._segment.handle, slot)
         store.watch(timeout)
@@ -397,9 +444,9 @@ class Prefix:
                 with contextlib.suppress(Error):
                     self._store.rewind()
                 raise
-        self._sync_log()
 
     def _acknowledge(self, state: int, next_oid: int) -> None:
+        self._sync_log()
         self._fresh = next_oid
         self._changed = True
         self._store.mark_durable(state)
