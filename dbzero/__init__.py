@@ -40,6 +40,7 @@ from dbzero.errors import (
     SegmentError,
     StaleFileError,
     StaleViewError,
+    StateNotKeptError,
     StorageError,
     UnsupportedFileSystemError,
     UnsupportedTypeError,
@@ -119,6 +120,7 @@ from dbzero.session.api import (
 )
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
+from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
@@ -170,6 +172,7 @@ __all__ = [
     "SegmentError",
     "StaleFileError",
     "StaleViewError",
+    "StateNotKeptError",
     "StorageError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
@@ -180,12 +183,15 @@ __all__ = [
     "close",
     "collect_cycles",
     "commit",
+    "compact",
     "compare",
     "complete_with",
+    "copy_prefix",
     "db0",
     "delete",
     "describe",
     "dict",
+    "drop",
     "enum",
     "exists",
     "expired",

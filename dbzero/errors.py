@@ -62,6 +62,14 @@ class StaleFileError(StorageError):
     """A page file is older than the log that follows it: an earlier copy was put in its place."""
 
 
+class FileReplacedError(StaleFileError):
+    """A page file got another one put in its place while it was open: open the prefix again."""
+
+
+class StateNotKeptError(PrefixError):
+    """A state is older than what compaction has kept."""
+
+
 class StaleViewError(StorageError):
     """The prefix was recovered by a successor while it was being read: take a new view of it and repeat."""
 

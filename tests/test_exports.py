@@ -29,6 +29,7 @@ NAMES = {
     *("is_immutable", "is_query", "is_immutable_query", "is_immutable_parameter", "fulltext", "is_fulltext"),
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
+    *("compact", "copy_prefix", "drop", "StateNotKeptError"),
 }
 
 

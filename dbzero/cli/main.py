@@ -41,6 +41,22 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument(
         "prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)"
     )
+
+    copy = commands.add_parser("copy", help="copy a prefix with its history into one file, beside its writer")
+    copy.add_argument("--root", type=Path, metavar="DIR", help="store directory (default: the demo's)")
+    copy.add_argument("--no-verify", action="store_true", help="do not read the copy back")
+    copy.add_argument("prefix", metavar="PREFIX", help="the prefix to copy")
+    copy.add_argument("output", type=Path, metavar="FILE", help="the copy; must not exist")
+
+    compact = commands.add_parser("compact", help="drop old history and give its space back")
+    compact.add_argument("--root", type=Path, metavar="DIR", help="store directory (default: the demo's)")
+    compact.add_argument("--keep-states", type=int, metavar="N", help="keep the newest N states")
+    compact.add_argument(
+        "--keep-since", metavar="WHEN", help="keep the states since then: seconds ago, or an ISO date (and time)"
+    )
+    compact.add_argument(
+        "prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)"
+    )
     return top
 
 
@@ -57,12 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .status import run as run_status
 
             return run_status(options.root or _default_root(), options.prefix)
+        if options.command == "copy":
+            from .history import run_copy
+
+            return run_copy(options.root or _default_root(), options.prefix, options.output, not options.no_verify)
+        if options.command == "compact":
+            from .history import run_compact
+
+            return run_compact(options.root or _default_root(), options.prefix, options.keep_states, options.keep_since)
         from .demo.command import run as run_demo
 
         return run_demo(options.root or _default_root(), following=options.follow, idle=options.idle)
     except KeyboardInterrupt:
         return 130
-    except (errors.Error, OSError) as problem:
+    except (errors.Error, OSError, ValueError) as problem:
         print(f"dbzero {options.command}: {problem}", file=sys.stderr)
         return 1
 

@@ -16,7 +16,7 @@ class Pin:
     __slots__ = ("_number", "slot", "state")
 
     def __init__(self, slot: PrefixSlot, state: int) -> None:
-        """Raises PrefixError when the state is older than what is kept."""
+        """Raises StateNotKeptError when the state is older than what is kept."""
         self.slot: Final = slot
         self.state = state
         self._number = _checked(lib.dbz_pin(slot.segment.handle, slot.index, state), slot, state)
@@ -44,8 +44,16 @@ class Pin:
 
 def _checked(code: int, slot: PrefixSlot, state: int) -> int:
     if code == codes.RETRY:
-        raise errors.PrefixError(f"prefix {slot.prefix!r}: state {state} is not kept any more; take a newer one")
+        raise not_kept(slot, state)
     return codes.check(code, f"prefix {slot.prefix!r}: pin state {state}")
+
+
+def not_kept(slot: PrefixSlot, state: int) -> errors.StateNotKeptError:
+    """The error for a state that is older than what is kept."""
+    return errors.StateNotKeptError(
+        f"prefix {slot.prefix!r}: state {state} is not kept any more, the oldest state is {slot.status().floor}; "
+        "take that or a newer one"
+    )
 
 
 def raise_floor(slot: PrefixSlot, wanted: int) -> int:

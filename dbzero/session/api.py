@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dbzero.errors import Error, PrefixError
-from dbzero.session.config import LockFlags, make_config, merge_settings, resolve_root
+from dbzero.session.config import LockFlags, make_config, make_retention, merge_settings, resolve_root
 from dbzero.session.refresh import refresh_view
 from dbzero.session.workspace import Workspace, activate, active, active_or_none
 from dbzero.storage.discovery import prefixes as discover
@@ -43,7 +43,7 @@ def init(
         config: settings as a dict; keyword settings win over it.
         prefix: a prefix to open at once and make current; `read_write` tells how.
         settings: `autocommit` (bool), `autocommit_interval` (ms), `cache_size` (bytes), `lang_cache_size` (instances), `lock_flags` (dict),
-            `no_auto_migrate`, `restricted`, `restricted_context`.
+            `no_auto_migrate`, `restricted`, `restricted_context`, `retention` (see `open`).
 
     Raises:
         Error: already initialized. TypeError, ValueError: bad settings. StorageError: the directory cannot be used.
@@ -84,6 +84,7 @@ def open(
     *,
     autocommit: bool | None = None,
     lock_flags: Mapping[str, Any] | None = None,
+    retention: int | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> None:
     """Open a prefix and make it the current one.
@@ -93,6 +94,8 @@ def open(
         open_mode: "rw" or "w" read-write, created when missing, never truncated; "r" read-only, must exist.
         autocommit: overrides the workspace's setting for this prefix.
         lock_flags: `blocking`, `timeout` (seconds), `force_unlock` for a read-write open of a prefix that another process holds.
+        retention: history to keep, for a prefix open read-write: a number of states, or a dict with `keep_states` and `keep_since` (seconds). When the
+            file holds much more than that, it is compacted in the background (see `compact`). None: as set by `init`, where the default is all of it.
 
     Raises:
         LeaseError: another process has it open read-write. PrefixError: bad name, bad mode, or missing. StorageError: its files cannot be used.
@@ -111,7 +114,13 @@ def open(
         raise TypeError(f"prefix_name must be a str, not {type(prefix_name).__name__}")
     writable = _parse_mode(open_mode)
     flags = None if lock_flags is None else LockFlags.from_mapping(lock_flags)
-    active().open(prefix_name, writable=writable, autocommit=autocommit, lock_flags=flags)
+    active().open(
+        prefix_name,
+        writable=writable,
+        autocommit=autocommit,
+        lock_flags=flags,
+        retention=make_retention(retention),
+    )
 
 
 def _parse_mode(open_mode: str) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dbzero.storage.history import Retention
+
 DEFAULT_PREFIX = "main"
 MIN_LANG_CACHE = 128
 MIN_CACHE = 1 << 16
@@ -42,6 +44,7 @@ class Config:
 
     autocommit: commit open read-write prefixes in the background; autocommit_interval: milliseconds between two such commits;
     cache_size: bytes of shared page cache, and of loaded object state in each process; lang_cache_size: instances kept alive by the library;
+    retention: how much history each prefix keeps by itself, None: all of it;
     lock_flags: default behaviour of read-write opens; no_auto_migrate, restricted, restricted_context: see `db0.migrate` and `db0.set_restricted`.
     """
 
@@ -54,6 +57,7 @@ class Config:
     restricted: bool = False
     restricted_context: Any = None
     rpc: Any = None
+    retention: Retention | None = None
 
 
 _ALIASES = {"no_auto_migration": "no_auto_migrate"}
@@ -82,12 +86,46 @@ def make_config(settings: Mapping[str, Any]) -> Config:
         values["lang_cache_size"] = max(MIN_LANG_CACHE, values["lang_cache_size"])
     if "lock_flags" in values:
         values["lock_flags"] = LockFlags.from_mapping(values["lock_flags"])
+    if "retention" in values:
+        values["retention"] = make_retention(values["retention"])
     if values.get("rpc") is not None:
         raise TypeError("the rpc setting is not supported: dbzero shares memory between the processes of one machine")
     for name in ("autocommit", "no_auto_migrate", "restricted"):
         if name in values:
             values[name] = bool(values[name])
     return Config(**values)
+
+
+def make_retention(value: Any) -> Retention | None:
+    """A retention as the user wrote it: a number of states, or a dict with `keep_states` and `keep_since` (seconds).
+
+    Raises TypeError, ValueError.
+    """
+    if value is None or isinstance(value, Retention):
+        return value
+    if isinstance(value, Mapping):
+        if unknown := set(value) - {"keep_states", "keep_since"}:
+            raise TypeError(
+                f"retention has an unknown key {sorted(unknown)[0]!r}; known are keep_states and keep_since"
+            )
+        states, seconds = value.get("keep_states"), value.get("keep_since")
+    else:
+        states, seconds = value, None
+    if states is not None:
+        check_states(states)
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
+        raise TypeError(f"retention['keep_since'] must be a number of seconds, not {type(seconds).__name__}")
+    if seconds is not None and seconds < 0:
+        raise ValueError("retention['keep_since'] must not be negative")
+    return None if states is None and seconds is None else Retention(states, seconds)
+
+
+def check_states(states: Any) -> None:
+    """TypeError, ValueError when `states` is no number of states to keep."""
+    if isinstance(states, bool) or not isinstance(states, int):
+        raise TypeError(f"the number of states to keep must be an int, not {type(states).__name__}")
+    if states < 1:
+        raise ValueError("at least one state is kept: the newest")
 
 
 class ConfigTypeError(TypeError, RuntimeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 
 from dbzero.errors import ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
@@ -19,6 +20,7 @@ from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
 from dbzero.session.refresh import Follower
+from dbzero.storage.history import Retainer, Retention
 from dbzero.storage.names import normalize
 from dbzero.storage.prefix import Prefix
 
@@ -30,8 +32,26 @@ class OpenPrefix:
         self.prefix = prefix
         self.view = view
         self.autocommit = autocommit
-        self.commit_lock = threading.RLock()
+        self.commit_lock = prefix.commit_lock  # one lock, so that the page file is not replaced under a batch
         self.follower: Follower | None = None
+        self.retainer: Retainer | None = None
+
+    def retain(self, retention: Retention | None) -> None:
+        """Keep history bounded from now on, or (None) as it is."""
+        before, self.retainer = self.retainer, None
+        if before is not None:
+            self.prefix.after_checkpoint = lambda: None
+            before.stop()
+        if retention is not None and self.writable:
+            self.retainer = Retainer(self.prefix, retention, self._not_retained)
+            self.prefix.after_checkpoint = self.retainer.look
+
+    def _not_retained(self, error: Exception) -> None:
+        warnings.warn(
+            f"prefix {self.name!r}: its history could not be bounded ({error}). It is tried again after a later checkpoint",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     @property
     def name(self) -> str:
@@ -56,6 +76,8 @@ class OpenPrefix:
         """Commit (a writer), stop following, make every handle inaccessible, release the prefix."""
         if self.follower is not None:
             self.follower.stop()
+        if self.retainer is not None:
+            self.retainer.stop()
         try:
             if commit and self.writable:
                 self.commit()
@@ -100,6 +122,7 @@ class Workspace:
         autocommit: bool | None = None,
         lock_flags: LockFlags | None = None,
         make_current: bool = True,
+        retention: Retention | None = None,
     ) -> OpenPrefix:
         """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
         name = normalize(name)
@@ -112,6 +135,8 @@ class Workspace:
                 opened = None
             if opened is None:
                 opened = self._open_new(name, writable, autocommit, lock_flags or self.config.lock_flags)
+            if retention is not None:
+                opened.retain(retention)
             if make_current:
                 self._make_current(name)
             return opened
@@ -138,6 +163,7 @@ class Workspace:
             prefix.close()
             raise
         self.open_prefixes[name] = opened
+        opened.retain(self.config.retention)
         if writable and opened.autocommit:
             self._start_autocommit()
         return opened
@@ -169,8 +195,8 @@ class Workspace:
         for opened in self.writable_prefixes():
             opened.commit()
 
-    def close(self, name: str) -> None:
-        """Close one prefix; not open: nothing. The prefix used before it becomes current."""
+    def close(self, name: str, *, commit: bool = True) -> None:
+        """Close one prefix; not open: nothing. The prefix used before it becomes current. commit: what is pending."""
         with self.lock:
             opened = self.open_prefixes.pop(normalize(name), None)
             if opened is None:
@@ -178,7 +204,7 @@ class Workspace:
             if opened.name in self.recent:
                 self.recent.remove(opened.name)
             scope.set_current(self.open_prefixes[self.recent[-1]].view if self.recent else None)
-            opened.close(commit=not self.forked)
+            opened.close(commit=commit and not self.forked)
 
     def shutdown(self) -> None:
         """Close every prefix and let go of the segment. The first error is raised after everything was tried."""
@@ -322,9 +348,9 @@ def _after_fork_in_child() -> None:
         operation.reset_after_fork()
         _active.lock = threading.RLock()
         for opened in _active.open_prefixes.values():
-            opened.commit_lock = threading.RLock()
-            opened.follower = None
+            opened.follower = opened.retainer = None
             opened.prefix.after_fork()
+            opened.commit_lock = opened.prefix.commit_lock
             opened.view.after_fork()
 
 

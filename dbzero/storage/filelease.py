@@ -52,13 +52,21 @@ class FileLease:
 
     # --- the lease ----------------------------------------------------------------------------------------------------
 
-    def acquire(self, *, blocking: bool, timeout: float | None, fence: Callable[[], None] | None) -> int:
+    def acquire(
+        self,
+        *,
+        blocking: bool,
+        timeout: float | None,
+        fence: Callable[[], None] | None,
+        check: Callable[[], None] = lambda: None,
+    ) -> int:
         """Take the lease byte; nothing is written unless a holder is replaced.
 
         Args:
             blocking: wait for a live holder. timeout: at most this many seconds (None: for ever).
             fence: replace a live holder at once, and call this while no other process can do the same. It must keep
                 the holder from acknowledging anything any more.
+            check: called before a live holder is replaced, when no other process can rename the page file; may raise.
         Returns:
             the newest epoch that the file tells of.
         Raises:
@@ -79,7 +87,7 @@ class FileLease:
                     self._open()
                 continue
             if fence is not None:
-                generation = self._take_over(fence)
+                generation = self._take_over(fence, check)
                 break
             if not blocking or (deadline is not None and time.monotonic() >= deadline):
                 raise errors.LeaseError(
@@ -187,9 +195,14 @@ class FileLease:
         if self.fd >= 0:
             self._system.unlock(self.fd, _LEASE_BYTE + generation)
 
-    def _take_over(self, fence: Callable[[], None]) -> int:
+    def held(self) -> bool:
+        """Whether the lease is still this process's: nobody has moved it on. To be asked under :meth:`creation_lock`."""
+        return self.generation >= 0 and self._read()[1] == self.generation
+
+    def _take_over(self, fence: Callable[[], None], check: Callable[[], None]) -> int:
         """Move the lease to a fresh lock byte and fence the log; returns the generation."""
         with self.creation_lock():
+            check()
             try:
                 epoch, generation, _ = self._read()
                 generation += 1

@@ -16,7 +16,7 @@ from typing import Final
 
 from .. import errors
 from . import format as fmt
-from . import log, names, pagefile
+from . import log, names, newfile, pagefile
 from .filelease import FileLease
 from .pagefile import PageFile, now_us, random64
 from .store import Frame, Identity, Meta
@@ -34,14 +34,14 @@ class LocalFileStore:
     belongs to one instance.
     """
 
-    def __init__(self, system: System, root: str, prefix: str, *, writable: bool) -> None:
+    def __init__(self, system: System, root: str, prefix: str, *, writable: bool, path: str | None = None) -> None:
         self.prefix: Final = names.normalize(prefix)
         self.root: Final = root
-        self.base: Final = names.base_path(root, prefix)
-        self.path: Final = names.page_path(self.base)
+        self.base: Final = names.base_path(root, prefix) if path is None else path
+        self.path: Final = names.page_path(self.base) if path is None else path
         self.writable: Final = writable
         self._system: Final = system
-        self._page: Final = PageFile(system, self.prefix, self.path)
+        self._page = PageFile(system, self.prefix, self.path)
         self._lease: Final = FileLease(system, self.prefix, self.base)
         self._lock = threading.RLock()  # log position, lease
         self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
@@ -54,6 +54,9 @@ class LocalFileStore:
         self._poisoned = False
         self._watch: Watch | None = None
         self._watched = (0, 0)
+        self.keep_pages: int | None = (
+            None  # pages freed by checkpoints after this one are not used anew: somebody reads its table
+        )
 
     # --- opening ---------------------------------------------------------------------------------------------------------------------------
 
@@ -83,6 +86,18 @@ class LocalFileStore:
         store = cls(system, os.fspath(root), prefix, writable=writable)
         try:
             store._open(create and writable, prefix_uuid)
+        except BaseException:
+            store.close()
+            raise
+        _stores.add(store)
+        return store
+
+    @classmethod
+    def at_path(cls, system: System, prefix: str, path: str) -> LocalFileStore:
+        """Open a page file that stands anywhere, under any name, read-only and without a log. Errors as :meth:`open`."""
+        store = cls(system, os.path.dirname(path), prefix, writable=False, path=path)
+        try:
+            store._open(False, None)
         except BaseException:
             store.close()
             raise
@@ -122,6 +137,11 @@ class LocalFileStore:
     @property
     def identity(self) -> Identity:
         return self._page.identity
+
+    @property
+    def system(self) -> System:
+        """What its files are reached through."""
+        return self._system
 
     @property
     def epoch(self) -> int:
@@ -179,7 +199,9 @@ class LocalFileStore:
         self._alive()
         if self._epoch:
             raise errors.LeaseError(f"prefix {self.prefix!r}: this store holds the write lease already")
-        known = self._lease.acquire(blocking=blocking, timeout=timeout, fence=self._fence if force else None)
+        known = self._lease.acquire(
+            blocking=blocking, timeout=timeout, fence=self._fence if force else None, check=self.check_name
+        )
         try:
             return self._start_epoch(known)
         except BaseException:
@@ -187,14 +209,12 @@ class LocalFileStore:
             raise
 
     def _start_epoch(self, known: int) -> int:
-        if not self._system.same_file(self._fd, self.path):
-            raise errors.StaleFileError(
-                f"prefix {self.prefix!r}: {self.path} was replaced by another file while it was open; close the prefix and open it again"
-            )
+        self.check_name()
+        for unfinished in names.compact_paths(self._system, self.base):
+            newfile.remove(self._system, unfinished)
         meta = self.read_meta()
         found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
-        for path, _ in found.strays:
-            pagefile.set_aside(self._system, self.prefix, path)
+        self._put_strays_away(found)
         epoch = max([known, meta.epoch, *(f.header.epoch for f in found.files)]) + 1
         self._lease.record(epoch)
         self._epoch = epoch
@@ -344,6 +364,25 @@ class LocalFileStore:
         except OSError as exc:
             raise self._poison(exc, names.redo_path(self.base, number + 1), "look for") from exc
 
+    def replaced(self) -> bool:
+        """Whether the prefix's name leads to another page file than the one open here."""
+        return not self._system.same_file(self._fd, self.path)
+
+    def check_name(self) -> None:
+        """FileReplacedError when the prefix's name leads to another page file than the one open here."""
+        if self.replaced():
+            raise errors.FileReplacedError(
+                f"prefix {self.prefix!r}: {self.path} was replaced by another file while it was open; close the prefix and open it again"
+            )
+
+    def _put_strays_away(self, found: log.Inventory) -> None:
+        """Log files of another page file. What this one replaced has everything in it that they have."""
+        for path, file_id in found.strays:
+            if file_id == self._page.identity.replaces:
+                newfile.remove(self._system, path)
+            else:
+                pagefile.set_aside(self._system, self.prefix, path)
+
     def leased(self) -> bool:
         """Whether another process holds the write lease, in whatever container or segment it works."""
         return self._lease.leased()
@@ -352,8 +391,7 @@ class LocalFileStore:
         """Create the next log file, so that a replaced writer acknowledges nothing any more."""
         found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         number = max(found.highest, self.read_meta().redo - 1) + 1
-        for path, _ in found.strays:
-            pagefile.set_aside(self._system, self.prefix, path)
+        self._put_strays_away(found)
         self._begun_fd = log.create(self._system, self.prefix, self.base, number)
         self._begun_number = number
         self._system.sync_dir(os.path.dirname(self.base))
@@ -537,6 +575,10 @@ class LocalFileStore:
         except OSError as exc:
             raise self._poison(exc, self.path) from exc
 
+    def poison(self) -> None:
+        """Refuse every further write."""
+        self._poisoned = True
+
     def _poison(self, exc: OSError, path: str, action: str = "sync") -> errors.PoisonedError:
         self._poisoned = True
         return errors.PoisonedError(
@@ -702,6 +744,51 @@ class LocalFileStore:
         """Delete log files with a number below `upto`."""
         self._alive()
         log.delete(self._system, self.prefix, self.base, upto)
+
+    @typed("put a compacted file in place of")
+    def replace_file(self, path: str) -> PageFile:
+        """Give the page file at `path`, complete and synced, this prefix's name, and go on with it: it must hold all
+        that is in this one and in the log. Needs the lease, and nothing may be in the middle of a commit.
+
+        Afterwards no log file is begun; those of the old page file can be deleted.
+        Returns:
+            the old page file, still open for those who read it.
+        Raises:
+            FencedError: another process has taken over; the name is as it was. PoisonedError: which of the two files
+            has the name after a power loss is unknown; both hold everything.
+        """
+        with self._sync_lock, self._lock:
+            writer = self._need_writer()
+            self._sync(writer)
+            self._check_fence(writer)
+            page = PageFile(self._system, self.prefix, path)
+            page.open(os.O_RDWR)
+            try:
+                page.read_header()
+                page.read_meta()
+                # A forced takeover moves the lease under this lock. So either it comes first and is seen here, or it
+                # finds the new file under the name.
+                with self._lease.creation_lock():
+                    if not self._lease.held():
+                        raise errors.FencedError(
+                            f"prefix {self.prefix!r}: another process has taken over writing; reopen the prefix"
+                        )
+                    self._check_fence(writer)
+                    self.check_name()
+                    self._system.copy_mode(page.fd, self._page.fd)
+                    self._system.rename(path, self.path)
+                    try:
+                        self._system.sync_dir(os.path.dirname(self.base))
+                    except OSError as exc:
+                        raise self._poison(exc, self.path, "sync the directory of") from exc
+            except BaseException:
+                page.close()
+                raise
+            page.path = self.path
+            old, self._page = self._page, page
+            writer.close()
+            self._writer = self._tail = None
+            return old
 
     def trim(self) -> None:
         """Give reserved but unused space of the page file back (clean close: after the last checkpoint, under the lease)."""

@@ -20,7 +20,7 @@ _ATTEMPTS = 20
 def fill(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> None:
     """Fill a slot that was just reset: the checkpoint's root, the log's changes, the states; then it is ready."""
     meta, found = _replay(store, seg, slot)
-    slot.start(epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
+    slot.start(epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid, floor=meta.floor)
 
 
 def _replay(store: LocalFileStore, seg: Any, slot: PrefixSlot, after: int = 0) -> tuple[Meta, recovery.Recovered]:
@@ -66,5 +66,7 @@ def catch_up(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> bool:
                 return False  # the next call finds the new checkpoint
         if found.state <= before:
             return False
-        slot.start(epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
+        slot.start(
+            epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid, floor=meta.floor
+        )
         return True

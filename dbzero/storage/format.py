@@ -33,8 +33,8 @@ VOID: Final = 5  # the frame before it never happened
 _PAGE_MAGIC: Final = b"DBZERO0\n"
 _REDO_MAGIC: Final = b"DBZREDO\n"
 _FRAME_MAGIC: Final = b"FRM1"
-_HEADER: Final = struct.Struct("<8sIIQQQ")
-_META: Final = struct.Struct("<QQQQQIIQQQQQQQQ")
+_HEADER: Final = struct.Struct("<8sIIQQQQ")
+_META: Final = struct.Struct("<QQQQQIIQQQQQQQQQ")
 _REDO: Final = struct.Struct("<8sIIQQQQQQQQQQ")
 _FRAME: Final = struct.Struct("<4sIQQQQQQQ")
 _FRAME_START: Final = struct.Struct("<4sI")
@@ -64,7 +64,13 @@ def align_page(n: int) -> int:
 def encode_header(identity: Identity, time_us: int) -> bytes:
     """Page 0 of a page file."""
     body = _HEADER.pack(
-        _PAGE_MAGIC, identity.format_version, identity.page_size, identity.file_id, identity.prefix_uuid, time_us
+        _PAGE_MAGIC,
+        identity.format_version,
+        identity.page_size,
+        identity.file_id,
+        identity.prefix_uuid,
+        time_us,
+        identity.replaces,
     ).ljust(_CHECKED, b"\0")
     return body + _U64.pack(xxh3(body))
 
@@ -88,7 +94,7 @@ def decode_header(page: bytes, path: str) -> Identity:
         raise CorruptError(
             f"{path} is cut short: {len(page)} bytes, the header alone has {PAGE}; restore the file from a copy"
         )
-    _, version, page_size, file_id, prefix_uuid, _ = _HEADER.unpack_from(page)
+    _, version, page_size, file_id, prefix_uuid, _, replaces = _HEADER.unpack_from(page)
     if xxh3(page[:_CHECKED]) != _U64.unpack_from(page, _CHECKED)[0]:
         raise CorruptError(f"{path}: the header's checksum does not match (address 0); restore the file from a copy")
     if version > FORMAT_VERSION:
@@ -99,7 +105,7 @@ def decode_header(page: bytes, path: str) -> Identity:
         raise CorruptError(
             f"{path}: format version {version} with page size {page_size} does not exist; restore the file from a copy"
         )
-    return Identity(file_id, prefix_uuid, page_size, version)
+    return Identity(file_id, prefix_uuid, page_size, version, replaces)
 
 
 def encode_meta(meta: Meta, file_id: int) -> bytes:
@@ -120,6 +126,7 @@ def encode_meta(meta: Meta, file_id: int) -> bytes:
         meta.free_head,
         meta.free_count,
         meta.time_us,
+        meta.floor,
     ).ljust(PAGE, b"\0")[8:]
     return _U64.pack(xxh3(body, file_id)) + body
 
@@ -144,10 +151,15 @@ def decode_meta(page: bytes, file_id: int) -> Meta | None:
         free_head,
         free_count,
         time_us,
+        floor,
     ) = _META.unpack_from(page)
     if owner != file_id or data_end < FIRST_DATA or data_end % PAGE:
         return None
-    return Meta(checkpoint, state, root, depth, next_oid, data_end, redo, epoch, chain, free_head, free_count, time_us)
+    if floor > state:
+        return None
+    return Meta(
+        checkpoint, state, root, depth, next_oid, data_end, redo, epoch, chain, free_head, free_count, time_us, floor
+    )
 
 
 def first_meta(time_us: int) -> Meta:

@@ -453,6 +453,11 @@ class MemoryDisk(System):
             directory.put(name, None)
             self._touch()
 
+    def copy_mode(self, fd: int, source: int) -> None:
+        with self._mutex:
+            self._file(fd)
+            self._file(source)
+
     def rename(self, source: str, target: str) -> None:
         with self._mutex:
             self._call("rename")

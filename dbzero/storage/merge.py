@@ -111,7 +111,8 @@ class Space:
                     raise errors.CorruptError(
                         f"prefix {store.prefix!r}: the free list of {store.path} names page {number}, out of range; restore the files from a copy"
                     )
-                if (space.number - freed) & _FREED_MASK >= 2:
+                held = store.keep_pages is not None and 0 < (freed - store.keep_pages) & _FREED_MASK <= _FREED_MASK // 2
+                if (space.number - freed) & _FREED_MASK >= 2 and not held:
                     space.pool.append(where)
                     space.origin[where] = freed
                 else:

@@ -18,7 +18,7 @@ from .syscalls import SYSTEM, System
 PAGE_SUFFIX: Final = ".db0"
 LOCK_SUFFIX: Final = ".db0.lock"
 _REDO: Final = re.compile(r"\.redo\.(0|[1-9][0-9]{0,18})\Z")
-_TAKEN: Final = re.compile(r"(\.db0|\.db0\.lock|\.db0\.new|\.redo\.[0-9]+(\.stray\.[0-9]+)?)\Z")
+_TAKEN: Final = re.compile(r"(\.db0|\.db0\.lock|\.db0\.new|\.db0\.compact\.[0-9]+|\.redo\.[0-9]+(\.stray\.[0-9]+)?)\Z")
 _LONGEST: Final = 255 - 32  # a component plus the longest suffix still fits NAME_MAX
 
 
@@ -70,6 +70,17 @@ def base_path(root: str, name: str) -> str:
 
 def page_path(base: str) -> str:
     return base + PAGE_SUFFIX
+
+
+def compact_path(base: str, epoch: int) -> str:
+    """Where the lease holder of an epoch lets a compacted page file come into being."""
+    return f"{base}.db0.compact.{epoch}"
+
+
+def compact_paths(system: System, base: str) -> list[str]:
+    """Compacted page files that were not finished, whoever's."""
+    directory, stem = os.path.split(base)
+    return [os.path.join(directory, e) for e in system.listdir(directory) if e.startswith(stem + ".db0.compact.")]
 
 
 def lock_path(base: str) -> str:

@@ -34,7 +34,7 @@ class PageFile:
 
     def __init__(self, system: System, prefix: str, path: str) -> None:
         self.prefix: Final = prefix
-        self.path: Final = path
+        self.path = path
         self.fd = -1
         self.identity: Identity
         self._system: Final = system

@@ -9,22 +9,26 @@ import contextlib
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from typing import Final
 
 from dbzero.errors import (
     ClosedError,
     Error,
+    FileReplacedError,
     ForkedError,
     PoisonedError,
+    PrefixError,
     ReadOnlyError,
     SegmentError,
     StaleViewError,
+    StateNotKeptError,
     StorageError,
 )
 from dbzero.runtime import registry
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
-from dbzero.runtime.pins import Pin
+from dbzero.runtime.pins import Pin, not_kept, oldest_pin, raise_floor
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
@@ -35,11 +39,13 @@ from dbzero.storage import checkpoint as ckpt
 from dbzero.storage import follow, merge, recovery
 from dbzero.storage import format as fmt
 from dbzero.storage.filestore import DATA_REGION, LocalFileStore
+from dbzero.storage.store import Meta
 
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
 _FRAME_ROOM: Final = 4096
 _PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
+_OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 _INTERRUPTS: Final = 100  # signals whose handlers raise, in one commit: more is a mistake
 
 
@@ -64,12 +70,16 @@ class Prefix:
         self._slot = slot
         self._epoch = epoch
         self._incarnation = slot.incarnation  # of the slot that the reader was made for
+        self._left: list[PrefixSlot] = []  # slots of files that were compacted, while somebody may have pins there
+        self._floor = 0  # states below are not in the file that the reader was made for
         self._reader = self._make_reader()
         self._pin: Pin | None = None
         self._interrupt: BaseException | None = None
         self._lock = threading.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._commit_lock = threading.RLock()
+        self.compaction_lock = threading.Lock()  # held while the page file is being compacted
+        self.after_checkpoint: Callable[[], None] = lambda: None  # called when one was made in the background
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
         self._checkpointer: threading.Thread | None = None
@@ -114,6 +124,27 @@ class Prefix:
         Raises:
             LeaseError: held by another process. PrefixError, StorageError and subclasses: the files cannot be used.
         """
+        for _ in range(_OPENINGS):
+            try:
+                return cls._open(
+                    segment, root, name, writable=writable, blocking=blocking, timeout=timeout, force=force
+                )
+            except FileReplacedError:  # compacted, while it was waited for
+                continue
+        return cls._open(segment, root, name, writable=writable, blocking=blocking, timeout=timeout, force=force)
+
+    @classmethod
+    def _open(
+        cls,
+        segment: Segment,
+        root: str,
+        name: str,
+        *,
+        writable: bool,
+        blocking: bool,
+        timeout: float | None,
+        force: bool,
+    ) -> Prefix:
         store = LocalFileStore.open(root, name, writable=writable)
         try:
             epoch = store.acquire(blocking=blocking, timeout=timeout, force=force) if writable else 0
@@ -157,7 +188,13 @@ class Prefix:
             slot.install_root(found.meta.root, found.meta.depth, found.meta.state)
             usable = False
         if not usable:
-            slot.start(epoch=self._epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid)
+            slot.start(
+                epoch=self._epoch,
+                state=found.state,
+                data_end=found.data_end,
+                next_oid=found.next_oid,
+                floor=found.meta.floor,
+            )
         else:
             if found.merged:
                 clear_delta(slot, found.state)
@@ -169,6 +206,7 @@ class Prefix:
         self._limit = found.data_end + DATA_REGION
         self._fresh = found.next_oid
         self._changed = not found.merged
+        self._floor = self._slot.status().floor
 
     def _ensure_filled(self) -> None:
         """For a reader: have a slot that can be read, filled from the files unless a writer has done or is doing that.
@@ -219,24 +257,66 @@ class Prefix:
             self._batch_reader = None
         self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
         self._reader = self._make_reader()
+        self._floor = self._store.read_meta().floor
 
-    def rejoin(self) -> bool:
-        """For a reader: when its slot began another incarnation, or was left to a replaced writer, go on with the prefix's present slot. True when it did.
+    def rejoin(self, *, replaced: bool = False) -> bool:
+        """For a reader: when its slot began another incarnation, or was left to a replaced writer or with a page file
+        that was compacted, go on with the prefix's present slot and file. True when it did.
 
         A successor that is still recovering is waited for. SegmentError when that takes longer than a minute.
+
+        Args:
+            replaced: the page file is known to be another one by now, whatever the slot says.
         """
-        if self.writable or self._forked or self._slot.incarnation == self._incarnation:
+        if self.writable or self._forked or (self._slot.incarnation == self._incarnation and not replaced):
             return False
         with self._lock:
-            if self._closed or self._slot.incarnation == self._incarnation:
+            if self._closed or (self._slot.incarnation == self._incarnation and not replaced):
                 return False
-            pinned = None if self._pin is None else self._pin.state
-            self._unpin()
+            before = self._pin
+            reopened = self._reopen_replaced(before.state if before is not None else 0)
+            if not reopened and self._slot.incarnation == self._incarnation:
+                return False
+            self._pin = None  # stays in force until its state is pinned in the new slot
             self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
             self._ensure_filled()
-            if pinned is not None:
-                self.pin(pinned)
+            self._pin_again(before)
         return True
+
+    def _pin_again(self, before: Pin | None) -> None:
+        """In another slot than the one that `before` pins a state in."""
+        if before is not None:
+            try:
+                self.pin(before.state)
+            except StateNotKeptError:  # it was pinned in another segment, of which the writer does not know
+                self.pin(max(before.state, self._slot.status().floor))
+            before.close()
+
+    def _reopen_replaced(self, state: int) -> bool:
+        """Open the page file that now has the prefix's name, if that is a later one of the same prefix."""
+        store = self._store
+        if not store.replaced():
+            return False
+        try:
+            fresh = LocalFileStore.open(store.root, store.prefix, writable=False)
+        except PrefixError:
+            return False  # dropped: what is open here can still be read
+        if fresh.identity.prefix_uuid != self.uuid or fresh.read_meta().state < state:
+            fresh.close()
+            return False
+        self._reader.close()
+        self._store = fresh
+        store.close()
+        return True
+
+    @property
+    def oldest_state(self) -> int:
+        """The oldest state that is kept."""
+        return max(fmt.FIRST_STATE, self._slot.status().floor)
+
+    def _kept(self, state: int) -> None:
+        if state < self._floor:
+            raise not_kept(self._slot, state)
 
     def pin(self, state: int) -> None:
         """Keep what `state` shows until another state is pinned, or the prefix is closed, or this process dies."""
@@ -258,31 +338,38 @@ class Prefix:
     def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
         """Payload and reference count of the newest version of an object at or below `state`; None when it does not exist there."""
         with self._lock:
+            if state < self._floor:
+                self._kept(state)
             try:
                 return self._reader.read(oid, state)
             except StaleViewError:
                 if not self.rejoin():
                     raise
+                self._kept(state)
                 return self._reader.read(oid, state)
 
     def refcount(self, oid: int, state: int) -> int:
         """Stored strong references to an object as of `state` (0 when there is none)."""
         with self._lock:
+            self._kept(state)
             try:
                 return self._reader.refcount(oid, state)
             except StaleViewError:
                 if not self.rejoin():
                     raise
+                self._kept(state)
                 return self._reader.refcount(oid, state)
 
     def references(self, oid: int, state: int) -> tuple[int, ...]:
         """OIDs that the stored version of an object holds strongly at `state`, duplicates included."""
         with self._lock:
+            self._kept(state)
             try:
                 version = self._reader.get(oid, state)
             except StaleViewError:
                 if not self.rejoin():
                     raise
+                self._kept(state)
                 version = self._reader.get(oid, state)
         return () if version is None or version.deleted else version.refs
 
@@ -301,7 +388,8 @@ class Prefix:
 
     def reserve_oids(self, n: int) -> int:
         """First of `n` fresh OIDs."""
-        return self._slot.reserve_oids(n)
+        with self._lock:  # not while the slot is being left
+            return self._slot.reserve_oids(n)
 
     def head(self) -> int:
         """The state that views start from: the writer's newest, a reader's newest durable one."""
@@ -345,6 +433,8 @@ class Prefix:
         Returns False when the writer does share the segment, or there is none: then `wait` is enough.
         """
         slot, store = self._slot, self._store
+        if not self._led() and store.replaced() and self.rejoin(replaced=True):
+            return True
         if self._led() or not (store.leased() or follow.behind(store, slot)):
             return False
         follow.catch_up(store, self._segment.handle, slot)
@@ -382,6 +472,8 @@ class Prefix:
         """
         with self._commit_lock:
             self._report_checkpoint()
+            if batch.address != self._slot.allocated()[0]:
+                raise DeltaRoomMade  # a checkpoint came in between: that address is taken
             state = self._commit(batch)
             self.tidy()
             if self._store.log_size > LOG_LIMIT:
@@ -551,6 +643,8 @@ class Prefix:
             self._run_checkpoint(cut)
         except Exception as error:
             self._checkpoint_error = error
+        else:
+            self.after_checkpoint()
 
     def _report_checkpoint(self) -> None:
         error, self._checkpoint_error = self._checkpoint_error, None
@@ -571,6 +665,98 @@ class Prefix:
         self._checkpoint_error = None
         if self._pending_cut is not None:
             self._run_checkpoint(self._pending_cut)
+
+    # --- compaction ------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def commit_lock(self) -> threading.RLock:
+        """Held from the beginning of a batch to its end, and while the page file is being replaced."""
+        return self._commit_lock
+
+    @property
+    def store(self) -> LocalFileStore:
+        """The prefix's files."""
+        return self._store
+
+    @property
+    def segment(self) -> Segment:
+        return self._segment
+
+    def make_reader(self) -> Reader:
+        """A reader of the present page file, for one thread. Close it before the prefix is closed or its file replaced."""
+        return self._make_reader()
+
+    def raise_floor(self, wanted: int) -> int:
+        """Give up states below `wanted`, except for what is pinned; returns the floor that holds. Only the lease holder."""
+        with self._commit_lock:
+            registry.reclaim(self._segment)
+            self._give_back_slots()
+            pinned = [oldest_pin(slot) for slot in self._left]  # by readers that have not moved on yet
+            wanted = min([wanted, *(state for state in pinned if state is not None)])
+            return max(fmt.FIRST_STATE, raise_floor(self._slot, wanted))
+
+    def _give_back_slots(self) -> None:
+        """Slots that were left and in which nothing is pinned any more can be used by other prefixes."""
+        for slot in list(self._left):
+            if oldest_pin(slot) is None:
+                SlotLease(slot).drop(self._epoch)
+                with self._segment.root_lock():
+                    slot.retire(self._epoch)  # once more: now nobody holds its lease
+                self._left.remove(slot)
+
+    def replace_file(self, path: str, file_id: int, meta: Meta) -> None:
+        """Go on with the compacted page file at `path`, whose checkpoint `meta` has everything up to the newest state.
+
+        The caller holds :attr:`commit_lock` and has made a checkpoint under it. Everybody else notices by the old
+        slot's incarnation.
+
+        Raises:
+            FencedError, StorageError: nothing happened. PoisonedError: the file is replaced, but the prefix has to be
+            reopened.
+        """
+        old, store = self._slot, self._store
+        slot = PrefixSlot.find(self._segment, store.prefix, file_id)
+        with slot_lock(slot), self._lock:
+            slot.reset(file_id, self.uuid)
+            page = store.replace_file(path)
+            try:
+                SlotLease(slot).take(self._epoch)
+                slot.install_root(meta.root, meta.depth, meta.state)
+                next_oid = max(meta.next_oid, old.allocated()[1])
+                slot.start(
+                    epoch=self._epoch, state=meta.state, data_end=meta.data_end, next_oid=next_oid, floor=meta.floor
+                )
+                self._slot = slot
+                pinned, self._pin = self._pin, None
+                if pinned is not None:
+                    self._pin = Pin(slot, pinned.state)
+                    pinned.close()
+                self._renew_reader()
+                if self._batch_reader is not None:
+                    self._batch_reader.close()
+                    self._batch_reader = None
+                store.truncate_log(meta.redo)
+                limit = meta.data_end + DATA_REGION
+                store.begin_log(
+                    epoch=self._epoch, state=meta.state, chain=meta.chain, data_base=meta.data_end, data_limit=limit
+                )
+                self._limit, self._changed = limit, False
+            except BaseException as exc:
+                slot.poison()
+                store.poison()
+                if isinstance(exc, Error):
+                    raise PoisonedError(
+                        f"prefix {self.name!r}: its page file was compacted and replaced, but no log file could be begun "
+                        f"({exc}). Nothing is lost: close and reopen the prefix"
+                    ) from exc
+                raise
+            finally:
+                # Readers leave the old slot now: its incarnation changes, and they are woken. It is not used for
+                # anything else as long as its lease is held: their pins there still count.
+                with self._segment.root_lock():
+                    old.retire(self._epoch)
+                self._left.append(old)
+                page.close()
 
     # --- closing ---------------------------------------------------------------------------------------------------------------------------
 
@@ -601,6 +787,7 @@ class Prefix:
                 store.truncate_log(store.position[0] + 1)
                 store.trim()
         finally:
+            self._give_back_slots()
             SlotLease(slot).drop(self._epoch)
 
     def before_fork(self) -> None:
@@ -616,4 +803,5 @@ class Prefix:
         self._pin = None
         self._lock = threading.RLock()
         self._commit_lock = threading.RLock()
+        self.compaction_lock = threading.Lock()
         self._checkpointer = None

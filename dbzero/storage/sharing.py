@@ -19,6 +19,7 @@ from dbzero.errors import (
     ClosedError,
     Error,
     FencedError,
+    FileReplacedError,
     LeaseError,
     PoisonedError,
     SegmentError,
@@ -39,6 +40,7 @@ _RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
 _UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
 _COMMIT_LOG: Final = 2  # OID
+_OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class SharedPrefix(Prefix):
         super().__init__(segment, store, slot, epoch)
         self.writable = False
         self._mine = FairLock()  # which of this process's threads has, or waits for, the turn
+        self._closing = False
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
 
     # --- opening and closing ------------------------------------------------------------------------------------------
@@ -85,6 +88,17 @@ class SharedPrefix(Prefix):
             LeaseError: an exclusive writer has it, or processes with other shared memory write it. SegmentError: no slot is
             left for this process. PrefixError, StorageError and subclasses: the files cannot be used.
         """
+        for _ in range(_OPENINGS):
+            try:
+                return cls._share(segment, root, name, blocking, timeout, force)
+            except FileReplacedError:  # compacted, while it was waited for
+                continue
+        return cls._share(segment, root, name, blocking, timeout, force)
+
+    @classmethod
+    def _share(
+        cls, segment: Segment, root: str, name: str, blocking: bool, timeout: float | None, force: bool
+    ) -> SharedPrefix:
         store = LocalFileStore.open(root, name, writable=True)
         try:
             if segment.slot < 0:
@@ -165,15 +179,14 @@ class SharedPrefix(Prefix):
 
     def close(self) -> None:
         """Leave the prefix. The last of the shared writers makes a last checkpoint."""
-        with self._commit_lock:
-            if self._closed:
-                return
-            try:
-                if not self._forked and not self._store.poisoned:
-                    self._close_writer()
-            finally:
-                self.writable = False
-                super().close()
+        with self._lock:
+            closing, self._closing = self._closing, True
+        try:
+            if not closing and not self._forked and not self._store.poisoned:
+                self._close_writer()  # not under the commit lock: whose turn it is may want that
+        finally:
+            self.writable = False
+            super().close()
 
     # --- turns --------------------------------------------------------------------------------------------------------
 
@@ -240,13 +253,14 @@ class SharedPrefix(Prefix):
             self._store.quiet(),
             self._lock,
         ):  # who syncs tells the slot that it is durable: not a slot that others use by now
-            pinned = None if self._pin is None else self._pin.state
-            self._unpin()
+            before, self._pin = (
+                self._pin,
+                None,
+            )  # it stays in force: who may still write a word of the slot has a pin there
             self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
             self._renew_reader()
             self._place = None
-            if pinned is not None:
-                self.pin(pinned)
+            self._pin_again(before)
 
     def _settle(self, allowed: float) -> None:
         """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
@@ -352,7 +366,7 @@ class SharedPrefix(Prefix):
         self._turns.set_place(*place)
         self._place = (self._epoch, *place)
 
-    def rejoin(self) -> bool:
+    def rejoin(self, *, replaced: bool = False) -> bool:
         """When the slot began another incarnation, or was left to a replaced holder: go on with the prefix's present slot.
         True when it did."""
         if self.writable or self._forked or self._slot.incarnation == self._incarnation:

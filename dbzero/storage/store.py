@@ -19,6 +19,7 @@ class Identity:
     prefix_uuid: int  # random 64 bits, kept by copies
     page_size: int
     format_version: int
+    replaces: int = 0  # file id of the page file that a compaction put this one in place of
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Meta:
     free_head: int  # page pointer of the free list's first page (0: none)
     free_count: int
     time_us: int
+    floor: int = 0  # oldest state that is kept; up to 1: every state is
 
 
 @dataclass(frozen=True)

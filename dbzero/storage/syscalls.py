@@ -8,6 +8,7 @@ place that knows the prefix.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -83,6 +84,14 @@ class System:
             return False
         here = os.fstat(fd)
         return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+    def copy_mode(self, fd: int, source: int) -> None:
+        """Give a file the permissions of another one, and its owner where this process may."""
+        there, here = os.fstat(source), os.fstat(fd)
+        if (there.st_uid, there.st_gid) != (here.st_uid, here.st_gid):
+            with contextlib.suppress(PermissionError):
+                os.fchown(fd, there.st_uid, there.st_gid)
+        os.fchmod(fd, stat.S_IMODE(there.st_mode))
 
     def exists(self, path: str) -> bool:
         try:

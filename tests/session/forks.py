@@ -137,10 +137,11 @@ def kill_at(number: int, how: str) -> list[int]:
                 os.pwrite(fd, data[: len(data) // 2], offset)
             if mine and how != "after":
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = real(self, *args)
-            if mine:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return real(self, *args)
+            finally:
+                if mine:  # a call that fails is done with as well
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         setattr(System, name, call)
 

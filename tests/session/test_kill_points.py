@@ -14,6 +14,8 @@ import pytest
 import dbzero as db0
 from dbzero.model.base import operation
 from dbzero.runtime.slot import PrefixSlot
+from dbzero.session.history import compact_prefix
+from dbzero.session.workspace import active
 from dbzero.storage import prefix as prefix_module
 from dbzero.storage.verify import check_root
 from tests.session.forks import Forked, kill_at
@@ -114,8 +116,9 @@ def reader_life(root: str, orders: int) -> Callable[[Send], None]:
 class Fixture:
     """A store with one commit in it, and a count of what was acknowledged."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, life: Callable[[str], Callable[[Send], None]] = writer_life) -> None:
         self.root = root
+        self.life = life
         self.least = 0
 
     def one(self, number: int, how: str) -> bool:
@@ -128,7 +131,7 @@ class Fixture:
 
             def life(send: Send) -> None:
                 kill_at(number, how)
-                writer_life(self.root)(send)
+                self.life(self.root)(send)
 
             writer = Forked(life)
             sent = writer.drain()
@@ -202,6 +205,39 @@ def store_at(tmp_path: Path) -> Fixture:
     return Fixture(root)
 
 
+def compacting_life(root: str) -> Callable[[Send], None]:
+    """Open, commits, compaction with a commit beside it, commits, another one, close."""
+
+    def body(send: Send) -> None:
+        db0.init(root, autocommit=False)
+        db0.open("p")
+        board = Board()
+        serial = verify(board)
+        send(("found", serial))
+
+        def commit() -> None:
+            nonlocal serial
+            fill(board, serial + 1)
+            db0.commit()
+            serial += 1
+            send(("ack", serial))
+
+        def beside(done: int, total: int) -> None:
+            if not meanwhile:
+                meanwhile.append(done)
+                commit()
+
+        for keep in (2, 1):
+            meanwhile: list[int] = []
+            commit()
+            compact_prefix(active(), "p", keep, None, beside)
+            commit()
+        db0.close()
+        send(("closed", serial))
+
+    return body
+
+
 def sweep(fixture: Fixture, how: str, step: int, start: int = 1) -> int:
     number = start
     while fixture.one(number, how):
@@ -215,3 +251,12 @@ def test_kill_at_durable_calls(store_at: Fixture, how: str, start: int) -> None:
     """A few of them; DBZERO_EVERY_CALL=1 takes each."""
     every = bool(os.environ.get("DBZERO_EVERY_CALL"))
     assert sweep(store_at, how, 1 if every else 7, 1 if every else start) > 60
+
+
+@pytest.mark.parametrize(("how", "start"), [("before", 1), ("torn", 3), ("after", 5)])
+def test_kill_while_compacting(store_at: Fixture, how: str, start: int) -> None:
+    """The same beside compaction: the old file or the new one, each with every acknowledged commit."""
+    every = bool(os.environ.get("DBZERO_EVERY_CALL"))
+    store_at.life = compacting_life
+    assert sweep(store_at, how, 1 if every else 6, 1 if every else start) > 60
+    assert not [name for name in os.listdir(store_at.root) if "stray" in name or "compact" in name]

@@ -5,6 +5,7 @@ it should hold.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from dbzero._engine import ffi, lib
 from dbzero.runtime.batch import Batch
@@ -12,6 +13,7 @@ from dbzero.runtime.reader import Reader
 from dbzero.storage import checkpoint as cp
 from dbzero.storage import format as fmt
 from dbzero.storage import recovery
+from dbzero.storage.compaction import Compaction, Full
 from dbzero.storage.filestore import LocalFileStore
 
 History = dict[int, dict[int, bytes]]  # state -> OID -> payload
@@ -47,14 +49,7 @@ class Db:
         if store.writable:
             store.acquire(force=force)
         lib.dbz_prefix_reset(self.seg, self.index, identity.file_id, identity.prefix_uuid)
-        self.reader = Reader(
-            self.seg,
-            self.index,
-            name=store.prefix,
-            path=store.path,
-            fd=store.fileno(),
-            supply=store.read_page,
-        )
+        self.reader = self._make_reader()
         if store.writable:
             found = recovery.recover(store, self.seg, self.index, self.reader, forced=force, region=region)
         else:
@@ -69,6 +64,17 @@ class Db:
         self.state, self.next_oid, self.data_end = found.state, found.next_oid, found.data_end
         self.durable = self.state
         self.cut: cp.Cut | None = None
+
+    def _make_reader(self) -> Reader:
+        store = self.store
+        return Reader(
+            self.seg,
+            self.index,
+            name=store.prefix,
+            path=store.path,
+            fd=store.fileno(),
+            supply=store.read_page,
+        )
 
     def close(self) -> None:
         self.reader.close()
@@ -137,6 +143,49 @@ class Db:
             lib.dbz_advance(self.seg, self.index, self.data_end, self.next_oid)
         self.meta = cp.checkpoint(self.store, self.seg, self.index, self.reader, self.cut)
         self.cut = None
+
+    def compact(self, floor: int, between: Callable[[], None] = lambda: None) -> None:
+        """A whole compaction; `between` is called when the first pass is done."""
+        self.checkpoint()
+        job = Compaction(self.store, floor, self._full)
+        try:
+            job.copy(self.meta)
+            between()
+            self.checkpoint()
+            job.copy(self.meta)
+            made = job.finish(self.meta, redo=self.meta.redo + 1, epoch=self.store.epoch)
+            page = self.store.replace_file(job.path)
+            try:
+                self.meta = made
+                identity = self.store.identity
+                self.reader.close()
+                lib.dbz_prefix_reset(self.seg, self.index, identity.file_id, identity.prefix_uuid)
+                self.reader = self._make_reader()
+                lib.dbz_root_install(self.seg, self.index, made.root, made.depth, made.state)
+                self.data_end = made.data_end
+                started = lib.dbz_prefix_start(
+                    self.seg, self.index, self.store.epoch, made.state, self.data_end, self.next_oid, made.floor
+                )
+                assert started == 0
+                self.store.truncate_log(made.redo)
+                self.store.begin_log(
+                    epoch=self.store.epoch,
+                    state=made.state,
+                    chain=made.chain,
+                    data_base=made.data_end,
+                    data_limit=made.data_end + self.region,
+                )
+            except BaseException:
+                self.store.poison()
+                raise
+            finally:
+                page.close()
+        finally:
+            job.close()
+
+    def _full(self, address: int) -> Full:
+        found = self.reader.get_at(address)
+        return Full(found.payload, found.refs)
 
     def dump(self, oids: range, state: int | None = None) -> dict[int, bytes]:
         """OID -> payload of what exists."""

@@ -63,6 +63,9 @@ class World:
             self.open()
         elif what == "checkpoint":
             db.checkpoint()
+        elif what.startswith("compact"):
+            keep = int(what.split()[1])
+            db.compact(max(1, db.state + 1 - keep), lambda: self.commit(db, rng))
         elif what == "follow":  # commits that share one sync
             for _ in range(3):
                 self.commit(db, rng, sync=False)
@@ -103,7 +106,7 @@ def verify(disk: MemoryDisk, world: World, segment: Segment, where: str) -> int:
     assert world.acknowledged <= state, f"{where}: acknowledged state {world.acknowledged} is lost, recovered {state}"
     assert state in world.history, f"{where}: state {state} was never attempted"
     assert db.dump(OIDS) == world.history[state], where
-    middle = (1 + state) // 2
+    middle = max((1 + state) // 2, db.meta.floor)
     assert db.dump(OIDS, middle) == world.history[middle], where
     payload = b"after the crash"
     db.commit({16: (payload, [])})
@@ -171,10 +174,15 @@ PROGRAM = [
 ]
 
 
+FAILING = ["commit", "in place", "checkpoint", "commit", "reopen", "follow", "checkpoint", "commit"]
+COMPACTING = ["commit", "in place", "commit", "commit", "compact 2", "commit", "reopen", "compact 1", "commit"]
+
+
 @pytest.mark.parametrize("half", [False, True])
-def test_crash_at_every_write(segments: tuple[Segment, Segment], half: bool) -> None:
+@pytest.mark.parametrize("program", [PROGRAM, COMPACTING], ids=["plain", "compacting"])
+def test_crash_at_every_write(segments: tuple[Segment, Segment], program: list[str], half: bool) -> None:
     call = 1
-    while crash_at(call, PROGRAM, 1, segments, half, 1):
+    while crash_at(call, program, 1, segments, half, 1):
         call += 1
     assert call > 80
 
@@ -256,9 +264,9 @@ def test_what_was_taken_back_stays_away(segments: tuple[Segment, Segment]) -> No
 
 @pytest.mark.parametrize("forever", [False, True])
 @pytest.mark.parametrize("code", [28, 5])
-def test_every_call_fails(segments: tuple[Segment, Segment], code: int, forever: bool) -> None:
+@pytest.mark.parametrize("program", [FAILING, ["commit", "commit", "compact 1", "commit"]], ids=["plain", "compacting"])
+def test_every_call_fails(segments: tuple[Segment, Segment], program: list[str], code: int, forever: bool) -> None:
     """The i-th system call fails, once or from then on: a typed error, nothing acknowledged lost, and work goes on afterwards."""
-    program = ["commit", "in place", "checkpoint", "commit", "reopen", "follow", "checkpoint", "commit"]
     call, finished = 1, False
     while not finished:
         world = World(MemoryDisk(), segments[0])
