@@ -116,6 +116,8 @@ int dbz_adopt(ViewCore *v, Persistent *p)
         PyErr_Format(PyExc_SystemError, "object id %llu is taken", (unsigned long long)p->oid);
         return -1;
     }
+    if (dbz_write_mask == 0 && (dbz_touch(p) < 0 || dbz_block_created(p) < 0))
+        return -1;
     p->flags = (p->flags & ~(uint32_t)(P_INIT | P_MATERIALIZED)) | P_NEW;
     if (!(p->flags & P_DIRTY) && dbz_mark_dirty(p) < 0) {
         p->flags |= P_INIT;
@@ -400,7 +402,7 @@ static PyObject *view_admit_unfinished(PyObject *self, PyObject *obj)
     if (p == NULL)
         return NULL;
     if ((p->flags & P_INIT) && !(p->flags & (P_DIRTY | P_SAVING | P_EXPIRED)) && p->oid != 0) {
-        if (dbz_map_put(v, p) < 0)
+        if (dbz_touch(p) < 0 || dbz_map_put(v, p) < 0)
             return NULL;
         p->flags |= P_NEW;
         if (push_dirty(v, p) < 0)
@@ -523,7 +525,12 @@ static PyObject *view_expire(PyObject *self, PyObject *obj)
     Persistent *p = persistent_arg(obj, v);
     if (p == NULL || dbz_op_acquire() < 0)
         return NULL;
-    int rc = p->flags & (P_GHOST | P_INIT | P_LOADING | P_EXPIRED) ? 0 : dbz_ghostify(p);
+    int rc = dbz_touch(p);
+    if (rc < 0) {
+        dbz_op_release();
+        return NULL;
+    }
+    rc = p->flags & (P_GHOST | P_INIT | P_LOADING | P_EXPIRED) ? 0 : dbz_ghostify(p);
     dbz_map_drop(v, p);
     p->flags |= P_EXPIRED;
     dbz_op_release();
@@ -543,6 +550,15 @@ static void drop_dirty(ViewCore *v)
     for (size_t i = 0; i < count; i++)
         Py_DECREF(dirty[i]);
     free(dirty);
+}
+
+void dbz_truncate_dirty(ViewCore *v, size_t count)
+{
+    while (v->dirty_count > count) {
+        Persistent *p = (Persistent *)v->dirty[--v->dirty_count];
+        p->flags &= ~(uint32_t)P_DIRTY;
+        Py_DECREF(p);
+    }
 }
 
 static PyObject *view_close(PyObject *self, PyObject *unused)
@@ -643,6 +659,7 @@ static PyMemberDef view_members[] = {
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
     {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
     {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
+    {"changes", T_ULONGLONG, offsetof(ViewCore, changes), READONLY, "changes counted while somebody watched"},
     {"limit", T_ULONGLONG, offsetof(ViewCore, limit), 0, "loaded bytes above which a load evicts; 0: no limit"},
     {NULL, 0, 0, 0, NULL},
 };

@@ -39,6 +39,10 @@ class OutsideTransactionError(ReadOnlyError):
     """A prefix that is open shared was to be written outside a transaction."""
 
 
+class AtomicError(Error):
+    """Something cannot be done in, or beside, an open atomic block."""
+
+
 # --- the files -----------------------------------------------------------------------------------------------------------------------------
 
 

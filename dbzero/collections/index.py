@@ -210,13 +210,13 @@ class Index(Stored):
             item: Item = (rank, obj._p_oid)
             root = state.null_root if nulls else state.root
             if root is None:
-                self._p_changed()
+                self._p_change()
                 root = pairs.start(view, item, key, nulls or family not in RANKED, obj)
             else:
                 there = pairs.locate(root, item)
                 if there.found:
                     return
-                self._p_changed()
+                self._p_change()
                 root = pairs.add(view, root, there, item, key, obj)
             if nulls:
                 state.null_root = root
@@ -247,7 +247,7 @@ class Index(Stored):
             there = pairs.locate(root, item)
             if not there.found:
                 return
-            self._p_changed()
+            self._p_change()
             stored_key, root = pairs.remove(root, there)
             walks = _walks(self)
             for walk in walks:
@@ -279,6 +279,15 @@ class Index(Stored):
                     root._p_changed()
                     set_data(root, pairs.Pairs([], None, []))  # so that its objects are released at once
             set_data(self, State())
+
+    def _p_change(self) -> None:
+        """Mark the index changed. Inside an atomic block, whose end may put the trees back, running walks take along what
+        they have still to visit: their notes would not be right for the trees that were put back."""
+        self._p_changed()
+        if base.block_depth():
+            for walk in _walks(self):
+                if not (walk.done or walk.cut):
+                    self._p_take_along(walk)
 
     def _p_take_along(self, walk: Walk) -> None:
         """Give `walk` all that it has still to visit: the trees go."""

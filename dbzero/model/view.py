@@ -134,6 +134,7 @@ class View(ViewCore):  # type: ignore[misc]
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.context: scope.Context = scope.live
         self.buffers: list[Buffer] = []
+        self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
 
     def __repr__(self) -> str:
@@ -480,6 +481,42 @@ class View(ViewCore):  # type: ignore[misc]
     def set_singleton(self, cls: type, obj: Any) -> None:
         """Record the one instance of a class; None: it is gone. ReadOnlyError."""
         self.layout(cls).record.set_singleton(0 if obj is None else obj._p_oid)
+
+    # --- atomic blocks -----------------------------------------------------------------------------------------------
+
+    def _block_save(self) -> set[int]:
+        """Called from C before the first change within a save-point: what _block_restore() needs."""
+        return set(self.deleted)
+
+    def _block_restore(self, deleted: set[int]) -> None:
+        """Called from C when the view's objects have been put back."""
+        self.deleted = set(deleted)
+        if self._schema_reverted:
+            self._schema_reverted = False
+            self._forget_classes()
+
+    def schema_reverted(self) -> None:
+        """A class record or the catalogue was put back to an earlier state."""
+        self._schema_reverted = True
+
+    def _forget_classes(self) -> None:
+        self._layouts.clear()
+        self._common.clear()
+        self.codes.clear()
+        self._types.clear()
+        self._records.clear()
+        self._catalogue = None
+        catalogue = self.peek(kinds.CATALOGUE_OID)
+        if type(catalogue) is Catalogue:
+            self._catalogue = catalogue  # perhaps it was never committed
+        catalogue = self.catalogue
+        known = set() if catalogue is None else {oid for _, oid in catalogue.items()}
+        for key, value in list(self.enum_values.items()):
+            code, place = value._code, value._place
+            if code and (code not in known or place >= len(self.class_record(code).field_names)):
+                object.__setattr__(value, "_code", 0)
+                object.__setattr__(value, "_place", 0)
+                self.enum_values.pop((code, place), None)
 
     # --- committing --------------------------------------------------------------------------------------------------
 

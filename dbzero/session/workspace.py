@@ -10,19 +10,32 @@ import atexit
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from dbzero.errors import ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
+from dbzero.errors import AtomicError, ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
 from dbzero.model import scope
-from dbzero.model.base import operation
+from dbzero.model.base import block_mine, operation
 from dbzero.model.view import View
 from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
 from dbzero.session.refresh import Follower
+from dbzero.session.turns import turn
 from dbzero.storage.history import Retainer, Retention
 from dbzero.storage.names import normalize
 from dbzero.storage.prefix import Prefix
+
+
+class BlockHooks:
+    """What atomic blocks (dbzero.session.blocks, which needs this module) have to do with opening, closing and forks."""
+
+    opening: Callable[[threading.RLock], None]  # type: ignore[valid-type]
+    closing: Callable[[View], None]
+    abandon: Callable[[], None]
+    after_fork: Callable[[], None]
+
+
+block_hooks = BlockHooks()
 
 
 class OpenPrefix:
@@ -74,6 +87,7 @@ class OpenPrefix:
 
     def close(self, *, commit: bool) -> None:
         """Commit (a writer), stop following, make every handle inaccessible, release the prefix."""
+        block_hooks.closing(self.view)
         if self.follower is not None:
             self.follower.stop()
         if self.retainer is not None:
@@ -126,7 +140,7 @@ class Workspace:
     ) -> OpenPrefix:
         """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
         name = normalize(name)
-        with self.lock:
+        with turn, self.lock:
             if self._closed:
                 raise NotInitializedError("dbzero was closed by another thread: call db0.init(<directory>) first")
             opened = self.open_prefixes.get(name)
@@ -162,6 +176,7 @@ class Workspace:
         except BaseException:
             prefix.close()
             raise
+        block_hooks.opening(opened.commit_lock)
         self.open_prefixes[name] = opened
         opened.retain(self.config.retention)
         if writable and opened.autocommit:
@@ -177,6 +192,9 @@ class Workspace:
     def current(self) -> OpenPrefix:
         """The current prefix; the default one is opened read-write when none is."""
         with self.lock:
+            if self.recent:
+                return self.open_prefixes[self.recent[-1]]
+        with turn, self.lock:
             if not self.recent:
                 return self.open(DEFAULT_PREFIX, writable=True)
             return self.open_prefixes[self.recent[-1]]
@@ -187,6 +205,8 @@ class Workspace:
     def commit(self, name: str | None = None) -> None:
         """Commit one prefix, or all that are open read-write."""
         self.check_fork()
+        if block_mine():
+            raise AtomicError("commit cannot run inside an active atomic block: let it end, or use atomic(commit=True)")
         if name is not None:
             opened = self.get(name)
             if opened.writable:
@@ -197,7 +217,7 @@ class Workspace:
 
     def close(self, name: str, *, commit: bool = True) -> None:
         """Close one prefix; not open: nothing. The prefix used before it becomes current. commit: what is pending."""
-        with self.lock:
+        with turn, self.lock:
             opened = self.open_prefixes.pop(normalize(name), None)
             if opened is None:
                 return
@@ -210,7 +230,9 @@ class Workspace:
         """Close every prefix and let go of the segment. The first error is raised after everything was tried."""
         self._stop.set()
         errors: list[BaseException] = []
-        with self.lock:
+        if block_mine():
+            block_hooks.abandon()
+        with turn, self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
             for name in reversed(list(self.open_prefixes)):
                 try:
@@ -328,7 +350,7 @@ _fork_holds: list[Prefix] = []
 
 def _before_fork() -> None:
     # A child is a copy of one thread. What other threads were in the middle of would stay half done there for ever.
-    operation.acquire()
+    operation.freeze()
     if _active is not None and not _active.forked:
         for opened in list(_active.open_prefixes.values()):
             opened.prefix.before_fork()
@@ -346,6 +368,7 @@ def _after_fork_in_child() -> None:
     """The child inherits handles to read with, and nothing else: no lease, thread, slot or pending change."""
     if _active is not None:
         operation.reset_after_fork()
+        block_hooks.after_fork()
         _active.lock = threading.RLock()
         for opened in _active.open_prefixes.values():
             opened.follower = opened.retainer = None
