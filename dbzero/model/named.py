@@ -214,7 +214,7 @@ def _admit(view: Any, value: Any) -> Any:
                 f"prefix {view.name!r}"
             )
         if not view.writable:
-            raise ReadOnlyError(f"Cannot modify read-only prefix: {view.name}")
+            view._refuse_write()
         return class_reference(view, value, enter=True)
     if isinstance(value, tuple) and is_namedtuple(kind):
         from dbzero.model.values import convert  # which needs this module

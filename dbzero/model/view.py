@@ -15,6 +15,7 @@ from dbzero.errors import (
     ExpiredError,
     ForkedError,
     ImmutableError,
+    OutsideTransactionError,
     ReadOnlyError,
     ReferenceError,
 )
@@ -118,6 +119,7 @@ class View(ViewCore):  # type: ignore[misc]
         self.state = state
         self.writable = records.writable
         self.forked = False
+        self.shared = False  # may be written in a transaction only, and is writable then
         self.incarnation = getattr(records, "incarnation", 0)
         self.decoder = make_decoder(self)
         self.autocommit_error: BaseException | None = None
@@ -156,7 +158,7 @@ class View(ViewCore):  # type: ignore[misc]
                 )
             payload, refcount = found
         obj._p_decode(payload)
-        if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
+        if refcount == 0 and self.writable and not self.shared and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
         weigh = getattr(type(obj), "_p_weight", None)
         return 2 * len(payload) if weigh is None else int(weigh(obj))
@@ -196,7 +198,16 @@ class View(ViewCore):  # type: ignore[misc]
                 f"prefix {self.name!r} is being written by the process that this one was forked from; call db0.close() and db0.init() here, "
                 "then open it read-only"
             )
+        if self.shared:
+            raise self.outside_transaction()
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
+
+    def outside_transaction(self) -> OutsideTransactionError:
+        """The error for a write to a shared prefix that no transaction covers."""
+        return OutsideTransactionError(
+            f"prefix {self.name!r} is open shared: write it within `with db0.atomic():`, or in a function decorated with "
+            "@db0.transaction"
+        )
 
     # --- classes -----------------------------------------------------------------------------------------------------
 
@@ -563,6 +574,13 @@ class View(ViewCore):  # type: ignore[misc]
         for oid in oids:
             self.mark_orphan(oid)
 
+    def forget_changes(self) -> None:
+        """Be again as the store is at this state: what is pending is gone for good."""
+        self.discard_dirty()
+        self.discard_buffers()
+        self.deleted.clear()
+        self._forget_classes()
+
     def advance(self, state: int) -> None:
         """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what
         changed."""
@@ -584,8 +602,9 @@ class View(ViewCore):  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """In a forked child: what is pending belongs to the parent."""
-        self.forked = self.writable
+        self.forked = self.writable and not self.shared
         self.writable = False
+        self.forget_oids()
         self.discard_dirty()
         self.discard_buffers()
 

@@ -43,7 +43,7 @@ def init(
         config: settings as a dict; keyword settings win over it.
         prefix: a prefix to open at once and make current; `read_write` tells how.
         settings: `autocommit` (bool), `autocommit_interval` (ms), `cache_size` (bytes), `lang_cache_size` (instances), `lock_flags` (dict),
-            `no_auto_migrate`, `restricted`, `restricted_context`, `retention` (see `open`).
+            `no_auto_migrate`, `restricted`, `restricted_context`, `shared`, `retention` (see `open`).
 
     Raises:
         Error: already initialized. TypeError, ValueError: bad settings. StorageError: the directory cannot be used.
@@ -85,6 +85,7 @@ def open(
     autocommit: bool | None = None,
     lock_flags: Mapping[str, Any] | None = None,
     retention: int | Mapping[str, Any] | None = None,
+    shared: bool | None = None,
     **options: Any,
 ) -> None:
     """Open a prefix and make it the current one.
@@ -96,9 +97,12 @@ def open(
         lock_flags: `blocking`, `timeout` (seconds), `force_unlock` for a read-write open of a prefix that another process holds.
         retention: history to keep, for a prefix open read-write: a number of states, or a dict with `keep_states` and `keep_since` (seconds). When the
             file holds much more than that, it is compacted in the background (see `compact`). None: as set by `init`, where the default is all of it.
+        shared: for a prefix open read-write: write it together with other processes that open it so. Each reads what the others commit; a write is
+            made within `with db0.atomic():`, or a function decorated with `transaction`, and durable when that ends. None: as set by `init`.
 
     Raises:
-        LeaseError: another process has it open read-write. PrefixError: bad name, bad mode, or missing. StorageError: its files cannot be used.
+        LeaseError: another process has it open read-write, or shared and this one not. PrefixError: bad name, bad mode, or missing.
+        StorageError: its files cannot be used.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp())
@@ -120,6 +124,7 @@ def open(
         autocommit=autocommit,
         lock_flags=flags,
         retention=make_retention(retention),
+        shared=shared,
     )
 
 
@@ -237,7 +242,8 @@ def get_current_prefix() -> PrefixMetaData:
 
 def get_mutable_prefixes() -> Iterator[PrefixMetaData]:
     """The prefixes that this process has open read-write."""
-    return (PrefixMetaData(p.name, p.prefix.uuid) for p in active().writable_prefixes())
+    opened = list(active().open_prefixes.values())
+    return (PrefixMetaData(p.name, p.prefix.uuid) for p in opened if p.writable or p.shared)
 
 
 def get_prefixes() -> Iterator[PrefixMetaData]:
@@ -256,6 +262,7 @@ def get_config() -> dict[str, Any]:
         "autocommit_interval": config.autocommit_interval,
         "no_auto_migrate": config.no_auto_migrate,
         "restricted": config.restricted,
+        "shared": config.shared,
     }
 
 

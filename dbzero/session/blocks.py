@@ -6,6 +6,7 @@ way, and the operation lock. The undo logs are C (csrc/pytypes_block.c).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -14,6 +15,7 @@ from dbzero.errors import AtomicError
 from dbzero.model import base
 from dbzero.model.base import operation
 from dbzero.model.view import View
+from dbzero.session import shared
 from dbzero.session import workspace as workspaces
 from dbzero.session.turns import turn
 
@@ -23,7 +25,7 @@ base.set_token_reader(_token.get)
 
 _stack: list[Block] = []  # innermost last; as many as base.block_depth() between steps
 _held: list[Any] = []  # commit locks
-_commit_wanted: list[bool] = []
+_holds: list[Any] = []  # a second hold on the operation lock, while shared prefixes are being written
 
 
 class Block:
@@ -40,24 +42,28 @@ class Block:
         return self in _stack
 
 
-def begin(commit: bool) -> Block:
-    """Open a block, or a save-point within this context's open one. Waits for other threads' blocks."""
+def begin(commit: bool, wait: float | None = None, allowed: float | None = None) -> Block:
+    """Open a block, or a save-point within this context's open one. Waits for other threads' blocks, and for the turn of
+    shared prefixes (`wait`, `allowed`: see :func:`dbzero.session.shared.acquire`)."""
     if base.block_mine():
         return _push(commit)
     turn.acquire()
     try:
+        if prefixes := shared.wanted():
+            shared.acquire(prefixes, wait, allowed)
         for lock in _commit_locks():
             lock.acquire()
             _held.append(lock)
         operation.acquire()
     except BaseException:
         _let_go()
+        shared.give_back()
         turn.release()
         raise
     return _push_outermost(commit)
 
 
-async def begin_async(commit: bool) -> Block:
+async def begin_async(commit: bool, wait: float | None = None, allowed: float | None = None) -> Block:
     """:func:`begin`, while other tasks of the loop run."""
     import asyncio  # whoever awaits has imported it
 
@@ -65,17 +71,36 @@ async def begin_async(commit: bool) -> Block:
         return _push(commit)
     await turn.acquire_async()
     try:
+        if prefixes := shared.wanted():
+            await _acquire_beside(prefixes, wait, allowed)
         while not _try_all():
             await asyncio.sleep(0.001)
     except BaseException:
+        shared.give_back()
         turn.release()
         raise
     return _push_outermost(commit)
 
 
+async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | None, allowed: float | None) -> None:
+    """Take the turns in a thread of its own, so that the loop goes on. A cancelled wait ends when its turn comes."""
+    import asyncio  # whoever awaits has imported it
+
+    taking = asyncio.get_running_loop().run_in_executor(None, shared.acquire, prefixes, wait, allowed)
+    try:
+        await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        while not taking.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([taking])
+        taking.exception()
+        raise
+
+
 def _commit_locks() -> list[Any]:
     active = workspaces.active()
-    return [opened.commit_lock for opened in list(active.open_prefixes.values()) if opened.writable]
+    opened = list(active.open_prefixes.values())
+    return [one.commit_lock for one in opened if one.writable and not one.shared]
 
 
 def _try_all() -> bool:
@@ -100,6 +125,10 @@ def _push_outermost(commit: bool) -> Block:
     before = base.block_depth()
     try:
         _token.set(token := object())
+        if shared.begin():
+            # From the end of the block to the commit nobody else gets at its objects.
+            operation.acquire()
+            _holds.append(operation)
         _flush(_views())
         base.block_begin(token)
         block = Block(commit)
@@ -152,6 +181,9 @@ def _settle() -> None:
     while _held:
         _held[-1].release()
         _held.pop()
+    shared.give_back()
+    while _holds:
+        _holds.pop().release()
     if _token.get() is not None:
         _token.set(None)
         turn.release()
@@ -171,13 +203,15 @@ def _persist(step: Callable[[], Any]) -> Any:
     return result
 
 
-def end(block: Block, keep: bool) -> None:
+def end(block: Block, keep: bool) -> list[shared.Pending]:
     """End a block, and what is open within it: its changes stay, or are put back. Ended already: nothing happens.
 
+    Returns:
+        Commits of shared prefixes that are published; the caller waits until they are durable.
     AtomicError in another context. What keeping cannot flush is put back, and raised.
     """
     if block not in _stack:
-        return
+        return []
     if not base.block_mine():
         raise AtomicError("an atomic block ends in the thread and task that began it")
     changed: list[View] = []
@@ -200,11 +234,19 @@ def end(block: Block, keep: bool) -> None:
     commit_now = commit and keep and not depth
     if not commit_now and keep and commit and depth:
         _stack[depth - 1].commit = True  # made good on when the outermost block ends
+    pending: list[shared.Pending] = []
+    if not depth and _holds:
+        try:
+            pending = shared.finish(keep)
+        except BaseException as error:
+            errors.append(error)
     _persist(_settle)
     if errors:
+        shared.await_all(pending)
         raise errors[0]
     if commit_now:
         commit_views(changed)
+    return pending
 
 
 def _revert() -> None:
@@ -227,19 +269,28 @@ def commit_views(views: Iterable[View]) -> None:
             opened.commit()
 
 
-def _opening(commit_lock: Any) -> None:
+def _opening(opened: workspaces.OpenPrefix) -> None:
     """A prefix is opened within the block: nobody else is to commit it meanwhile."""
-    if base.block_mine():
-        commit_lock.acquire()
-        _held.append(commit_lock)
+    if not base.block_mine():
+        return
+    if opened.shared:
+        if not _holds:
+            raise AtomicError(
+                f"prefix {opened.name!r} cannot be opened shared within an atomic block that began without a shared prefix; open it before"
+            )
+        shared.late(opened)
+    else:
+        opened.commit_lock.acquire()
+        _held.append(opened.commit_lock)
 
 
-def _closing(view: View) -> None:
+def _closing(opened: workspaces.OpenPrefix) -> None:
     """A prefix is closed within the block: what the block changed there is dropped."""
     if base.block_mine():
         with operation:
-            view.discard_buffers()
-            base.block_revert_view(view)
+            opened.view.discard_buffers()
+            base.block_revert_view(opened.view)
+            shared.closing(opened)
 
 
 def _abandon() -> None:
@@ -253,6 +304,8 @@ def _abandon() -> None:
 
 def _after_fork() -> None:
     _held.clear()
+    _holds.clear()
+    shared.after_fork()
     turn.reset_after_fork()
     _abandon()
     _stack.clear()

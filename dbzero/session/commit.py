@@ -7,6 +7,7 @@ run without it: the process goes on working while the disk does.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dbzero.errors import ReadOnlyError
@@ -14,14 +15,17 @@ from dbzero.model.base import operation
 from dbzero.model.view import View
 from dbzero.runtime.batch import Batch
 from dbzero.storage.prefix import DeltaRoomMade, Prefix
+from dbzero.storage.sharing import Published, SharedPrefix
 
 # References to an instance that this file itself holds while it asks whether anyone else does: the list of taken objects.
 _OWN_REFERENCES = 1
 _MANY = 8  # objects worth the trouble of encoding them together
 
 
-def commit_view(view: View, prefix: Prefix) -> bool:
+def commit_view(view: View, prefix: Prefix, publish: Callable[[Published], object] | None = None) -> bool:
     """Commit what is pending in `view`. Returns whether a new state was made.
+
+    publish: for a shared prefix in its turn: told of the commit, which is published then and not durable yet.
 
     Raises StorageError and its kin; then everything that was pending still is.
     """
@@ -29,12 +33,12 @@ def commit_view(view: View, prefix: Prefix) -> bool:
         raise ReadOnlyError(f"Cannot modify read-only prefix: {prefix.name}")
     while True:
         try:
-            return _commit_once(view, prefix)
+            return _commit_once(view, prefix, publish)
         except DeltaRoomMade:
             continue
 
 
-def _commit_once(view: View, prefix: Prefix) -> bool:
+def _commit_once(view: View, prefix: Prefix, publish: Callable[[Published], object] | None) -> bool:
     taken: list[Any] = []
     orphans: list[int] = []
     with operation:
@@ -57,7 +61,13 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
             _restore(view, taken, orphans)
             raise
     try:
-        state = prefix.commit(batch)
+        if publish is None:
+            state = prefix.commit(batch)
+        else:
+            assert isinstance(prefix, SharedPrefix)
+            made = prefix.publish(batch)
+            state = made.state
+            publish(made)
     except BaseException:
         with operation:
             _restore(view, taken, orphans)

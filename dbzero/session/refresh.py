@@ -27,22 +27,32 @@ def refresh_view(view: View, prefix: Prefix) -> bool:
         newest = prefix.newest()
         if newest is None or view.closed:
             return False
-        head, incarnation = newest
-        old = view.state
-        if incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
-            view.incarnation = incarnation
-            view.invalidate_all()
-        else:
-            for state in range(old + 1, head + 1):
-                changed = prefix.changes(state)
-                if changed is None:
-                    view.invalidate_all()
-                    break
-                view.invalidate(changed)
-        if head == old:
+        if not show(view, prefix, *newest):
             return False
-        view.advance(head)
-        prefix.pin(head)
+        prefix.pin(view.state)
+    return True
+
+
+def show(view: View, prefix: Prefix, head: int, incarnation: int) -> bool:
+    """Under the operation lock: move the view to state `head`. True when it moved."""
+    old = view.state
+    if incarnation == view.incarnation and head <= old:
+        return False  # a shared writer may have shown what is published and not durable yet: never backwards
+    if incarnation != view.incarnation or head - old > _MAX_STEPS:
+        if incarnation != view.incarnation:
+            view.forget_oids()  # the successor may not know of what was reserved
+        view.incarnation = incarnation
+        view.invalidate_all()
+    else:
+        for state in range(old + 1, head + 1):
+            changed = prefix.changes(state)
+            if changed is None:
+                view.invalidate_all()
+                break
+            view.invalidate(changed)
+    if head == old:
+        return False
+    view.advance(head)
     return True
 
 

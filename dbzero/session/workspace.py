@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from dbzero.errors import AtomicError, ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
 from dbzero.model import scope
@@ -24,13 +25,14 @@ from dbzero.session.turns import turn
 from dbzero.storage.history import Retainer, Retention
 from dbzero.storage.names import normalize
 from dbzero.storage.prefix import Prefix
+from dbzero.storage.sharing import SharedPrefix
 
 
 class BlockHooks:
     """What atomic blocks (dbzero.session.blocks, which needs this module) have to do with opening, closing and forks."""
 
-    opening: Callable[[threading.RLock], None]  # type: ignore[valid-type]
-    closing: Callable[[View], None]
+    opening: Callable[[OpenPrefix], None]
+    closing: Callable[[OpenPrefix], None]
     abandon: Callable[[], None]
     after_fork: Callable[[], None]
 
@@ -72,7 +74,13 @@ class OpenPrefix:
 
     @property
     def writable(self) -> bool:
+        """Whether it may be written just now."""
         return self.prefix.writable
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes write it, in transactions."""
+        return self.prefix.shared
 
     def state(self, finalized: bool) -> int:
         """The last committed state, or (writer, not finalized) the number the next commit will get."""
@@ -82,12 +90,14 @@ class OpenPrefix:
 
     def commit(self) -> bool:
         """Commit what is pending. True when a new state was made."""
+        if self.shared:
+            return False  # its transactions do that
         with self.commit_lock:
             return commit_view(self.view, self.prefix)
 
     def close(self, *, commit: bool) -> None:
         """Commit (a writer), stop following, make every handle inaccessible, release the prefix."""
-        block_hooks.closing(self.view)
+        block_hooks.closing(self)
         if self.follower is not None:
             self.follower.stop()
         if self.retainer is not None:
@@ -137,49 +147,66 @@ class Workspace:
         lock_flags: LockFlags | None = None,
         make_current: bool = True,
         retention: Retention | None = None,
+        shared: bool | None = None,
     ) -> OpenPrefix:
-        """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
+        """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks).
+
+        shared: for writing together with other processes; None: as the workspace's settings say.
+        """
         name = normalize(name)
         with turn, self.lock:
             if self._closed:
                 raise NotInitializedError("dbzero was closed by another thread: call db0.init(<directory>) first")
             opened = self.open_prefixes.get(name)
-            if opened is not None and writable and not opened.writable:
+            if opened is not None and writable and not opened.writable and not opened.shared:
                 self.close(name)
                 opened = None
+            if opened is not None and shared and writable and not opened.shared:
+                raise PrefixError(
+                    f"prefix {name!r} is open here for exclusive writing; close it before it is opened shared"
+                )
             if opened is None:
-                opened = self._open_new(name, writable, autocommit, lock_flags or self.config.lock_flags)
+                flags = lock_flags or self.config.lock_flags
+                together = writable and (self.config.shared if shared is None else shared)
+                opened = self._open_new(name, writable, together, autocommit, flags)
             if retention is not None:
                 opened.retain(retention)
             if make_current:
                 self._make_current(name)
             return opened
 
-    def _open_new(self, name: str, writable: bool, autocommit: bool | None, flags: LockFlags) -> OpenPrefix:
-        prefix = Prefix.open(
-            self.segment,
-            self.root,
-            name,
-            writable=writable,
-            blocking=flags.blocking,
-            timeout=flags.timeout,
-            force=flags.force_unlock,
-        )
+    def _open_new(
+        self, name: str, writable: bool, shared: bool, autocommit: bool | None, flags: LockFlags
+    ) -> OpenPrefix:
+        how: dict[str, Any] = {
+            "blocking": flags.blocking,
+            "timeout": flags.timeout,
+            "force": flags.force_unlock,
+        }
+        if shared:
+            prefix: Prefix = SharedPrefix.share(self.segment, self.root, name, **how)
+        else:
+            prefix = Prefix.open(self.segment, self.root, name, writable=writable, **how)
         try:
             view = View(prefix, prefix.head())
             prefix.pin(view.state)
             view.weight_limit = self.config.cache_size
+            view.shared = shared
             opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
-            if not writable:
+            if not prefix.writable:
                 opened.follower = Follower(view, prefix)
                 opened.follower.start()
         except BaseException:
             prefix.close()
             raise
-        block_hooks.opening(opened.commit_lock)
+        try:
+            block_hooks.opening(opened)
+        except BaseException:
+            opened.close(commit=False)
+            raise
         self.open_prefixes[name] = opened
         opened.retain(self.config.retention)
-        if writable and opened.autocommit:
+        if prefix.writable and opened.autocommit:
             self._start_autocommit()
         return opened
 
@@ -316,7 +343,7 @@ def _view_of(prefix_name: str | None, writable: bool) -> View:
         return workspace.current().view
     name = normalize(prefix_name)
     opened = workspace.open_prefixes.get(name)
-    if opened is None or (writable and not opened.writable):
+    if opened is None or (writable and not opened.writable and not opened.shared):
         try:
             opened = workspace.open(name, writable=writable, make_current=False)
         except LeaseError:
