@@ -18,6 +18,7 @@ from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
 from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
+    AtomicError,
     BadPrefixError,
     ClassNotFoundError,
     ClosedError,
@@ -33,6 +34,7 @@ from dbzero.errors import (
     MigrateError,
     NotAStoreError,
     NotInitializedError,
+    OutsideTransactionError,
     PoisonedError,
     PrefixError,
     ReadOnlyError,
@@ -42,6 +44,7 @@ from dbzero.errors import (
     StaleViewError,
     StateNotKeptError,
     StorageError,
+    TurnTimeoutError,
     UnsupportedFileSystemError,
     UnsupportedTypeError,
 )
@@ -118,10 +121,13 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
+from dbzero.session.atomic import AtomicManager, atomic, atomic_assign, begin_atomic
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
+from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
+from dbzero.session.transaction import transaction
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -140,6 +146,8 @@ db0 = _sys.modules[__name__]
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtomicError",
+    "AtomicManager",
     "AttributeInfo",
     "BadPrefixError",
     "CallableType",
@@ -155,6 +163,7 @@ __all__ = [
     "FormatVersionError",
     "ImmutableError",
     "LeaseError",
+    "LockedManager",
     "MemoBase",
     "MemoMetaClass",
     "MethodInfo",
@@ -162,6 +171,7 @@ __all__ = [
     "MigrateError",
     "NotAStoreError",
     "NotInitializedError",
+    "OutsideTransactionError",
     "PoisonedError",
     "PrefixError",
     "PrefixMetaData",
@@ -174,9 +184,16 @@ __all__ = [
     "StaleViewError",
     "StateNotKeptError",
     "StorageError",
+    "TurnTimeoutError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
     "assign",
+    "async_wait",
+    "atomic",
+    "atomic_assign",
+    "await_commit",
+    "begin_atomic",
+    "begin_locked",
     "build_flags",
     "bytearray",
     "clear_cache",
@@ -241,6 +258,7 @@ __all__ = [
     "list",
     "load",
     "load_all",
+    "locked",
     "materialized",
     "memo",
     "migration",
@@ -254,6 +272,7 @@ __all__ = [
     "taggify",
     "touch",
     "tuple",
+    "transaction",
     "types",
     "uuid",
     "wait",

@@ -30,6 +30,9 @@ NAMES = {
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
+    *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
+    *("transaction", "OutsideTransactionError", "TurnTimeoutError"),
+    *("LockedManager", "await_commit", "async_wait"),
 }
 
 

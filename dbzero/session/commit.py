@@ -22,10 +22,17 @@ _OWN_REFERENCES = 1
 _MANY = 8  # objects worth the trouble of encoding them together
 
 
-def commit_view(view: View, prefix: Prefix, publish: Callable[[Published], object] | None = None) -> bool:
+def commit_view(
+    view: View,
+    prefix: Prefix,
+    unless: Callable[[], object] = lambda: None,
+    taken: Callable[[], None] = lambda: None,
+    publish: Callable[[Published], object] | None = None,
+) -> bool:
     """Commit what is pending in `view`. Returns whether a new state was made.
 
-    publish: for a shared prefix in its turn: told of the commit, which is published then and not durable yet.
+    Under the operation lock `unless` is asked whether to do nothing, and `taken` is told that the commit has all that
+    is pending. `publish`, for a shared prefix in its turn, is told of the commit, which is published then and not durable yet.
 
     Raises StorageError and its kin; then everything that was pending still is.
     """
@@ -33,17 +40,23 @@ def commit_view(view: View, prefix: Prefix, publish: Callable[[Published], objec
         raise ReadOnlyError(f"Cannot modify read-only prefix: {prefix.name}")
     while True:
         try:
-            return _commit_once(view, prefix, publish)
+            return _commit_once(view, prefix, unless, taken, publish)
         except DeltaRoomMade:
             continue
 
 
-def _commit_once(view: View, prefix: Prefix, publish: Callable[[Published], object] | None) -> bool:
+def _commit_once(
+    view: View,
+    prefix: Prefix,
+    unless: Callable[[], object],
+    all_taken: Callable[[], None],
+    publish: Callable[[Published], object] | None,
+) -> bool:
     taken: list[Any] = []
     orphans: list[int] = []
     with operation:
         view.raise_autocommit_error()
-        if not view.has_changes():
+        if unless() or not view.has_changes():
             return False
         view.flush()
         batch = prefix.begin()
@@ -56,6 +69,7 @@ def _commit_once(view: View, prefix: Prefix, publish: Callable[[Published], obje
                 view.settle_all()
                 return False
             prefix.seal(batch, time.time_ns() // 1000)
+            all_taken()
         except BaseException:
             batch.close()
             _restore(view, taken, orphans)

@@ -13,7 +13,7 @@ from dbzero.errors import ReadOnlyError
 from dbzero.model import kinds
 from dbzero.model.base import operation
 from dbzero.model.view import View
-from dbzero.session.workspace import OpenPrefix, active
+from dbzero.session.workspace import OpenPrefix, active, refuse_in_block
 from dbzero.storage.prefix import DeltaRoomMade
 
 
@@ -49,6 +49,7 @@ def collect_cycles(prefix: str | None = None) -> int:
     opened = workspace.current() if prefix is None else workspace.get(prefix)
     if not opened.writable:
         raise ReadOnlyError(f"Cannot modify read-only prefix: {opened.name}")
+    refuse_in_block("collect_cycles")
     with opened.commit_lock:
         while True:
             opened.commit()

@@ -102,7 +102,7 @@ def finish(keep: bool) -> list[Pending]:
         made: list[Published] = []
         try:
             if keep and failed is None and not view.closed:
-                commit_view(view, prefix, made.append)
+                commit_view(view, prefix, publish=made.append)
         except BaseException as error:
             failed = failed or error
         pending.append(Pending(prefix, made[-1] if made else None, view.state))

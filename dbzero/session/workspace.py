@@ -33,11 +33,13 @@ class BlockHooks:
 
     opening: Callable[[OpenPrefix], None]
     closing: Callable[[OpenPrefix], None]
+    closed: Callable[[OpenPrefix], None]  # after its last commit
     abandon: Callable[[], None]
     after_fork: Callable[[], None]
 
 
 block_hooks = BlockHooks()
+locked_blocks: list[Any] = []  # the open ones, of all threads: while there is one, autocommit waits
 
 
 class OpenPrefix:
@@ -50,6 +52,7 @@ class OpenPrefix:
         self.commit_lock = prefix.commit_lock  # one lock, so that the page file is not replaced under a batch
         self.follower: Follower | None = None
         self.retainer: Retainer | None = None
+        self.committed_changes = 0  # view.changes when the last commit took what was pending
 
     def retain(self, retention: Retention | None) -> None:
         """Keep history bounded from now on, or (None) as it is."""
@@ -88,12 +91,15 @@ class OpenPrefix:
             return int(self.view.state)
         return self.prefix.head() + (0 if finalized else 1)
 
-    def commit(self) -> bool:
-        """Commit what is pending. True when a new state was made."""
+    def commit(self, unless: Callable[[], object] = lambda: None) -> bool:
+        """Commit what is pending. True when a new state was made. `unless` is asked when nobody can change anything."""
         if self.shared:
             return False  # its transactions do that
         with self.commit_lock:
-            return commit_view(self.view, self.prefix)
+            return commit_view(self.view, self.prefix, unless, self._taken)
+
+    def _taken(self) -> None:
+        self.committed_changes = self.view.changes
 
     def close(self, *, commit: bool) -> None:
         """Commit (a writer), stop following, make every handle inaccessible, release the prefix."""
@@ -105,6 +111,7 @@ class OpenPrefix:
         try:
             if commit and self.writable:
                 self.commit()
+            block_hooks.closed(self)
         finally:
             with operation:
                 self.view.close()
@@ -232,8 +239,7 @@ class Workspace:
     def commit(self, name: str | None = None) -> None:
         """Commit one prefix, or all that are open read-write."""
         self.check_fork()
-        if block_mine():
-            raise AtomicError("commit cannot run inside an active atomic block: let it end, or use atomic(commit=True)")
+        refuse_in_block("commit")
         if name is not None:
             opened = self.get(name)
             if opened.writable:
@@ -285,9 +291,9 @@ class Workspace:
         interval = self.config.autocommit_interval / 1000
         while not self._stop.wait(interval):
             for opened in self.writable_prefixes():
-                if opened.autocommit and opened.view.has_changes():
+                if opened.autocommit and not locked_blocks and opened.view.has_changes():
                     try:
-                        opened.commit()
+                        opened.commit(unless=lambda: locked_blocks)
                     except Exception as error:
                         # Kept for the next explicit commit to report: a thread has no caller to raise to. What was pending still is.
                         opened.view.autocommit_error = error
@@ -307,6 +313,12 @@ class Workspace:
                 f"{', '.join(p.name for p in self.writable_prefixes())} open for writing; only that one may commit them. "
                 "Call db0.close() and db0.init() in the child, then open them read-only"
             )
+
+
+def refuse_in_block(what: str) -> None:
+    """AtomicError inside an atomic block of the running context."""
+    if block_mine():
+        raise AtomicError(f"{what} cannot run inside an active atomic block: let it end first, or cancel it")
 
 
 def _make_root(root: str) -> None:
