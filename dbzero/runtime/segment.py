@@ -74,7 +74,7 @@ class Segment:
         shared: False for a private fallback, which no other process sees.
         name: POSIX name, empty when private.
 
-    Not usable in a forked child: open a new one there (:attr:`inherited` tells).
+    In a forked child it is the parent's (:attr:`inherited`), good for reading only, until :meth:`rejoin`.
     """
 
     def __init__(self, root: str, handle: Any, name: str) -> None:
@@ -87,7 +87,7 @@ class Segment:
         self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
         self.name: Final = name
         self.shared: Final = bool(name)
-        self._depth: Final = fork.depth()
+        self._depth = fork.depth()
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -230,6 +230,28 @@ class Segment:
     def inherited(self) -> bool:
         """Whether this handle came over a fork: its slot, pins and locks are the parent's."""
         return self._depth != fork.depth()
+
+    def rejoin(self) -> bool:
+        """In a forked child: register this process, which makes the inherited handle its own. False when that cannot
+        be: the segment is a private one, or was removed meanwhile.
+        """
+        if not self.inherited or self._handle is None:
+            return self._handle is not None
+        if not self.shared:
+            return False
+        handle, file = self._handle, RootFile.open(self.root)
+        try:
+            with file.locked():
+                if not _still_named(int(handle.fd), self.name):
+                    return False
+                codes.check(lib.dbz_seg_rejoin(handle, file.fd), f"root {self.root}: rejoin the segment")
+                file.fd = -1  # the engine's now
+                codes.check(lib.dbz_proc_register(handle), f"root {self.root}: register this process", ffi.errno)
+        finally:
+            file.close()
+        self._sleepers, self._awake = {}, threading.Condition()
+        self._depth = fork.depth()
+        return True
 
     @property
     def closed(self) -> bool:

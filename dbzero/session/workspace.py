@@ -307,10 +307,11 @@ class Workspace:
 
     def check_fork(self) -> None:
         """ForkedError when a child tries to write through its parent's prefixes."""
-        if self.forked and any(True for _ in self.writable_prefixes()):
+        parents = [p.name for p in self.open_prefixes.values() if p.prefix.forked]
+        if parents:
             raise ForkedError(
                 "this process was forked from one that holds the prefixes "
-                f"{', '.join(p.name for p in self.writable_prefixes())} open for writing; only that one may commit them. "
+                f"{', '.join(parents)} open for writing; only that one may commit them. "
                 "Call db0.close() and db0.init() in the child, then open them read-only"
             )
 
@@ -403,8 +404,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _fork_holds.clear()
     """The child inherits handles to read with, and nothing else: no lease, thread, slot or pending change."""
+    _fork_holds.clear()
     if _active is not None:
         operation.reset_after_fork()
         block_hooks.after_fork()
@@ -414,6 +415,23 @@ def _after_fork_in_child() -> None:
             opened.prefix.after_fork()
             opened.commit_lock = opened.prefix.commit_lock
             opened.view.after_fork()
+        _attach_child(_active)
+
+
+def _attach_child(workspace: Workspace) -> None:
+    """Give a forked child a place of its own in the segment, so that its views are pinned and follow the writers, and its
+    shared prefixes can be written. What cannot be had it does without: it reads what its parent showed."""
+    try:
+        if not workspace.segment.rejoin():
+            return
+        for opened in workspace.open_prefixes.values():
+            opened.prefix.attach()
+            opened.prefix.pin(opened.view.state)
+            opened.follower = Follower(opened.view, opened.prefix)
+            opened.follower.start()
+    except Exception as error:
+        for opened in workspace.open_prefixes.values():
+            opened.view.follow_error = error
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -136,6 +136,16 @@ class FileLease:
                 )
             self._system.sleep(_LONGEST_SLEEP)
 
+    def share_again(self) -> bool:
+        """In a forked child, whose parent's locks are not its own. False when the lease has gone to somebody else."""
+        self._open()
+        _, generation, holder = self._read()
+        if self._shared_segment(holder) != self.segment:
+            return False
+        if self._system.try_lock_shared(self.fd, _LEASE_BYTE + generation):
+            self.generation = generation
+        return self.still_shared()
+
     def let_in(self) -> None:
         """The first of the shared writers has recovered the prefix: others may come."""
         if not self._system.try_lock_shared(self.fd, _LEASE_BYTE + self.generation):

@@ -246,6 +246,10 @@ class LocalFileStore:
             self._drop_lease()
             raise
 
+    def share_again(self) -> bool:
+        """In a forked child of one that shares the lease: share it ourselves. False when an exclusive writer has come."""
+        return self._lease.share_again()
+
     def gate(self) -> contextlib.AbstractContextManager[None]:
         """The lock under which shared writers come and go."""
         return self._lease.gate()

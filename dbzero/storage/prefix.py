@@ -87,7 +87,8 @@ class Prefix:
         self._pending_cut: ckpt.Cut | None = None  # a cut whose checkpoint failed and is to be tried again
         self._changed = False  # something was committed since the last checkpoint
         self._through_table = False  # the next commit is too big for the delta index
-        self._forked = False
+        self._forked = False  # this process was forked from its writer
+        self._detached = False  # ... or from a reader, and has no part in the segment
         self._closed = False
 
     def _make_reader(self) -> Reader:
@@ -268,7 +269,7 @@ class Prefix:
         Args:
             replaced: the page file is known to be another one by now, whatever the slot says.
         """
-        if self.writable or self._forked or (self._slot.incarnation == self._incarnation and not replaced):
+        if self.writable or self._detached or (self._slot.incarnation == self._incarnation and not replaced):
             return False
         with self._lock:
             if self._closed or (self._slot.incarnation == self._incarnation and not replaced):
@@ -321,7 +322,7 @@ class Prefix:
     def pin(self, state: int) -> None:
         """Keep what `state` shows until another state is pinned, or the prefix is closed, or this process dies."""
         with self._lock:
-            if self._closed or self._forked:
+            if self._closed or self._detached:
                 return
             if self._pin is None:
                 self._pin = Pin(self._slot, state)
@@ -767,7 +768,7 @@ class Prefix:
                 return
             self._closed = True
             try:
-                if self.writable and not self._forked:
+                if self.writable:
                     self._close_writer()
             finally:
                 with self._lock:
@@ -798,10 +799,21 @@ class Prefix:
         self._lock.release()
 
     def after_fork(self) -> None:
-        """In a forked child: what only the parent holds is gone; reading goes on."""
-        self._forked = True
+        """In a forked child: what only the parent holds is gone; reading goes on. See :meth:`attach`."""
+        self._forked = self._forked or self.writable
+        self.writable = False
+        self._detached = True
         self._pin = None
         self._lock = threading.RLock()
         self._commit_lock = threading.RLock()
         self.compaction_lock = threading.Lock()
         self._checkpointer = None
+
+    def attach(self) -> None:
+        """In a forked child whose segment was rejoined: have pins of our own, and follow what is committed."""
+        self._detached = False
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the prefix's writer."""
+        return self._forked

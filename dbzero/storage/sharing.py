@@ -20,6 +20,7 @@ from dbzero.errors import (
     Error,
     FencedError,
     FileReplacedError,
+    ForkedError,
     LeaseError,
     PoisonedError,
     SegmentError,
@@ -182,7 +183,7 @@ class SharedPrefix(Prefix):
         with self._lock:
             closing, self._closing = self._closing, True
         try:
-            if not closing and not self._forked and not self._store.poisoned:
+            if not closing and not self._detached and not self._store.poisoned:
                 self._close_writer()  # not under the commit lock: whose turn it is may want that
         finally:
             self.writable = False
@@ -213,6 +214,11 @@ class SharedPrefix(Prefix):
             raise self._too_late(timeout)
         try:
             while True:
+                if self._detached:
+                    raise ForkedError(
+                        f"prefix {self.name!r}: this process was forked from one that has it open, and could not join its shared memory; "
+                        "close it and open it anew here"
+                    )
                 if self._closed:
                     raise ClosedError(f"prefix {self.name!r} is closed; open it again")
                 self._store.check_alive()
@@ -369,7 +375,7 @@ class SharedPrefix(Prefix):
     def rejoin(self, *, replaced: bool = False) -> bool:
         """When the slot began another incarnation, or was left to a replaced holder: go on with the prefix's present slot.
         True when it did."""
-        if self.writable or self._forked or self._slot.incarnation == self._incarnation:
+        if self.writable or self._detached or self._slot.incarnation == self._incarnation:
             return False
         with self._lock:
             if self._closed or self._slot.incarnation == self._incarnation:
@@ -564,10 +570,15 @@ class SharedPrefix(Prefix):
 
     def after_fork(self) -> None:
         """In a forked child: no turn, no lock; reading goes on."""
-        super().after_fork()
         self.writable = False
+        super().after_fork()
         self._mine = FairLock()
         self._place = None
+
+    def attach(self) -> None:
+        """In a forked child whose segment was rejoined: one of the shared writers again, unless an exclusive one has come."""
+        self._store.share_again()
+        super().attach()
 
 
 __all__ = ["ALLOWED", "Published", "SharedPrefix"]
