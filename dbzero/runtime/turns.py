@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -124,11 +125,12 @@ class Turns:
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
-    def wait(self, deadline: float | None, allowed: float) -> Outcome:
+    def wait(self, deadline: float | None, allowed: float, stop: Callable[[], bool] = lambda: False) -> Outcome:
         """Line up and sleep until the turn is ours.
 
         Args:
-            deadline: monotonic time to give up at, None: never. allowed: seconds it may be kept.
+            deadline: monotonic time to give up at, None: never. allowed: seconds it may be kept. stop: asked now and then whether
+                to give up.
         Sleeps in the kernel without the GIL, on a word that is woken for this waiter alone. A dead holder's turn is taken at once when
         that is noticed (within 0.1 s).
         """
@@ -160,7 +162,7 @@ class Turns:
                 over = now.left is not None and now.left < 0
                 if now.word and (over or (now.left is None and time.monotonic() - since > _UNKNOWN)):
                     return Outcome.OVERRUN
-                if deadline is not None and time.monotonic() >= deadline:
+                if stop() or (deadline is not None and time.monotonic() >= deadline):
                     return Outcome.TIMEOUT
                 lib.dbz_turn_sweep(slot.segment.handle, slot.index)
         finally:

@@ -83,13 +83,17 @@ async def begin_async(commit: bool, wait: float | None = None, allowed: float | 
 
 
 async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | None, allowed: float | None) -> None:
-    """Take the turns in a thread of its own, so that the loop goes on. A cancelled wait ends when its turn comes."""
+    """Take the turns in a thread of its own, so that the loop goes on."""
     import asyncio  # whoever awaits has imported it
 
-    taking = asyncio.get_running_loop().run_in_executor(None, shared.acquire, prefixes, wait, allowed)
+    stop: list[bool] = []
+    taking = asyncio.get_running_loop().run_in_executor(
+        None, shared.acquire, prefixes, wait, allowed, lambda: bool(stop)
+    )
     try:
         await asyncio.shield(taking)
     except asyncio.CancelledError:
+        stop.append(True)
         while not taking.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([taking])

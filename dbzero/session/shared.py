@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dbzero.errors import Error
@@ -51,12 +52,17 @@ def wanted() -> list[OpenPrefix]:
     return sorted(opened, key=lambda one: one.prefix.uuid)
 
 
-def acquire(prefixes: list[OpenPrefix], wait: float | None, allowed: float | None) -> None:
+def acquire(
+    prefixes: list[OpenPrefix],
+    wait: float | None,
+    allowed: float | None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Take the turn of each. Not under the operation lock.
 
     Args:
         wait: seconds to wait for all of them together, None: for ever. allowed: seconds after which a process that waits may
-            take the turns away.
+            take the turns away. stop: asked now and then whether to give up.
     Raises:
         TurnTimeoutError and others of :meth:`SharedPrefix.acquire_turn`; then none is held.
     """
@@ -64,7 +70,7 @@ def acquire(prefixes: list[OpenPrefix], wait: float | None, allowed: float | Non
     try:
         for opened in prefixes:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            _shared(opened).acquire_turn(left, ALLOWED if allowed is None else allowed)
+            _shared(opened).acquire_turn(left, ALLOWED if allowed is None else allowed, stop)
             _entered.append(opened)
     except BaseException:
         give_back()

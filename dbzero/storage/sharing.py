@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -198,14 +199,16 @@ class SharedPrefix(Prefix):
     def turn_status(self) -> TurnStatus:
         return self._turns.status()
 
-    def acquire_turn(self, timeout: float | None = None, allowed: float = ALLOWED) -> None:
+    def acquire_turn(
+        self, timeout: float | None = None, allowed: float = ALLOWED, stop: Callable[[], bool] = lambda: False
+    ) -> None:
         """Wait for the turn to write, in order of arrival, and be at the newest published state (:meth:`head`).
 
         Args:
             timeout: seconds to wait at most, None: for ever. allowed: seconds the turn may last before a waiter may
-                replace us.
+                replace us. stop: asked now and then whether to give up.
         Raises:
-            TurnTimeoutError: it did not come in time. FencedError: an exclusive writer has taken the prefix over.
+            TurnTimeoutError: it did not come in time, or `stop` said so. FencedError: an exclusive writer has taken the prefix over.
             Errors of a recovery, when the last holder ended badly.
         The calling thread holds it, and gives it back with :meth:`yield_turn`.
         """
@@ -223,7 +226,7 @@ class SharedPrefix(Prefix):
                     raise ClosedError(f"prefix {self.name!r} is closed; open it again")
                 self._store.check_alive()
                 self._find_slot()
-                outcome = self._turns.wait(deadline, allowed)
+                outcome = self._turns.wait(deadline, allowed, stop)
                 if outcome is Outcome.TIMEOUT:
                     raise self._too_late(timeout)
                 if outcome is Outcome.OVERRUN and self._replace_holder(allowed):
@@ -246,8 +249,9 @@ class SharedPrefix(Prefix):
     def _too_late(self, timeout: float | None) -> TurnTimeoutError:
         now = self._turns.status()
         who = "this process" if not now.word or now.word == self._turns.own_word else f"process {now.pid}"
+        waited = "while it was waited for" if timeout is None else f"within {timeout:g} s"
         return TurnTimeoutError(
-            f"prefix {self.name!r}: the turn to write did not come within {timeout:g} s; {who} has it and {now.waiting} "
+            f"prefix {self.name!r}: the turn to write did not come {waited}; {who} has it and {now.waiting} "
             "others wait. Try again, or with a longer timeout"
         )
 
