@@ -363,6 +363,8 @@ void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 /* The same, but returns at once when the wakeup word is no longer `ticket` (from dbz_ticket): no wake between reading the ticket and sleeping is lost. */
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
+/* The same for a process that makes states itself: sleeps on while durable does not go beyond *seen, which its threads raise (release) before they make it so. */
+int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 

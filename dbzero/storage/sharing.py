@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from dbzero._engine import ffi
 from dbzero.errors import (
     ClosedError,
     Error,
@@ -33,6 +34,7 @@ from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
 from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus
+from dbzero.runtime.watching import Waiter
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.prefix import LOG_LIMIT, Prefix
@@ -66,6 +68,7 @@ class SharedPrefix(Prefix):
         self.writable = False
         self._mine = FairLock()  # which of this process's threads has, or waits for, the turn
         self._closing = False
+        self._seen = ffi.new("uint64_t *")  # newest state made here
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
 
     # --- opening and closing ------------------------------------------------------------------------------------------
@@ -270,6 +273,7 @@ class SharedPrefix(Prefix):
             self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
             self._renew_reader()
             self._place = None
+            self._seen[0] = 0
             self._pin_again(before)
 
     def _settle(self, allowed: float) -> None:
@@ -388,6 +392,10 @@ class SharedPrefix(Prefix):
             self._ensure_filled()
         return True
 
+    def waiter(self) -> Waiter:
+        """For a thread that follows the prefix. What this process commits does not wake it."""
+        return Waiter(self._slot, self._seen)
+
     # --- committing ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> Batch:
@@ -411,6 +419,7 @@ class SharedPrefix(Prefix):
             self._report_checkpoint()
             address, end = batch.address, batch.address + len(batch.data())
             state = self._commit(batch)
+            self._seen[0] = state
             published = Published(state, address, end, self._incarnation, self._store.position[0])
             if self._store.log_size > LOG_LIMIT:
                 try:
