@@ -127,6 +127,7 @@ from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
+from dbzero.session.status import status
 from dbzero.session.transaction import transaction
 
 types = _SimpleNamespace(
@@ -267,12 +268,13 @@ __all__ = [
     "rename_field",
     "set",
     "set_prefix",
+    "status",
     "table_view",
     "tag_fields",
     "taggify",
     "touch",
-    "tuple",
     "transaction",
+    "tuple",
     "types",
     "uuid",
     "wait",

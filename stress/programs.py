@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import dbzero as db0  # noqa: E402
-from dbzero.storage.verify import check_root  # noqa: E402
-from tests.collections.harness import small_nodes  # noqa: E402
-from tests.programs import Program  # noqa: E402
+import dbzero as db0
+from dbzero.storage.verify import check_root
+from tests.collections.harness import small_nodes
+from tests.programs import Program
 
 LENGTH = 2000  # steps of one program
 

@@ -42,7 +42,9 @@ class Node:
     def __init__(self, kind: str, serial: int) -> None:
         self.kind = kind
         self.serial = serial
-        self.data: Any = {"memo": dict, "list": list, "dict": dict, "set": set, "index": set, "bytes": bytearray}[kind]()
+        self.data: Any = {"memo": dict, "list": list, "dict": dict, "set": set, "index": set, "bytes": bytearray}[
+            kind
+        ]()
 
 
 class Mismatch(AssertionError):
@@ -485,7 +487,8 @@ class Program:
                 raise Mismatch(f"{path}: {bytes(obj)!r}, expected {bytes(data)!r}")
         else:
             found = sorted(
-                ((key, value) for key, value in obj), key=lambda entry: (entry[0] is None, entry[0] or 0, entry[1].serial)
+                ((key, value) for key, value in obj),
+                key=lambda entry: (entry[0] is None, entry[0] or 0, entry[1].serial),
             )
             if [key for key, _ in obj] != [key for key, _ in found]:
                 raise Mismatch(f"{path}: keys out of order")

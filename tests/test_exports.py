@@ -31,7 +31,7 @@ NAMES = {
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
     *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
-    *("transaction", "OutsideTransactionError", "TurnTimeoutError"),
+    *("transaction", "status", "OutsideTransactionError", "TurnTimeoutError"),
     *("LockedManager", "await_commit", "async_wait"),
 }
 

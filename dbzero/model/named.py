@@ -13,7 +13,7 @@ import sys
 import types
 from typing import Any
 
-from dbzero.errors import ClassNotFoundError, ReadOnlyError, UnsupportedTypeError
+from dbzero.errors import ClassNotFoundError, UnsupportedTypeError
 from dbzero.model import kinds, memo
 from dbzero.model.base import MemoMeta
 from dbzero.model.codec import decode_plain, encode_plain

@@ -28,6 +28,7 @@ import xxhash
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes, fork
+from dbzero.runtime.root import NAME as ROOT_FILE
 from dbzero.runtime.root import Identity, RootFile, locked
 
 SHM_DIRECTORY: Final = "/dev/shm"
@@ -133,6 +134,36 @@ class Segment:
         except BaseException:
             root_file.close()
             raise
+
+    @classmethod
+    def look(cls, root: str | os.PathLike[str]) -> Segment | None:
+        """The segment of a root that is in use, to look at; this process is not registered in it. None when nobody uses
+        the root, or it cannot be looked at."""
+        directory = os.fspath(root)
+        if not os.path.exists(os.path.join(directory, ROOT_FILE)):
+            return None
+        try:
+            root_file = RootFile.open(directory)
+        except (PermissionError, errors.Error):
+            return None
+        try:
+            with root_file.locked():
+                if not root_file.anyone_alive():
+                    return None
+                name = segment_name(root_file.identity)
+                shm = posix_ipc.SharedMemory(name)
+                try:
+                    code, handle = _map(shm.fd, root_file.fd, root_file.identity)
+                finally:
+                    shm.close_fd()
+                if code != codes.OK:
+                    return None
+                root_file.fd = -1  # the engine's now
+                return cls(directory, handle, name)
+        except (posix_ipc.Error, OSError):
+            return None
+        finally:
+            root_file.close()
 
     @classmethod
     def _join(cls, root: str, root_file: RootFile, cache_size: int) -> tuple[Any, str]:

@@ -383,6 +383,15 @@ class Prefix:
                 return None
         return None if found is None else found[0]
 
+    def committed_at(self, state: int) -> float | None:
+        """When the commit of `state` was made, in seconds since 1970; None when that is not known."""
+        with self._lock:
+            try:
+                found = self._reader.changes(state)
+            except StaleViewError:
+                return None
+        return None if found is None else found[1] / 1e6
+
     def oid_limit(self) -> int:
         """Above every OID in use, reserved ones included."""
         return int(self._slot.status().next_oid)

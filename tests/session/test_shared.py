@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import dbzero as db0
 from dbzero.session.workspace import active
 from dbzero.storage import sharing
 from dbzero.storage.syscalls import System
+from tests.scripts import run
 from tests.session.forks import Forked, kill_at
 from tests.session.test_processes import _segment_file
 from tests.worker import RemoteError, Worker
@@ -672,3 +674,45 @@ def test_more_waiters_than_places_in_the_line(root: str) -> None:
         other.receive()
     with db0.atomic():
         assert board.value == 2
+
+
+# --- status ------------------------------------------------------------------------------------------------------------
+
+
+def test_status_tells_who_is_there_and_whose_turn_it_is(root: str) -> None:
+    board = init(root)
+    with Worker(root=root) as waiter, Worker(root=root) as reader:
+        waiter.run(SHARED)
+        reader.run("import dbzero as db0; db0.init(root, prefix='p', read_write=False); s = db0.get_state_num()")
+        with db0.atomic():
+            board.value = 1
+            waiter.send(BUMP.format(timeout=5))
+            waiting(1)
+            found = db0.status()
+            assert {p["pid"] for p in found["processes"] if p["live"]} == {os.getpid(), waiter.pid, reader.pid}
+            entry = found["prefixes"]["p"]
+            assert (entry["writer"], entry["mode"], entry["turn_pid"]) == ("shared", "shared", os.getpid())
+            assert entry["queue"] == [waiter.pid] and 5 < entry["turn_left"] <= 10 and entry["pending"] >= 1
+        waiter.receive()
+        assert reader.run("result = db0.wait('p', s + 2, 10000)")
+        os.kill(reader.pid, signal.SIGSTOP)
+        with db0.atomic():
+            board.value += 1
+        time.sleep(0.2)
+        found = db0.status()
+        (pin,) = (pin for p in found["processes"] if p["pid"] == reader.pid for pin in p["pins"])
+        assert pin["prefix"] == "p" and pin["behind"] == 1 and 0.1 < pin["age"] < 60
+        os.kill(reader.pid, signal.SIGCONT)
+        entry = found["prefixes"]["p"]
+        assert entry["turn_pid"] is None and entry["queue"] == [] and entry["published"] == entry["durable"]
+        assert found["segment"]["reserved"] <= found["segment"]["size"] and found["root"] == root
+        assert reader.run("result = db0.status()['prefixes']['p']['mode']") == "r"
+
+
+def test_status_on_the_command_line(root: str) -> None:
+    init(root)
+    command = ("-m", "dbzero", "status", "--root", root)
+    shown = run(*command, cwd=Path(root))
+    assert str(os.getpid()) in shown and "shared" in shown and "Processes" in shown
+    db0.close()
+    assert "No process uses it." in run(*command, cwd=Path(root))
