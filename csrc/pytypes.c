@@ -662,7 +662,7 @@ static int execute(PyObject *module)
     }
     if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_block_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0 || dbz_paths_ready(module) < 0
         || PyModule_AddFunctions(module, dbz_meta_functions) < 0 || PyModule_AddFunctions(module, dbz_encode_functions) < 0
-        || PyModule_AddFunctions(module, dbz_decode_functions) < 0)
+        || PyModule_AddFunctions(module, dbz_decode_functions) < 0 || PyModule_AddFunctions(module, dbz_oid_functions) < 0)
         return -1;
     home = here;
     return 0;

@@ -1,8 +1,8 @@
 /* The Python-aware part of the engine: module `_persistent`, CPython limited API (3.10), the only C that knows Python.
  *
  * Files: pytypes.c (module, Persistent), pytypes_map.c (the identity map), pytypes_view.c (ViewCore: dirty list, eviction),
- * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_paths.c (short ways),
- * pytypes_block.c (undo logs of atomic blocks). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_oids.c (sets of object ids),
+ * pytypes_paths.c (short ways), pytypes_block.c (undo logs of atomic blocks). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -72,6 +72,7 @@ struct ViewCore {
     size_t hand;        /* CLOCK */
     PyObject **dirty;   /* strong */
     size_t dirty_count, dirty_room;
+    size_t scanned;     /* how many of the dirty list take_new() has seen */
     uint64_t *orphans;
     size_t orphan_count, orphan_room;
     uint64_t *saving;   /* OIDs taken for the commit under way */
@@ -102,6 +103,7 @@ int dbz_op_outermost(void);         /* held by this thread for one operation, wh
 int dbz_op_mine(void);              /* held by this thread */
 int dbz_op_inside(void);            /* held by this thread, for more than its blocks */
 unsigned long dbz_op_depth(void);
+void dbz_op_unwind(void);           /* give back what interrupted operations of the open block did not */
 extern unsigned long dbz_block_base;/* how often the open block holds the lock between its operations; 0: none is open */
 int dbz_lock_ready(PyObject *module);
 
@@ -143,6 +145,7 @@ int dbz_mark_dirty(Persistent *p);                  /* caller has checked that w
 void dbz_truncate_dirty(ViewCore *v, size_t count);  /* what was put on the dirty list last is clean */
 uint64_t dbz_next_oid(ViewCore *v);                 /* 0 with an exception set */
 int dbz_adopt(ViewCore *v, Persistent *p);          /* p has its OID */
+PyObject *dbz_ghost(ViewCore *v, PyObject *type, uint64_t oid);     /* the live object of that OID or a new ghost; new reference */
 void dbz_weigh(Persistent *p, uint64_t weight);
 int dbz_evict(ViewCore *v, uint64_t target, PyObject *keep);
 int dbz_trim(ViewCore *v, PyObject *keep);          /* evict if the limit asks for it */
@@ -154,6 +157,9 @@ extern PyMethodDef dbz_encode_functions[];
 
 /* pytypes_decode.c */
 extern PyMethodDef dbz_decode_functions[];
+
+/* pytypes_oids.c */
+extern PyMethodDef dbz_oid_functions[];
 
 /* checksum.c */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);

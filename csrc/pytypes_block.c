@@ -38,6 +38,7 @@ typedef struct {
     size_t capacity;
     view_entry *views;
     size_t view_count, view_room;
+    PyObject *block;        /* what begin was given for it */
     unsigned long base;     /* dbz_block_base before it */
 } frame;
 
@@ -48,7 +49,7 @@ static unsigned long watchers;          /* who wants to know of every change: lo
 static PyObject *token, *get_token;     /* the owner's context has `token` in a context variable */
 static PyObject *owner_task;            /* and runs in this asyncio task, or None */
 static PyObject *running_loop, *current_task;
-static PyObject *s_copy, *s_put_back, *s_reverted, *s_save, *s_restore, *s_asyncio;
+static PyObject *s_copy, *s_put_back, *s_reverted, *s_save, *s_restore, *s_asyncio, *s_begin, *s_finish;
 
 static void set_mask(void)
 {
@@ -323,6 +324,7 @@ static void free_frame(frame *f)
         Py_XDECREF(f->views[i].view);
         Py_XDECREF(f->views[i].saved);
     }
+    Py_XDECREF(f->block);
     free(f->entries);
     free(f->slots);
     free(f->views);
@@ -386,13 +388,19 @@ static int put_back(Persistent *p, PyObject *saved)
     return 0;
 }
 
-static int restore_state(const entry *e)
+static int restore_state(const entry *e, failure *first)
 {
     Persistent *p = e->object;
     if (p->flags & P_CLOSED)
         return 0;
-    if (!(p->flags & P_GHOST) && ((p->flags & P_MEMO) || !(p->flags & P_INIT)) && dbz_ghostify(p) < 0)
-        return -1;
+    int loaded = !(p->flags & P_GHOST) && ((p->flags & P_MEMO) || !(p->flags & P_INIT));
+    if (loaded && dbz_ghostify(p) < 0) {
+        keep(first);
+        if (dbz_ghostify(p) < 0) {      /* the first attempt came to its end and was interrupted then: nothing is left to clear */
+            keep(first);
+            p->flags |= P_GHOST;
+        }
+    }
     if (e->kind != PENDING)
         return 0;
     if (!(p->flags & P_MEMO))
@@ -440,7 +448,7 @@ static void restore(size_t level, const ViewCore *only, failure *first)
             continue;
         int rc = -1;
         for (int k = 0; rc < 0 && k < ATTEMPTS; k++)
-            if ((rc = restore_state(&frames[level].entries[i])) < 0)
+            if ((rc = restore_state(&frames[level].entries[i], first)) < 0)
                 keep(first);
         if (rc < 0)
             frames[level].entries[i].object->flags |= P_EXPIRED;    /* better gone than wrong; the error says so */
@@ -467,9 +475,12 @@ static void restore(size_t level, const ViewCore *only, failure *first)
 
 /* --- begin and end ----------------------------------------------------------------------------------------------------------------------- */
 
-static PyObject *f_begin(PyObject *module, PyObject *fresh)
+static PyObject *f_begin(PyObject *module, PyObject *args)
 {
     (void)module;
+    PyObject *fresh, *block;
+    if (!PyArg_ParseTuple(args, "OO:block_begin", &fresh, &block))
+        return NULL;
     if (get_token == NULL || !dbz_op_mine()) {
         PyErr_SetString(PyExc_SystemError, "a block begins under the operation lock");
         return NULL;
@@ -490,6 +501,8 @@ static PyObject *f_begin(PyObject *module, PyObject *fresh)
     frame *f = &frames[frame_count];
     memset(f, 0, sizeof *f);
     f->base = dbz_block_base;
+    Py_INCREF(block);
+    f->block = block;
     if (frame_count++ == 0) {
         Py_INCREF(fresh);
         token = fresh;
@@ -560,6 +573,7 @@ static PyObject *f_keep(PyObject *module, PyObject *unused)
         PyErr_SetString(PyExc_SystemError, "no block is open");
         return NULL;
     }
+    dbz_op_unwind();
     PyObject *views = views_of(&frames[frame_count - 1]);
     if (views == NULL)
         return NULL;
@@ -594,6 +608,7 @@ static PyObject *f_revert(PyObject *module, PyObject *unused)
         PyErr_SetString(PyExc_SystemError, "no block is open");
         return NULL;
     }
+    dbz_op_unwind();
     failure first = {NULL, NULL, NULL};
     restore(frame_count - 1, NULL, &first);
     leave();
@@ -638,6 +653,17 @@ static PyObject *f_revert_view(PyObject *module, PyObject *view)
     return result_of(&first);
 }
 
+static PyObject *f_open(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < frame_count; i++)
+        if (PyList_Append(list, frames[i].block) < 0)
+            Py_CLEAR(list);
+    return list;
+}
+
 static PyObject *f_depth(PyObject *module, PyObject *unused)
 {
     (void)module;
@@ -674,10 +700,11 @@ static PyObject *f_watch(PyObject *module, PyObject *number)
 }
 
 static PyMethodDef functions[] = {
-    {"block_begin", f_begin, METH_O, "block_begin(token): open a frame; the caller's hold on the operation lock is its own from now on. Returns the depth."},
+    {"block_begin", f_begin, METH_VARARGS, "block_begin(token, block): open a frame; the caller's hold on the operation lock is its own from now on. Returns the depth."},
     {"block_keep", f_keep, METH_NOARGS, "The innermost frame ended well: what it saved goes to the frame around it. Returns the views that changed."},
     {"block_revert", f_revert, METH_NOARGS, "Put back all that changed since the innermost frame began, and close it."},
     {"block_revert_view", f_revert_view, METH_O, "Put back all that changed in a view since the outermost frame began; the frames stay open."},
+    {"open_blocks", f_open, METH_NOARGS, "What block_begin() was given for the frames that are open, innermost last."},
     {"block_depth", f_depth, METH_NOARGS, "How many frames are open in the process."},
     {"block_mine", f_mine, METH_NOARGS, "Whether a block is open and belongs to the running context."},
     {"set_token_reader", f_set_token_reader, METH_O, "What tells the token of the running context."},
@@ -685,13 +712,101 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* --- what a signal may not tear ---------------------------------------------------------------------------------------------------------- */
+
+/* The base of what is begun and must be ended. A subclass has _begin() and _finish(keep); a signal handler may raise anywhere in them, but not here. _finish can be
+ * repeated, goes on where it stopped, and returns None or the exception that its work met. */
+
+static PyObject *finish(PyObject *self, PyObject *keep_changes)
+{
+    failure first = {NULL, NULL, NULL};
+    PyObject *r = NULL;
+    for (int i = 0; r == NULL && i < 1000; i++)
+        if ((r = PyObject_CallMethodObjArgs(self, s_finish, keep_changes, NULL)) == NULL)
+            keep(&first);
+    if (first.type == NULL && r != NULL && r != Py_None) {
+        PyObject *kind = (PyObject *)Py_TYPE(r);
+        PyErr_SetObject(kind, r);
+        Py_DECREF(r);
+        return NULL;
+    }
+    Py_XDECREF(r);
+    return result_of(&first);
+}
+
+static PyObject *ending_begin(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    PyObject *r = PyObject_CallMethodObjArgs(self, s_begin, NULL);
+    if (r != NULL)
+        return r;
+    failure first = {NULL, NULL, NULL};
+    keep(&first);
+    r = finish(self, Py_False);
+    if (r == NULL)
+        keep(&first);
+    Py_XDECREF(r);
+    return result_of(&first);
+}
+
+static PyObject *ending_enter(PyObject *self, PyObject *unused)
+{
+    PyObject *r = ending_begin(self, unused);
+    if (r == NULL)
+        return NULL;
+    Py_DECREF(r);
+    Py_INCREF(self);
+    return self;
+}
+
+static PyObject *ending_close(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return finish(self, Py_True);
+}
+
+static PyObject *ending_cancel(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return finish(self, Py_False);
+}
+
+static PyObject *ending_exit(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    return finish(self, n == 0 || args[0] == Py_None ? Py_True : Py_False);
+}
+
+static PyMethodDef ending_methods[] = {
+    {"begin", ending_begin, METH_NOARGS, "Begin it; begun already: nothing happens."},
+    {"close", ending_close, METH_NOARGS, "End it well; ended already, or not begun: nothing happens."},
+    {"cancel", ending_cancel, METH_NOARGS, "End it and put everything back as it was when it began; ended already: nothing happens."},
+    {"__enter__", ending_enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)(void (*)(void))ending_exit, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot ending_slots[] = {
+    {Py_tp_methods, ending_methods},
+    {Py_tp_doc, "What is begun and ended whatever signal handlers raise."},
+    {0, NULL},
+};
+
+static PyType_Spec ending_spec = {"_persistent.Ending", sizeof(PyObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, ending_slots};
+
 int dbz_block_ready(PyObject *module)
 {
     static const struct { PyObject **where; const char *text; } names[] = {
         {&s_copy, "_p_save"}, {&s_put_back, "_p_restore"}, {&s_reverted, "_p_reverted"}, {&s_save, "_block_save"}, {&s_restore, "_block_restore"},
-        {&s_asyncio, "asyncio"}};
+        {&s_asyncio, "asyncio"}, {&s_begin, "_begin"}, {&s_finish, "_finish"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if ((*names[i].where = PyUnicode_InternFromString(names[i].text)) == NULL)
             return -1;
+    PyObject *type = PyType_FromSpec(&ending_spec);
+    if (type == NULL)
+        return -1;
+    if (PyModule_AddObject(module, "Ending", type) < 0) {
+        Py_DECREF(type);
+        return -1;
+    }
     return PyModule_AddFunctions(module, functions);
 }

@@ -57,6 +57,12 @@ int dbz_op_inside(void)
     return depth > dbz_block_base && owner == PyThread_get_thread_ident();
 }
 
+void dbz_op_unwind(void)
+{
+    if (dbz_block_base > 0 && depth > dbz_block_base && owner == PyThread_get_thread_ident())
+        depth = dbz_block_base;
+}
+
 unsigned long dbz_op_depth(void)
 {
     return depth;

@@ -195,17 +195,8 @@ static int oid_arg(PyObject *obj, uint64_t *oid)
     return 0;
 }
 
-static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
+PyObject *dbz_ghost(ViewCore *v, PyObject *type, uint64_t oid)
 {
-    ViewCore *v = (ViewCore *)self;
-    uint64_t oid;
-    if (n != 2 || !PyType_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "ghost() takes a class and an object id");
-        return NULL;
-    }
-    PyObject *type = args[0];
-    if (oid_arg(args[1], &oid) < 0)
-        return NULL;
     Persistent *p = dbz_map_get(v, oid);
     if (p != NULL) {
         Py_INCREF(p);
@@ -236,6 +227,18 @@ static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
         return NULL;
     }
     return made;
+}
+
+static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    uint64_t oid;
+    if (n != 2 || !PyType_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "ghost() takes a class and an object id");
+        return NULL;
+    }
+    if (oid_arg(args[1], &oid) < 0)
+        return NULL;
+    return dbz_ghost((ViewCore *)self, args[0], oid);
 }
 
 static PyObject *view_peek(PyObject *self, PyObject *number)
@@ -296,7 +299,7 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
         }
     }
     v->dirty = NULL;
-    v->dirty_count = v->dirty_room = 0;
+    v->dirty_count = v->dirty_room = v->scanned = 0;
     for (i = 0; i < count; i++)
         ((Persistent *)taken[i])->flags = (((Persistent *)taken[i])->flags & ~(uint32_t)P_DIRTY) | P_SAVING;
     for (i = 0; i < count; i++)
@@ -544,7 +547,7 @@ static void drop_dirty(ViewCore *v)
     PyObject **dirty = v->dirty;
     size_t count = v->dirty_count;
     v->dirty = NULL;
-    v->dirty_count = v->dirty_room = 0;
+    v->dirty_count = v->dirty_room = v->scanned = 0;
     for (size_t i = 0; i < count; i++)
         ((Persistent *)dirty[i])->flags &= ~(uint32_t)P_DIRTY;
     for (size_t i = 0; i < count; i++)
@@ -559,6 +562,8 @@ void dbz_truncate_dirty(ViewCore *v, size_t count)
         p->flags &= ~(uint32_t)P_DIRTY;
         Py_DECREF(p);
     }
+    if (v->scanned > v->dirty_count)
+        v->scanned = v->dirty_count;
 }
 
 static PyObject *view_close(PyObject *self, PyObject *unused)

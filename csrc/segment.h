@@ -378,7 +378,7 @@ typedef struct {
 int dbz_turn_status(dbz_seg *seg, uint32_t prefix, dbz_turn_info *out);
 /* pids of the waiters, earliest first; returns how many were stored. */
 int dbz_turn_queue(dbz_seg *seg, uint32_t prefix, uint32_t *pids, uint32_t cap);
-/* Take a free turn that nobody waits for. DBZ_E_BUSY. `allowed`: how long it may be kept before a waiter may replace us. */
+/* Take a free turn that nobody waits for. DBZ_E_BUSY; DBZ_E_FENCED: the slot was retired. `allowed`: how long it may be kept before a waiter may replace us. */
 int dbz_turn_try(dbz_seg *seg, uint32_t prefix, int64_t allowed);
 /* Line up: the entry's number, or DBZ_E_FULL. */
 int dbz_turn_join(dbz_seg *seg, uint32_t prefix);

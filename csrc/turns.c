@@ -128,6 +128,8 @@ static int take(dbz_seg *seg, dbz_prefix *x, uint64_t from, int64_t allowed)
 int dbz_turn_try(dbz_seg *seg, uint32_t prefix, int64_t allowed)
 {
     PREFIX_OR_FAIL;
+    if (LOAD(x->assigned) != 1)
+        return DBZ_E_FENCED;
     return LOAD_SC(x->turn) != 0 || anybody(x) ? DBZ_E_BUSY : take(seg, x, 0, allowed);
 }
 

@@ -55,6 +55,12 @@ from dbzero.model.migration import migration
 from dbzero.model.weak import ExpiredReference as _ExpiredReference
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
+from dbzero.query.atoms import Tag as _Tag
+from dbzero.query.atoms import as_tag
+from dbzero.query.find import find_live as find
+from dbzero.query.find import no
+from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
+from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
     AttributeInfo,
     MemoMetaClass,
@@ -137,7 +143,9 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
+    Tag=_Tag,
     Tuple=_collections.Tuple,
     WeakProxy=_WeakProxy,
     WeakSet=_collections.WeakSet,
@@ -188,6 +196,7 @@ __all__ = [
     "TurnTimeoutError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "as_tag",
     "assign",
     "async_wait",
     "atomic",
@@ -215,6 +224,7 @@ __all__ = [
     "expired",
     "fetch",
     "fields_of",
+    "find",
     "find_singleton",
     "fulltext",
     "get_address",
@@ -263,6 +273,7 @@ __all__ = [
     "materialized",
     "memo",
     "migration",
+    "no",
     "open",
     "refresh",
     "rename_field",
@@ -272,6 +283,7 @@ __all__ = [
     "table_view",
     "tag_fields",
     "taggify",
+    "tags",
     "touch",
     "transaction",
     "tuple",

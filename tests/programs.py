@@ -165,12 +165,14 @@ class Program:
             return
         at = alive[a % len(alive)]
         node, obj, _ = self.loose[at]
-        if self._refers_to(node):
+        if db0.getrefcount(obj):  # perhaps by what is garbage itself
             try:
                 db0.delete(obj)
             except db0.Error:
                 return
             raise Mismatch("an object with references was deleted")
+        if self._refers_to(node):
+            raise Mismatch("an object that is referred to has no references")
         db0.delete(obj)
         self._expect_dead(obj)
         self.loose[at] = node, obj, False
@@ -351,8 +353,8 @@ class Program:
             obj |= set(range(c, c + c % 15))
             data |= set(range(c, c + c % 15))
         elif op == 3:
-            obj -= set(range(0, c % 40))
-            data -= set(range(0, c % 40))
+            obj -= set(range(c % 40))
+            data -= set(range(c % 40))
         elif c % 3 == 0:
             obj.clear()
             data.clear()
@@ -402,12 +404,11 @@ class Program:
     # --- comparing ----------------------------------------------------------------------------------------------------
 
     def _refers_to(self, wanted: Node) -> bool:
-        """Whether something that is stored, or held by Python, refers to it."""
+        """Whether something that is stored refers to it."""
         seen: set[int] = set()
         waiting = [value for value in self.slots if type(value) is Node]
         if wanted in waiting:
             return True
-        waiting += [node for node, _, alive in self.loose if alive]
         while waiting:
             node = waiting.pop()
             if id(node) in seen:
@@ -422,7 +423,7 @@ class Program:
     @staticmethod
     def _expect_dead(obj: Any) -> None:
         try:
-            obj.serial  # noqa: B018
+            obj.serial
         except db0.ReferenceError:
             return
         raise Mismatch("an object that is gone can be read")

@@ -49,7 +49,7 @@ class Stored(Persistent):  # type: ignore[misc]
 def copied(data: Any) -> Any:
     """A copy of a state: of its containers, not of what they hold, which changes of the state replace. What is only
     derived, in front of a tree, starts empty."""
-    kind = type(data)
+    kind: Any = type(data)
     if isinstance(data, Persistent):
         return data
     names = _slots.get(kind)
@@ -62,14 +62,13 @@ def copied(data: Any) -> Any:
         value = getattr(data, name)
         if name == "front":
             value = type(value)()
-        elif type(value) in _CONTAINERS:
+        elif not isinstance(value, Persistent) and hasattr(value, "copy"):
             value = value.copy()
         setattr(made, name, value)
     return made
 
 
 _slots: dict[type, tuple[str, ...]] = {}
-_CONTAINERS = frozenset((list, dict, set, bytearray))
 
 set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
 

@@ -77,7 +77,7 @@ class Turns:
     def try_take(self, allowed: float) -> bool:
         """Take the turn if it is free and nobody waits for it. allowed: seconds it may be kept."""
         code = lib.dbz_turn_try(self.slot.segment.handle, self.slot.index, int(allowed * 1e9))
-        return code == codes.OK or (code != codes.BUSY and self._failed(code))
+        return code == codes.OK or (code not in (codes.BUSY, codes.FENCED) and self._failed(code))
 
     def seize(self, word: int, allowed: float) -> bool:
         """Take the turn from a process found dead (`word`), or from nobody (0), past those who wait."""

@@ -9,67 +9,35 @@ from dbzero.reflection.helpers import assign
 from dbzero.session import blocks, shared
 
 
-class AtomicManager:
-    """An atomic block: a context manager, for ``with`` and ``async with``, or begun and ended by hand. Made by
-    ``db0.atomic``; may be used again when it has ended."""
-
-    def __init__(self, commit: bool = False, wait: float | None = None, timeout: float | None = None) -> None:
-        self._how = commit, wait, timeout
-        self._block: blocks.Block | None = None
+class AtomicManager(blocks.Block):
+    """An atomic block: a context manager, for ``with`` and ``async with``, or begun and ended by hand with ``begin()``
+    and ``close()`` or ``cancel()``. Made by ``db0.atomic``; may be used again when it has ended."""
 
     @property
     def active(self) -> bool:
         """Whether the block is open."""
-        return self._block is not None and self._block.open
-
-    def begin(self) -> None:
-        """Begin the block; begun already: nothing happens. Waits for other threads' blocks."""
-        if not self.active:
-            self._block = blocks.begin(*self._how)
-
-    def close(self) -> None:
-        """End the block well: its changes stay. Not begun, or ended already: nothing happens."""
-        self._end(True)
-
-    def cancel(self) -> None:
-        """End the block and put everything back as it was when it began. Ended already: nothing happens."""
-        self._end(False)
-
-    def _end(self, keep: bool) -> None:
-        shared.await_all(self._end_here(keep))
-
-    def _end_here(self, keep: bool) -> list[shared.Pending]:
-        block = self._block
-        if block is None:
-            return []
-        try:
-            return blocks.end(block, keep)
-        finally:
-            if not block.open:
-                self._block = None
-
-    def __enter__(self) -> AtomicManager:
-        self.begin()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end(kind is None)
+        return self.open
 
     async def __aenter__(self) -> AtomicManager:
-        if not self.active:
-            self._block = await blocks.begin_async(*self._how)
+        await self.begin_async()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pending = self._end_here(kind is None)
-        if pending:
-            import asyncio  # whoever awaits has imported it
+        self.deferring = True
+        try:
+            if kind is None:
+                self.close()
+            else:
+                self.cancel()
+        finally:
+            self.deferring = False
+            pending = self.take_pending()
+            if pending:
+                import asyncio  # whoever awaits has imported it
 
-            await asyncio.get_running_loop().run_in_executor(None, shared.await_all, pending)
+                await asyncio.get_running_loop().run_in_executor(None, shared.await_all, pending)
 
 
 def atomic(*, commit: bool = False, wait: float | None = None, timeout: float | None = None) -> AtomicManager:

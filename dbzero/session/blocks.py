@@ -7,79 +7,180 @@ way, and the operation lock. The undo logs are C (csrc/pytypes_block.c).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
-from dbzero.errors import AtomicError
+from dbzero.errors import AtomicError, Error
 from dbzero.model import base
-from dbzero.model.base import operation
+from dbzero.model.base import Ending, operation
 from dbzero.model.view import View
 from dbzero.session import shared
 from dbzero.session import workspace as workspaces
 from dbzero.session.turns import turn
 
-_ATTEMPTS = 5
 _token: ContextVar[object | None] = ContextVar("dbzero_block", default=None)
 base.set_token_reader(_token.get)
 
-_stack: list[Block] = []  # innermost last; as many as base.block_depth() between steps
 _held: list[Any] = []  # commit locks
-_holds: list[Any] = []  # a second hold on the operation lock, while shared prefixes are being written
 
 
-class Block:
-    """One save-point."""
+class Block(Ending):  # type: ignore[misc]
+    """One save-point. `begin()`, `close()` and `cancel()` come from Ending: they are whole whatever a signal handler
+    raises meanwhile."""
 
-    __slots__ = ("commit",)
-
-    def __init__(self, commit: bool) -> None:
+    def __init__(self, commit: bool = False, wait: float | None = None, allowed: float | None = None) -> None:
+        """wait, allowed: for the turn of shared prefixes, see :func:`dbzero.session.shared.acquire`."""
         self.commit = commit
+        self._waits = wait, allowed
+        self._pending: list[shared.Pending] = []  # commits of shared prefixes that are not known to be durable
+        self.deferring = False  # whoever ends it waits for those
+        self._operating = False  # this block's hold on the operation lock is not yet the frame's
+        self._begun = False  # or it may have been: there is something to end
+        self._ending = False
+        self._keep = False
+        self._changed: list[View] = []
+        self._error: BaseException | None = None
 
     @property
     def open(self) -> bool:
-        """Whether it has not ended."""
-        return self in _stack
+        """Whether it was begun and has not ended."""
+        return any(block is self for block in base.open_blocks())
 
-
-def begin(commit: bool, wait: float | None = None, allowed: float | None = None) -> Block:
-    """Open a block, or a save-point within this context's open one. Waits for other threads' blocks, and for the turn of
-    shared prefixes (`wait`, `allowed`: see :func:`dbzero.session.shared.acquire`)."""
-    if base.block_mine():
-        return _push(commit)
-    turn.acquire()
-    try:
-        if prefixes := shared.wanted():
-            shared.acquire(prefixes, wait, allowed)
-        for lock in _commit_locks():
-            lock.acquire()
-            _held.append(lock)
+    def _begin(self) -> None:
+        if self.open:
+            return
+        self._begun = True
+        if not base.block_mine():
+            workspaces.active()
+            turn.acquire(self)
+            if prefixes := shared.wanted():
+                shared.acquire(prefixes, *self._waits)
+            for lock in _commit_locks():
+                _hold(lock)
         operation.acquire()
-    except BaseException:
-        _let_go()
-        shared.give_back()
-        turn.release()
-        raise
-    return _push_outermost(commit)
+        self._operating = True
+        self._open_frame()
+
+    async def begin_async(self) -> None:
+        """:meth:`begin`, while other tasks of the loop run."""
+        import asyncio  # whoever awaits has imported it
+
+        if self.open:
+            return
+        if base.block_mine():
+            self.begin()
+            return
+        workspaces.active()
+        self._begun = True
+        try:
+            await turn.acquire_async(self)
+            if prefixes := shared.wanted():
+                await _acquire_beside(prefixes, *self._waits)
+            while not _try_all():
+                await asyncio.sleep(0.001)
+            self._operating = True
+            self._open_frame()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _open_frame(self) -> None:
+        """Everything is held; the operation lock once more than the frames that are open hold it."""
+        self._ending, self._error, self._changed = False, None, []
+        if not base.block_depth() and shared.begin():
+            operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
+        _flush(_views())
+        token = _token.get() if base.block_depth() else object()
+        _token.set(token)
+        base.block_begin(token, self)
+        self._operating = False
+
+    def _finish(self, keep: bool) -> BaseException | None:
+        """End it, and what is open within it. May be repeated from anywhere, and goes on."""
+        if not self._begun:
+            return None
+        if not self._ending:
+            if self.open and not base.block_mine():
+                return AtomicError("an atomic block ends in the thread and task that began it")
+            self._keep, self._ending = keep, True
+        while self.open:
+            level = base.block_depth()
+            try:
+                if self._keep:
+                    _flush(_views())
+                    inner, *_ = reversed(base.open_blocks())
+                    changed = base.block_keep()
+                    self._changed = changed
+                    if inner is not self:
+                        self.commit_wanted = self.commit_wanted or inner.commit or inner.commit_wanted
+                        inner._begun = False
+                else:
+                    _revert()
+            except Exception as error:
+                if self._error is None:
+                    self._error = error
+                if base.block_depth() == level:
+                    self._keep = False
+        if self._operating:
+            if operation.inside() or (not base.block_depth() and operation.held()):
+                operation.release()
+            self._operating = False
+        outer = base.open_blocks()
+        if outer and base.block_mine():
+            if self._keep and (self.commit or self.commit_wanted):
+                outer[-1].commit_wanted = True
+        elif turn.holds(self):
+            self._leave_shared()
+            _let_go()
+            _token.set(None)
+            turn.release(self)
+        else:
+            turn.release(self)  # it may have waited for it
+        failed = self._error
+        if failed is None and self._keep and self._changed and not outer and (self.commit or self.commit_wanted):
+            changed, self._changed = self._changed, []
+            commit_views(changed)
+        if self._pending and not self.deferring and not outer:
+            try:
+                shared.await_all(self._pending)
+            except Error as error:
+                failed = failed or error
+            self._pending = []
+        self._ending = self.commit_wanted = self._begun = False
+        return failed
+
+    def _leave_shared(self) -> None:
+        """The outermost block has ended: publish what it changed on shared prefixes, and give their turns back."""
+        if shared.entered():
+            try:
+                if operation.held():
+                    shared.finish(self._keep and self._error is None, self._pending)
+                else:
+                    shared.give_back()  # it never began
+            except Exception as error:
+                if self._error is None:
+                    self._error = error
+            while operation.held():
+                operation.release()
+
+    def take_pending(self) -> list[shared.Pending]:
+        """The commits that the one who ended it is to wait for."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    commit_wanted = False
 
 
-async def begin_async(commit: bool, wait: float | None = None, allowed: float | None = None) -> Block:
-    """:func:`begin`, while other tasks of the loop run."""
-    import asyncio  # whoever awaits has imported it
+def _hold(lock: Any) -> None:
+    if lock.acquire():
+        _held.append(lock)
 
-    if base.block_mine():
-        return _push(commit)
-    await turn.acquire_async()
-    try:
-        if prefixes := shared.wanted():
-            await _acquire_beside(prefixes, wait, allowed)
-        while not _try_all():
-            await asyncio.sleep(0.001)
-    except BaseException:
-        shared.give_back()
-        turn.release()
-        raise
-    return _push_outermost(commit)
+
+def _commit_locks() -> list[Any]:
+    active = workspaces.active()
+    opened = list(active.open_prefixes.values())
+    return [one.commit_lock for one in opened if one.writable and not one.shared]
 
 
 async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | None, allowed: float | None) -> None:
@@ -101,12 +202,6 @@ async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | N
         raise
 
 
-def _commit_locks() -> list[Any]:
-    active = workspaces.active()
-    opened = list(active.open_prefixes.values())
-    return [one.commit_lock for one in opened if one.writable and not one.shared]
-
-
 def _try_all() -> bool:
     for lock in _commit_locks():
         if not lock.acquire(blocking=False):
@@ -124,47 +219,6 @@ def _let_go() -> None:
         _held.pop().release()
 
 
-def _push_outermost(commit: bool) -> Block:
-    """Everything is held; the operation lock once."""
-    before = base.block_depth()
-    try:
-        _token.set(token := object())
-        if shared.begin():
-            # From the end of the block to the commit nobody else gets at its objects.
-            operation.acquire()
-            _holds.append(operation)
-        _flush(_views())
-        base.block_begin(token)
-        block = Block(commit)
-        _stack.append(block)
-        return block
-    except BaseException:
-        if base.block_depth() > before:
-            base.block_revert()
-        else:
-            operation.release()
-        _settle()
-        raise
-
-
-def _push(commit: bool) -> Block:
-    operation.acquire()
-    before = base.block_depth()
-    try:
-        _flush(_views())
-        base.block_begin(None)
-        block = Block(commit)
-        _stack.append(block)
-        return block
-    except BaseException:
-        if base.block_depth() > before:
-            base.block_revert()
-        else:
-            operation.release()
-        _settle()
-        raise
-
-
 def _views() -> list[View]:
     active = workspaces.active_or_none()
     return [] if active is None else [opened.view for opened in list(active.open_prefixes.values())]
@@ -174,83 +228,6 @@ def _flush(views: Iterable[View]) -> None:
     for view in views:
         if not view.closed:
             view.flush()
-
-
-def _settle() -> None:
-    """Bring what is held in line with the frames that are open. May be repeated."""
-    depth = base.block_depth()
-    del _stack[depth:]
-    if depth or turn._owner is None:
-        return
-    while _held:
-        _held[-1].release()
-        _held.pop()
-    shared.give_back()
-    while _holds:
-        _holds.pop().release()
-    if _token.get() is not None:
-        _token.set(None)
-        turn.release()
-
-
-def _persist(step: Callable[[], Any]) -> Any:
-    """Do a step that must be done. What a signal handler raises meanwhile is raised when it is."""
-    first: BaseException | None = None
-    for _ in range(_ATTEMPTS):
-        try:
-            result = step()
-            break
-        except BaseException as error:
-            first = first or error
-    if first is not None:
-        raise first
-    return result
-
-
-def end(block: Block, keep: bool) -> list[shared.Pending]:
-    """End a block, and what is open within it: its changes stay, or are put back. Ended already: nothing happens.
-
-    Returns:
-        Commits of shared prefixes that are published; the caller waits until they are durable.
-    AtomicError in another context. What keeping cannot flush is put back, and raised.
-    """
-    if block not in _stack:
-        return []
-    if not base.block_mine():
-        raise AtomicError("an atomic block ends in the thread and task that began it")
-    changed: list[View] = []
-    commit = False
-    errors: list[BaseException] = []
-    depth = _stack.index(block)
-    while base.block_depth() > depth:
-        level = base.block_depth()
-        try:
-            if keep:
-                _flush(_views())
-                commit = any(one.commit for one in _stack)
-                changed = base.block_keep()
-            else:
-                _revert()
-        except BaseException as error:
-            errors.append(error)
-            if base.block_depth() == level:
-                keep = False
-    commit_now = commit and keep and not depth
-    if not commit_now and keep and commit and depth:
-        _stack[depth - 1].commit = True  # made good on when the outermost block ends
-    pending: list[shared.Pending] = []
-    if not depth and _holds:
-        try:
-            pending = shared.finish(keep)
-        except BaseException as error:
-            errors.append(error)
-    _persist(_settle)
-    if errors:
-        shared.await_all(pending)
-        raise errors[0]
-    if commit_now:
-        commit_views(changed)
-    return pending
 
 
 def _revert() -> None:
@@ -278,9 +255,10 @@ def _opening(opened: workspaces.OpenPrefix) -> None:
     if not base.block_mine():
         return
     if opened.shared:
-        if not _holds:
+        if not shared.entered():
             raise AtomicError(
-                f"prefix {opened.name!r} cannot be opened shared within an atomic block that began without a shared prefix; open it before"
+                f"prefix {opened.name!r} cannot be opened shared within an atomic block that began without a shared prefix; "
+                "open it before"
             )
         shared.late(opened)
     else:
@@ -288,31 +266,46 @@ def _opening(opened: workspaces.OpenPrefix) -> None:
         _held.append(opened.commit_lock)
 
 
-def _closing(opened: workspaces.OpenPrefix) -> None:
-    """A prefix is closed within the block: what the block changed there is dropped."""
-    if base.block_mine():
+def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
+    """A prefix is closed within the block: what the block changed there is dropped, what was pending before it is
+    committed. Then its commit lock is free, since threads that are about to be stopped may wait for it."""
+    if not base.block_mine():
+        return False
+    try:
         with operation:
-            opened.view.discard_buffers()
             base.block_revert_view(opened.view)
+            opened.view.discard_buffers()
             shared.closing(opened)
+        if commit and opened.writable:
+            opened.commit()
+    finally:
+        if opened.commit_lock in _held:
+            _held.remove(opened.commit_lock)
+            opened.commit_lock.release()
+    return True
 
 
 def _abandon() -> None:
     """The workspace is left, or this is a forked child: put everything back."""
+    blocks = base.open_blocks()
     while base.block_depth():
         if not operation.held():
             operation.acquire()
         base.block_revert()
-    _persist(_settle)
+    _let_go()
+    shared.give_back()
+    while operation.held():
+        operation.release()
+    if blocks:
+        _token.set(None)
+        turn.release(blocks[0])
 
 
 def _after_fork() -> None:
     _held.clear()
-    _holds.clear()
     shared.after_fork()
     turn.reset_after_fork()
     _abandon()
-    _stack.clear()
     if _token.get() is not None:
         _token.set(None)
 

@@ -54,6 +54,7 @@ def _commit_once(
 ) -> bool:
     taken: list[Any] = []
     orphans: list[int] = []
+    undo: list[Callable[[], None]] = []
     with operation:
         view.raise_autocommit_error()
         if unless() or not view.has_changes():
@@ -62,8 +63,8 @@ def _commit_once(
         batch = prefix.begin()
         try:
             orphans = view.dead_orphans()
-            _encode(view, batch, taken)
-            deleted = _collect(view, batch, orphans, taken)
+            encode(view, batch, taken)
+            deleted = collect(view, batch, orphans, taken, undo)
             if not batch.records:
                 batch.close()
                 view.settle_all()
@@ -72,7 +73,7 @@ def _commit_once(
             all_taken()
         except BaseException:
             batch.close()
-            _restore(view, taken, orphans)
+            restore(view, taken, orphans, undo)
             raise
     try:
         if publish is None:
@@ -84,7 +85,7 @@ def _commit_once(
             publish(made)
     except BaseException:
         with operation:
-            _restore(view, taken, orphans)
+            restore(view, taken, orphans, undo)
         raise
     finally:
         batch.close()
@@ -102,12 +103,14 @@ def _commit_once(
     return True
 
 
-def _restore(view: View, taken: list[Any], orphans: list[int]) -> None:
+def restore(view: View, taken: list[Any], orphans: list[int], undo: list[Callable[[], None]]) -> None:
     view.put_back(taken)
     view.add_dead_orphans(orphans)
+    for put_back in undo:
+        put_back()
 
 
-def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
+def encode(view: View, batch: Batch, taken: list[Any]) -> None:
     # Encoding an object may dirty its class record (a new shape), so go on until nothing is left.
     while fresh := view.take_dirty():
         taken.extend(fresh)
@@ -121,8 +124,11 @@ def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
         del fresh
 
 
-def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> list[int]:
-    """Delete what nothing refers to, neither stored nor in Python; the rest of it becomes orphans, looked at again when their wrapper dies.
+def collect(
+    view: View, batch: Batch, orphans: list[int], taken: list[Any], undo: list[Callable[[], None]]
+) -> list[int]:
+    """Delete what nothing refers to, neither stored nor in Python; the rest of it becomes orphans, looked at again when
+    their wrapper dies. What is kept beside the deleted objects goes in the same commit; `undo` gets what puts it back.
 
     Returns the OIDs of what was deleted.
     """
@@ -131,13 +137,19 @@ def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> 
         if view.peek(oid) is None and batch.refcount(oid) == 0:
             batch.delete(oid)
             deleted.append(oid)
-    in_flight: set[int] = set()
-    while zero := batch.zero():
-        in_flight = in_flight or {obj._p_oid for obj in taken}
-        for oid in zero:
-            if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
-                view.mark_orphan(oid)
-            else:
-                batch.delete(oid)
-                deleted.append(oid)
-    return deleted
+    forgotten = 0
+    while True:
+        in_flight: set[int] = set()
+        while zero := batch.zero():
+            in_flight = in_flight or {obj._p_oid for obj in taken}
+            for oid in zero:
+                if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
+                    view.mark_orphan(oid)
+                else:
+                    batch.delete(oid)
+                    deleted.append(oid)
+        if forgotten == len(deleted):
+            return deleted
+        undo += view.forget(deleted[forgotten:])
+        forgotten = len(deleted)
+        encode(view, batch, taken)  # what forgetting changed; that may leave more without references

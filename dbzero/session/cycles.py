@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
+from typing import Any
 
 from dbzero.errors import ReadOnlyError
 from dbzero.model import kinds
 from dbzero.model.base import operation
 from dbzero.model.view import View
+from dbzero.session.commit import collect, encode, restore
 from dbzero.session.workspace import OpenPrefix, active, refuse_in_block
 from dbzero.storage.prefix import DeltaRoomMade
 
@@ -71,18 +74,26 @@ def _sweep(opened: OpenPrefix) -> int | None:
         garbage = unreachable(view)
         if not garbage:
             return 0
+        taken: list[Any] = []
+        undo: list[Callable[[], None]] = []
         batch = prefix.begin()
         try:
+            undo += view.forget(garbage)
+            encode(view, batch, taken)
             for oid in garbage:
                 batch.delete(oid)
-            for oid in batch.zero():  # held by wrappers only, now
-                view.mark_orphan(oid)
+            collect(view, batch, [], taken, undo)
             prefix.seal(batch, time.time_ns() // 1000)
         except BaseException:
             batch.close()
+            restore(view, taken, [], undo)
             raise
     try:
         state = prefix.commit(batch)
+    except BaseException:
+        with operation:
+            restore(view, taken, [], undo)
+        raise
     finally:
         batch.close()
     with operation:
@@ -95,7 +106,7 @@ def unreachable(view: View) -> list[int]:
     records, state = view.records, view.state
     limit = records.oid_limit()
     reached = bytearray(limit)
-    stack = [kinds.CATALOGUE_OID, *[obj._p_oid for obj in view.objects()]]
+    stack = [kinds.CATALOGUE_OID, kinds.TAG_ROOT_OID, *[obj._p_oid for obj in view.objects()]]
     while stack:
         oid = stack.pop()
         if reached[oid]:

@@ -7,7 +7,6 @@ back. Then, without turn or lock, it waits until that is durable.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -94,32 +93,41 @@ def late(opened: OpenPrefix) -> None:
         begin()
 
 
-def finish(keep: bool) -> list[Pending]:
-    """Under the operation lock, the block having ended: publish (`keep`), and give the turns back.
+def entered() -> bool:
+    """Whether turns are held."""
+    return bool(_entered)
+
+
+def finish(keep: bool, pending: list[Pending]) -> None:
+    """Under the operation lock, the block having ended: publish (`keep`), and give the turns back. May be repeated, and goes on.
+
+    Args:
+        pending: gets what has to become durable.
 
     Raises:
         What a commit raises. That prefix's changes, and those of the prefixes after it, are put back.
     """
-    pending: list[Pending] = []
     failed: BaseException | None = None
     while _entered:
         opened = _entered[0]
         prefix, view = _shared(opened), opened.view
-        made: list[Published] = []
+        known = len(pending)
+
+        def published(made: Published, prefix: SharedPrefix = prefix) -> None:
+            pending.append(Pending(prefix, made, made.state))
+
         try:
             if keep and failed is None and not view.closed:
-                commit_view(view, prefix, publish=made.append)
+                commit_view(view, prefix, publish=published)
         except BaseException as error:
             failed = failed or error
-        pending.append(Pending(prefix, made[-1] if made else None, view.state))
+        if len(pending) == known:
+            pending.append(Pending(prefix, None, view.state))  # what was shown
         if not view.closed and view.has_changes():
             view.forget_changes()
         _leave(opened)
     if failed is not None:
-        with contextlib.suppress(Error):
-            await_all(pending)
         raise failed
-    return pending
 
 
 def _leave(opened: OpenPrefix) -> None:

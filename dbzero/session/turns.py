@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dbzero.errors import AtomicError
+from dbzero.model.base import Ending
 
 Owner = tuple[int, Any]
 
@@ -28,38 +29,44 @@ def context() -> Owner:
 
 
 class _Waiter:
-    __slots__ = ("owner", "wake")
+    __slots__ = ("key", "keys", "owner", "wake")
 
-    def __init__(self, owner: Owner, wake: Callable[[], object]) -> None:
+    def __init__(self, owner: Owner, key: object, wake: Callable[[], object]) -> None:
         self.owner = owner
+        self.key = key
+        self.keys = [key]
         self.wake = wake
 
 
 class Turn:
-    """A fair lock, reentrant for the context that has it."""
+    """A fair lock, reentrant for the context that has it. Whoever acquires it gives a key, and the same to release():
+    what was interrupted somewhere in acquire() or release() is made good by another release().
+
+    A signal handler runs, and may raise, after a call, at a function's start and where a loop turns; so what must not
+    be torn are assignments without calls between them.
+    """
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._owner: Owner | None = None
-        self._depth = 0
+        self._keys: list[object] = []  # of the owner
         self._waiting: deque[_Waiter] = deque()
+        self._granted: _Waiter | None = None  # to be woken
 
-    def _take(self, me: Owner) -> bool:
-        if self._owner == me:
-            self._depth += 1
-            return True
-        if self._owner is None:
-            self._owner, self._depth = me, 1
-            return True
-        return False
+    def _take(self, me: Owner, key: object) -> bool:
+        if self._owner is not None and self._owner != me:
+            return False
+        keys = [*self._keys, key]
+        self._owner, self._keys = me, keys
+        return True
 
-    def acquire(self) -> None:
+    def acquire(self, key: object) -> None:
         """Wait for the turn. AtomicError when another task of this thread has it, or waits for it before us."""
         me = context()
         event = threading.Event()
-        waiter = _Waiter(me, event.set)
         with self._mutex:
-            if self._take(me):
+            self._wake_granted()
+            if self._take(me, key):
                 return
             ahead = [self._owner, *(other.owner for other in self._waiting)]
             if any(owner is not None and owner[0] == me[0] for owner in ahead):
@@ -67,71 +74,79 @@ class Turn:
                     "an atomic block of another task of this thread is open, or about to be: let it end first; "
                     "`async with db0.atomic()` waits for its turn"
                 )
-            self._waiting.append(waiter)
-        try:
-            event.wait()
-        except BaseException:
-            self._give_up(waiter)
-            raise
+            self._waiting.append(_Waiter(me, key, event.set))
+        event.wait()
 
-    async def acquire_async(self) -> None:
+    async def acquire_async(self, key: object) -> None:
         """Wait for the turn while other tasks of the loop run."""
         import asyncio  # whoever awaits has imported it
 
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def settle() -> None:
+            if not future.done():
+                future.set_result(None)
 
         def wake() -> None:
-            loop.call_soon_threadsafe(lambda: turn.done() or turn.set_result(None))
+            loop.call_soon_threadsafe(settle)
 
         me = context()
-        waiter = _Waiter(me, wake)
         with self._mutex:
-            if self._take(me):
+            self._wake_granted()
+            if self._take(me, key):
                 return
-            self._waiting.append(waiter)
+            self._waiting.append(_Waiter(me, key, wake))
+        await future
+
+    def holds(self, key: object) -> bool:
+        """Whether the turn was acquired with that key and not released."""
+        return any(one is key for one in self._keys)
+
+    def release(self, key: object) -> None:
+        """Give the turn to who came next, or stop waiting for it. Neither had nor waited for: nothing happens."""
+        with self._mutex:
+            self._waiting = deque([waiter for waiter in self._waiting if waiter.key is not key])
+            self._keys = [one for one in self._keys if one is not key]
+            while self._owner is not None and not self._keys:
+                if not self._waiting:
+                    self._owner = None
+                    return
+                waiter = self._waiting[0]
+                self._owner, self._keys, self._granted = waiter.owner, waiter.keys, waiter
+                self._wake_granted()
+            self._wake_granted()
+
+    def _wake_granted(self) -> None:
+        waiter = self._granted
+        if waiter is None:
+            return
+        if self._waiting and self._waiting[0] is waiter:
+            self._waiting.popleft()
         try:
-            await turn
-        except BaseException:
-            self._give_up(waiter)
-            raise
-
-    def _give_up(self, waiter: _Waiter) -> None:
-        with self._mutex:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-                return
-            self._pass_on()
-
-    def release(self) -> None:
-        """Give the turn to who came next."""
-        with self._mutex:
-            self._depth -= 1
-            if not self._depth:
-                self._pass_on()
-
-    def _pass_on(self) -> None:
-        self._owner, self._depth = None, 0
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            self._owner, self._depth = waiter.owner, 1
-            try:
-                waiter.wake()
-                return
-            except RuntimeError:  # its loop was closed
-                self._owner, self._depth = None, 0
+            waiter.wake()
+        except RuntimeError:  # its loop was closed
+            self._keys = []
+        self._granted = None
 
     def reset_after_fork(self) -> None:
         """The child's other threads do not exist."""
         self.__init__()  # type: ignore[misc]
 
-    def __enter__(self) -> Turn:
-        self.acquire()
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        self.release()
+    def hold(self) -> Hold:
+        """The turn as a context manager."""
+        return Hold()
 
 
 turn = Turn()
 """The one of this process."""
+
+
+class Hold(Ending):  # type: ignore[misc]
+    """Has the turn from begin to end."""
+
+    def _begin(self) -> None:
+        turn.acquire(self)
+
+    def _finish(self, keep: bool) -> None:
+        turn.release(self)

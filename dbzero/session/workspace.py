@@ -32,7 +32,7 @@ class BlockHooks:
     """What atomic blocks (dbzero.session.blocks, which needs this module) have to do with opening, closing and forks."""
 
     opening: Callable[[OpenPrefix], None]
-    closing: Callable[[OpenPrefix], None]
+    closing: Callable[[OpenPrefix, bool], bool]  # True: it has committed, if that was asked for
     closed: Callable[[OpenPrefix], None]  # after its last commit
     abandon: Callable[[], None]
     after_fork: Callable[[], None]
@@ -103,7 +103,13 @@ class OpenPrefix:
 
     def close(self, *, commit: bool) -> None:
         """Commit (a writer), stop following, make every handle inaccessible, release the prefix."""
-        block_hooks.closing(self)
+        settled = False
+        try:
+            settled = block_hooks.closing(self, commit)
+        finally:
+            self._close(commit=commit and not settled)
+
+    def _close(self, *, commit: bool) -> None:
         if self.follower is not None:
             self.follower.stop()
         if self.retainer is not None:
@@ -161,7 +167,7 @@ class Workspace:
         shared: for writing together with other processes; None: as the workspace's settings say.
         """
         name = normalize(name)
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             if self._closed:
                 raise NotInitializedError("dbzero was closed by another thread: call db0.init(<directory>) first")
             opened = self.open_prefixes.get(name)
@@ -228,7 +234,7 @@ class Workspace:
         with self.lock:
             if self.recent:
                 return self.open_prefixes[self.recent[-1]]
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             if not self.recent:
                 return self.open(DEFAULT_PREFIX, writable=True)
             return self.open_prefixes[self.recent[-1]]
@@ -250,7 +256,7 @@ class Workspace:
 
     def close(self, name: str, *, commit: bool = True) -> None:
         """Close one prefix; not open: nothing. The prefix used before it becomes current. commit: what is pending."""
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             opened = self.open_prefixes.pop(normalize(name), None)
             if opened is None:
                 return
@@ -265,7 +271,7 @@ class Workspace:
         errors: list[BaseException] = []
         if block_mine():
             block_hooks.abandon()
-        with turn, self.lock:
+        with turn.hold(), self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
             for name in reversed(list(self.open_prefixes)):
                 try:
@@ -373,7 +379,11 @@ def _view_of_uuid(prefix_uuid: int) -> View | None:
     return None
 
 
-scope.install(view_of=_view_of, view_of_uuid=_view_of_uuid)
+def _opened(prefix_name: str) -> View:
+    return active().get(prefix_name).view
+
+
+scope.install(view_of=_view_of, view_of_uuid=_view_of_uuid, opened=_opened)
 
 
 @atexit.register

@@ -218,6 +218,10 @@ class Prefix:
         while True:
             slot = self._slot
             with slot_lock(slot):
+                present = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+                if present.index != slot.index:  # left, before we had the lock
+                    self._slot = present
+                    continue
                 self._renew_reader()  # another process may have reset the slot while this one waited for the lock
                 grouped = SlotLease(slot).word & 0xFFFF == GROUP and self._led()
                 status = slot.status()

@@ -121,6 +121,8 @@ class SharedPrefix(Prefix):
                 try:
                     prefix._begin(first, force)
                     prefix.pin(prefix.head())  # as long as we are here, nobody else gets the slot
+                    if not prefix._is_present():
+                        prefix._change_slot()
                 except BaseException:
                     prefix._reader.close()
                     raise
@@ -239,7 +241,7 @@ class SharedPrefix(Prefix):
                         self._settle(allowed)
                         return
                     except FencedError:
-                        if self._slot.incarnation == self._incarnation:
+                        if self._is_present():
                             raise
                 self._turns.drop()
         except BaseException:
@@ -260,21 +262,37 @@ class SharedPrefix(Prefix):
 
     def _find_slot(self) -> None:
         """Go on with the prefix's present slot, whatever state that is in."""
-        if self._slot.incarnation == self._incarnation:
-            return
+        if self._slot.incarnation != self._incarnation:
+            self._change_slot()
+
+    def _change_slot(self) -> None:
         with (
             self._store.quiet(),
             self._lock,
         ):  # who syncs tells the slot that it is durable: not a slot that others use by now
-            before, self._pin = (
-                self._pin,
-                None,
-            )  # it stays in force: who may still write a word of the slot has a pin there
-            self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
-            self._renew_reader()
-            self._place = None
-            self._seen[0] = 0
-            self._pin_again(before)
+            while True:
+                before, self._pin = (
+                    self._pin,
+                    None,
+                )  # it stays in force: who may still write a word of a slot has a pin there
+                self._slot = self._present_slot()
+                self._renew_reader()
+                self._place = None
+                self._seen[0] = 0
+                if before is None:
+                    self.pin(max(self._slot.durable, self._slot.status().floor))
+                else:
+                    self._pin_again(before)
+                # Before the pin was there the slot could be left, and be given to anybody.
+                if self._is_present():
+                    return
+
+    def _present_slot(self) -> PrefixSlot:
+        return PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+
+    def _is_present(self) -> bool:
+        """Whether our slot is the prefix's. It stays so under the slot's lock; and a slot that we have pinned is nobody else's."""
+        return self._present_slot().index == self._slot.index and self._slot.incarnation == self._incarnation
 
     def _settle(self, allowed: float) -> None:
         """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
@@ -306,7 +324,7 @@ class SharedPrefix(Prefix):
         first line under the lock on it is ours.
         """
         with slot_lock(self._slot):
-            if self._slot.incarnation != self._incarnation:
+            if not self._is_present():
                 raise FencedError(
                     f"prefix {self.name!r}: this process was stopped, or its transaction took too long, and another has taken over"
                 )
@@ -331,7 +349,7 @@ class SharedPrefix(Prefix):
         with slot_lock(old):
             now = self._turns.status()
             over = now.left is None or now.left < 0
-            if not (now.word and now.lives and over) or old.incarnation != self._incarnation:
+            if not (now.word and now.lives and over) or not self._is_present():
                 return False
             epoch = self._store.new_epoch(force=True)
             with self._segment.root_lock():

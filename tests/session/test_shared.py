@@ -291,8 +291,7 @@ def test_a_stopped_holder_is_fenced(root: str) -> None:
     with Worker(root=root) as holder:
         holder.run(SHARED)
         for n in range(3):
-            holder.run("block = db0.begin_atomic(); block._how")
-            holder.run("block.cancel(); block = db0.AtomicManager(False, None, 0.3); block.begin(); board.value += 100")
+            holder.run("block = db0.atomic(timeout=0.3); block.begin(); board.value += 100")
             os.kill(holder.pid, signal.SIGSTOP)
             before = time.monotonic()
             with db0.atomic():
