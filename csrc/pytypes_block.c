@@ -481,7 +481,7 @@ static PyObject *f_begin(PyObject *module, PyObject *args)
     PyObject *fresh, *block;
     if (!PyArg_ParseTuple(args, "OO:block_begin", &fresh, &block))
         return NULL;
-    if (get_token == NULL || !dbz_op_mine()) {
+    if (get_token == NULL || !dbz_op_inside()) {
         PyErr_SetString(PyExc_SystemError, "a block begins under the operation lock");
         return NULL;
     }
@@ -498,6 +498,10 @@ static PyObject *f_begin(PyObject *module, PyObject *args)
         frames = grown;
         frame_room = room;
     }
+    if (dbz_op_acquire() < 0) {
+        Py_XDECREF(task);
+        return NULL;
+    }
     frame *f = &frames[frame_count];
     memset(f, 0, sizeof *f);
     f->base = dbz_block_base;
@@ -508,7 +512,7 @@ static PyObject *f_begin(PyObject *module, PyObject *args)
         token = fresh;
         owner_task = task;
     }
-    dbz_block_base = dbz_op_depth();
+    dbz_block_base = dbz_op_depth() - 1;    /* the caller's operation ends yet */
     set_mask();
     return PyLong_FromSize_t(frame_count);
 }
@@ -700,7 +704,7 @@ static PyObject *f_watch(PyObject *module, PyObject *number)
 }
 
 static PyMethodDef functions[] = {
-    {"block_begin", f_begin, METH_VARARGS, "block_begin(token, block): open a frame; the caller's hold on the operation lock is its own from now on. Returns the depth."},
+    {"block_begin", f_begin, METH_VARARGS, "block_begin(token, block): open a frame; it has a hold of its own on the operation lock, beside that of the caller, in whose operation it begins. Returns the depth."},
     {"block_keep", f_keep, METH_NOARGS, "The innermost frame ended well: what it saved goes to the frame around it. Returns the views that changed."},
     {"block_revert", f_revert, METH_NOARGS, "Put back all that changed since the innermost frame began, and close it."},
     {"block_revert_view", f_revert_view, METH_O, "Put back all that changed in a view since the outermost frame began; the frames stay open."},

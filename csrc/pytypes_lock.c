@@ -100,23 +100,6 @@ static PyObject *operation_inside(PyObject *self, PyObject *unused)
     return PyBool_FromLong(dbz_op_inside());
 }
 
-static PyObject *operation_try(PyObject *self, PyObject *unused)
-{
-    (void)self;
-    (void)unused;
-    if (depth > 0 && owner == PyThread_get_thread_ident()) {
-        if (depth == dbz_block_base && dbz_block_admits() < 0)
-            return NULL;
-        depth++;
-        Py_RETURN_TRUE;
-    }
-    if (PyThread_acquire_lock(lock, NOWAIT_LOCK) == 0)
-        Py_RETURN_FALSE;
-    owner = PyThread_get_thread_ident();
-    depth = 1;
-    Py_RETURN_TRUE;
-}
-
 /* A fork copies what its thread is in the middle of, whichever task that belongs to: no question of whose block is open. */
 static PyObject *operation_freeze(PyObject *self, PyObject *unused)
 {
@@ -171,7 +154,6 @@ static PyMethodDef operation_methods[] = {
     {"exclusive", operation_itself, METH_NOARGS, "The lock itself: `with operation.exclusive():` reads as what an encoder wants of it."},
     {"held", operation_held, METH_NOARGS, "True while this thread holds it."},
     {"inside", operation_inside, METH_NOARGS, "True inside an operation of this thread; its open atomic block does not count."},
-    {"try_acquire", operation_try, METH_NOARGS, "Take the lock if that needs no waiting. Returns whether it did."},
     {"freeze", operation_freeze, METH_NOARGS, "Take the lock before a fork."},
     {"reset_after_fork", operation_reset, METH_NOARGS, "Only for a forked child: forget a holder that was another thread of the parent."},
     {"__enter__", operation_acquire, METH_NOARGS, NULL},

@@ -35,7 +35,6 @@ class Block(Ending):  # type: ignore[misc]
         self._waits = wait, allowed
         self._pending: list[shared.Pending] = []  # commits of shared prefixes that are not known to be durable
         self.deferring = False  # whoever ends it waits for those
-        self._operating = False  # this block's hold on the operation lock is not yet the frame's
         self._begun = False  # or it may have been: there is something to end
         self._ending = False
         self._keep = False
@@ -58,8 +57,6 @@ class Block(Ending):  # type: ignore[misc]
                 shared.acquire(prefixes, *self._waits)
             for lock in _commit_locks():
                 _hold(lock)
-        operation.acquire()
-        self._operating = True
         self._open_frame()
 
     async def begin_async(self) -> None:
@@ -79,22 +76,21 @@ class Block(Ending):  # type: ignore[misc]
                 await _acquire_beside(prefixes, *self._waits)
             while not _try_all():
                 await asyncio.sleep(0.001)
-            self._operating = True
             self._open_frame()
         except BaseException:
             self.cancel()
             raise
 
     def _open_frame(self) -> None:
-        """Everything is held; the operation lock once more than the frames that are open hold it."""
+        """Everything else is held; the frame has a hold on the operation lock of its own."""
         self._ending, self._error, self._changed = False, None, []
-        if not base.block_depth() and shared.begin():
-            operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
-        _flush(_views())
-        token = _token.get() if base.block_depth() else object()
-        _token.set(token)
-        base.block_begin(token, self)
-        self._operating = False
+        with operation:
+            if not base.block_depth() and shared.begin():
+                operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
+            _flush(_views())
+            token = _token.get() if base.block_depth() else object()
+            _token.set(token)
+            base.block_begin(token, self)
 
     def _finish(self, keep: bool) -> BaseException | None:
         """End it, and what is open within it. May be repeated from anywhere, and goes on."""
@@ -122,10 +118,6 @@ class Block(Ending):  # type: ignore[misc]
                     self._error = error
                 if base.block_depth() == level:
                     self._keep = False
-        if self._operating:
-            if operation.inside() or (not base.block_depth() and operation.held()):
-                operation.release()
-            self._operating = False
         outer = base.open_blocks()
         if outer and base.block_mine():
             if self._keep and (self.commit or self.commit_wanted):
@@ -173,8 +165,8 @@ class Block(Ending):  # type: ignore[misc]
 
 
 def _hold(lock: Any) -> None:
-    if lock.acquire():
-        _held.append(lock)
+    _held.append(lock)  # first: a signal handler may raise right after acquire()
+    lock.acquire()
 
 
 def _commit_locks() -> list[Any]:
@@ -204,19 +196,22 @@ async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | N
 
 def _try_all() -> bool:
     for lock in _commit_locks():
+        _held.append(lock)
         if not lock.acquire(blocking=False):
             _let_go()
             return False
-        _held.append(lock)
-    if operation.try_acquire():
-        return True
-    _let_go()
-    return False
+    return True
 
 
 def _let_go() -> None:
     while _held:
-        _held.pop().release()
+        _release(_held[-1])
+        _held.pop()
+
+
+def _release(lock: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # it was not acquired, or released before
+        lock.release()
 
 
 def _views() -> list[View]:
@@ -262,8 +257,7 @@ def _opening(opened: workspaces.OpenPrefix) -> None:
             )
         shared.late(opened)
     else:
-        opened.commit_lock.acquire()
-        _held.append(opened.commit_lock)
+        _hold(opened.commit_lock)
 
 
 def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
@@ -280,8 +274,8 @@ def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
             opened.commit()
     finally:
         if opened.commit_lock in _held:
+            _release(opened.commit_lock)
             _held.remove(opened.commit_lock)
-            opened.commit_lock.release()
     return True
 
 
