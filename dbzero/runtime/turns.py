@@ -16,10 +16,11 @@ from typing import Final
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
-from dbzero.runtime import codes
+from dbzero.runtime import codes, registry
 from dbzero.runtime.slot import PrefixSlot
 
 _SLICE: Final = 0.1  # seconds of sleep between looks at signals and at whether the holder lives
+_STOPPED: Final = 0.5  # seconds to see a stopped process have the turn before it is replaced
 _UNKNOWN: Final = 10.0  # seconds that a holder which never said how long it may stay is left alone
 TORN: Final = 1
 FORCED: Final = 2
@@ -40,6 +41,14 @@ class TurnStatus:
     log_number: int
     log_end: int
     log_chain: int
+
+
+def overrun(turn: TurnStatus, seen: float) -> bool:
+    """Whether a turn's holder, which has been seen to have it for `seen` seconds, may be replaced: its time is over, or it
+    never said how much it has, or it is stopped."""
+    if turn.left is None:
+        return seen > _UNKNOWN
+    return turn.left < 0 or (seen > _STOPPED and registry.is_stopped(turn.pid))
 
 
 class Outcome(Enum):
@@ -159,8 +168,7 @@ class Turns:
                     return Outcome.MINE
                 if now.word and (now.word, now.turns) != first_seen:
                     first_seen, since = (now.word, now.turns), time.monotonic()
-                over = now.left is not None and now.left < 0
-                if now.word and (over or (now.left is None and time.monotonic() - since > _UNKNOWN)):
+                if now.word and overrun(now, time.monotonic() - since):
                     return Outcome.OVERRUN
                 if stop() or (deadline is not None and time.monotonic() >= deadline):
                     return Outcome.TIMEOUT

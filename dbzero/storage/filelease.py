@@ -205,6 +205,12 @@ class FileLease:
         if self.fd >= 0:
             self._system.unlock(self.fd, _LEASE_BYTE + generation)
 
+    def at_epoch(self, epoch: int) -> bool:
+        """Whether the lease is still this process's, and nobody has begun a newer epoch. To be asked under :meth:`creation_lock` if
+        it is to stay so."""
+        known, generation, _ = self._read()
+        return (known, generation) == (epoch, self.generation)
+
     def held(self) -> bool:
         """Whether the lease is still this process's: nobody has moved it on. To be asked under :meth:`creation_lock`."""
         return self.generation >= 0 and self._read()[1] == self.generation

@@ -269,20 +269,41 @@ class LocalFileStore:
         return self._lease.shared_in(segment)
 
     @typed("begin an epoch of")
-    def new_epoch(self, *, force: bool = False) -> int:
-        """A shared writer whose turn it is takes over from one that ended badly; `force`: from one that lives.
+    def new_epoch(self, check: Callable[[], None], then: Callable[[int], None] | None = None) -> int:
+        """A shared writer takes over from one that ended badly.
 
+        Args:
+            check: called while no other process can do the same; raises what speaks against it. then: the other one lives: fence
+                its log file, and call this with the new epoch before anybody else can take over.
         Raises:
             FencedError: an exclusive writer has taken over.
         """
         with self._sync_lock, self._lock:
             self._alive()
             self._check_shared()
-            self._forget_log()
-            if force:
-                with self._lease.creation_lock():
+            with self._lease.creation_lock():
+                check()
+                self._forget_log()
+                if then is not None:
                     self._fence()
-            return self._start_epoch(self._lease.known_epoch())
+                epoch = self._start_epoch(self._lease.known_epoch())
+                if then is not None:
+                    then(epoch)
+                return epoch
+
+    def check_epoch(self) -> None:
+        """FencedError when another process has taken over writing."""
+        if not self._lease.at_epoch(self._epoch):
+            raise errors.FencedError(
+                f"prefix {self.prefix!r}: another process has taken over writing; what was not acknowledged is void. Reopen the prefix"
+            )
+
+    @contextlib.contextmanager
+    def unfenced(self) -> Iterator[None]:
+        """While nobody can take over writing. FencedError when somebody has."""
+        with self._lease.creation_lock():
+            self.check_epoch()
+            yield
 
     def _check_shared(self) -> None:
         if not self._lease.still_shared():

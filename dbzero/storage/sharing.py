@@ -33,7 +33,7 @@ from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
-from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus
+from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
 from dbzero.runtime.watching import Waiter
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.filestore import LocalFileStore
@@ -44,7 +44,12 @@ _RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
 _UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
 _COMMIT_LOG: Final = 2  # OID
+_SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
+
+
+class _MovedOn(Exception):
+    """The turn is not the overrunning holder's any more."""
 
 
 @dataclass(frozen=True)
@@ -320,18 +325,20 @@ class SharedPrefix(Prefix):
     def _recover_again(self, torn: int) -> None:
         """In our turn, recover from the files under a new epoch.
 
-        FencedError: the turn was taken from us. That happens under the slot's lock and not before its time is over, so from the
-        first line under the lock on it is ours.
+        FencedError: the turn was taken from us. Both happens where one process at a time can begin an epoch: either it is seen
+        here, or our epoch is seen there, and what we do after that finds a newer one where it matters (recovery.recover).
         """
         with slot_lock(self._slot):
-            if not self._is_present():
-                raise FencedError(
-                    f"prefix {self.name!r}: this process was stopped, or its transaction took too long, and another has taken over"
-                )
             self._turns.extend(_RECOVERING)
             self._turns.set_torn(torn or TORN)
-            self._epoch = self._store.new_epoch()
+            self._epoch = self._store.new_epoch(self._check_present)
             self._recover(forced=torn == FORCED)
+
+    def _check_present(self) -> None:
+        if not self._is_present():
+            raise FencedError(
+                f"prefix {self.name!r}: this process was stopped, or its transaction took too long, and another has taken over"
+            )
 
     def _recover(self, *, forced: bool) -> None:
         try:
@@ -343,21 +350,33 @@ class SharedPrefix(Prefix):
         self._hand_out()
 
     def _replace_holder(self, allowed: float) -> bool:
-        """Take the prefix away from a holder that lives but has overrun its time: fence its log file, leave the slot to it,
-        and recover in a fresh one. False when the turn has moved on meanwhile."""
-        old = self._slot
-        with slot_lock(old):
-            now = self._turns.status()
-            over = now.left is None or now.left < 0
-            if not (now.word and now.lives and over) or not self._is_present():
-                return False
-            epoch = self._store.new_epoch(force=True)
+        """Take the prefix away from a holder that lives but is stopped or has overrun its time: fence its log file, leave the slot
+        to it, and recover in a fresh one. False when the turn has moved on meanwhile.
+
+        Not under the slot's lock, which the holder may have, stopped in the middle of a recovery.
+        """
+        old, seen, fresh = self._slot, self._turns.status(), self._slot
+
+        def check() -> None:
+            now = Turns(old).status()
+            if (now.word, now.turns) != (seen.word, seen.turns) or not overrun(now, _SEEN) or not self._is_present():
+                raise _MovedOn
+
+        def leave(epoch: int) -> None:
+            nonlocal fresh
             with self._segment.root_lock():
                 old.retire(epoch)
                 # Nobody finds the fresh slot before us.
                 fresh = PrefixSlot.find_locked(self._segment, self._store.prefix, self._store.identity.file_id)
                 Turns(fresh).seize(0, _RECOVERING)
                 Turns(fresh).set_torn(FORCED)
+
+        if not seen.word or not seen.lives or seen.word == self._turns.own_word:
+            return False
+        try:
+            epoch = self._store.new_epoch(check, leave)
+        except _MovedOn:
+            return False
         try:
             self._find_slot()
             with slot_lock(self._slot):
@@ -365,7 +384,8 @@ class SharedPrefix(Prefix):
                 self._recover(forced=True)
             self._turns.extend(allowed)
         except BaseException:
-            Turns(fresh).drop()
+            if fresh.index != old.index:
+                Turns(fresh).drop()
             raise
         self.writable = True
         return True
