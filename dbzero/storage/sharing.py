@@ -271,15 +271,11 @@ class SharedPrefix(Prefix):
             self._change_slot()
 
     def _change_slot(self) -> None:
-        with (
-            self._store.quiet(),
-            self._lock,
-        ):  # who syncs tells the slot that it is durable: not a slot that others use by now
+        # Who syncs tells the slot that it is durable: not a slot that others use by now, so nobody is in the middle of that.
+        with self._lock, self._store.quiet():
             while True:
-                before, self._pin = (
-                    self._pin,
-                    None,
-                )  # it stays in force: who may still write a word of a slot has a pin there
+                # The old pin stays in force: who may still write a word of a slot has a pin there.
+                before, self._pin = self._pin, None
                 self._slot = self._present_slot()
                 self._renew_reader()
                 self._place = None
