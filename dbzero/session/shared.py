@@ -123,9 +123,9 @@ def finish(keep: bool, pending: list[Pending]) -> None:
             failed = failed or error
         if len(pending) == known:
             pending.append(Pending(prefix, None, view.state))  # what was shown
-        if not view.closed and view.has_changes():
-            view.forget_changes()
         _leave(opened)
+        if not view.closed and view.has_changes():
+            view.forget_changes()  # after the turn: whoever took it away has left us a slot that cannot be read
     if failed is not None:
         raise failed
 

@@ -85,6 +85,14 @@ class OpenPrefix:
         """Whether several processes write it, in transactions."""
         return self.prefix.shared
 
+    def refuse_shared(self, what: str) -> None:
+        """PrefixError when the prefix is open shared, for what only an exclusive writer can do."""
+        if self.shared:
+            raise PrefixError(
+                f"prefix {self.name!r} is open shared: {what} needs it for itself. Close it in every process, then open it "
+                "without shared=True"
+            )
+
     def state(self, finalized: bool) -> int:
         """The last committed state, or (writer, not finalized) the number the next commit will get."""
         if not self.writable:

@@ -332,9 +332,13 @@ class SharedPrefix(Prefix):
 
     def _check_present(self) -> None:
         if not self._is_present():
-            raise FencedError(
-                f"prefix {self.name!r}: this process was stopped, or its transaction took too long, and another has taken over"
-            )
+            raise self._fenced()
+
+    def _fenced(self) -> FencedError:
+        return FencedError(
+            f"prefix {self.name!r}: this process was stopped, or its transaction took too long, and another has taken over; "
+            "nothing of the transaction is committed. Repeat it"
+        )
 
     def _recover(self, *, forced: bool) -> None:
         try:
@@ -416,7 +420,11 @@ class SharedPrefix(Prefix):
 
     def rejoin(self, *, replaced: bool = False) -> bool:
         """When the slot began another incarnation, or was left to a replaced holder: go on with the prefix's present slot.
-        True when it did."""
+        True when it did.
+
+        FencedError: in a turn that another process has taken away."""
+        if self.writable and self._slot.incarnation != self._incarnation:
+            raise self._fenced()
         if self.writable or self._detached or self._slot.incarnation == self._incarnation:
             return False
         with self._lock:
@@ -429,6 +437,10 @@ class SharedPrefix(Prefix):
     def waiter(self) -> Waiter:
         """For a thread that follows the prefix. What this process commits does not wake it."""
         return Waiter(self._slot, self._seen)
+
+    def newest(self) -> tuple[int, int] | None:
+        """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
+        return None if self.writable else super().newest()
 
     # --- committing ---------------------------------------------------------------------------------------------------
 

@@ -167,6 +167,35 @@ def test_a_write_outside_a_transaction_is_refused(root: str) -> None:
     assert db0.get_state_num() == state
 
 
+def test_what_needs_a_prefix_for_itself_says_so(root: str) -> None:
+    init(root)
+    for what in (db0.compact, db0.collect_cycles):
+        with pytest.raises(db0.PrefixError, match="shared"):
+            what()
+
+
+def test_tags_and_finds_are_everybody_s(root: str) -> None:
+    def work(who: int) -> Callable[[Callable[[Any], None]], object]:
+        def body(send: Callable[[Any], None]) -> None:
+            init(root)
+            for n in range(20):
+                with db0.atomic():
+                    before = len(db0.find(Item, "even"))
+                    item = Item(who, n)
+                    db0.tags(item).add("odd" if n % 2 else "even", f"by{who}")
+                    assert len(db0.find(Item, "even")) == before + (n % 2 == 0)
+                with pytest.raises(ZeroDivisionError), db0.atomic():
+                    db0.tags(Item(who, 100)).add("even")
+                    1 / 0
+            db0.close()
+
+        return body
+
+    together(work(0), work(1), work(2))
+    init(root)
+    assert [len(db0.find(Item, *tags)) for tags in ((), ("even",), ("odd",), ("by1", "even"))] == [60, 30, 30, 10]
+
+
 def test_an_exception_leaves_everything_as_it_was(root: str) -> None:
     board = init(root)
     with db0.atomic():
