@@ -3,8 +3,9 @@
 
     stress/freeze.py [--rounds 500] [--workers 3]
 
-Each worker may have its turn for 0.2 s. A round stops one at a random moment for up to 0.5 s; the others must go on, and what the stopped one does when it wakes must be whole or refused. At the end each acknowledged
-step is in the counter, and nothing else but steps whose outcome nobody was told.
+Each worker may have its turn for 0.2 s. A round stops one at a random moment for up to 0.5 s; the others must go on, and what the
+stopped one does when it wakes must be whole or refused. At the end each acknowledged step is in the counter, and nothing else but
+steps whose outcome nobody was told.
 """
 
 from __future__ import annotations

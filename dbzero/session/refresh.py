@@ -8,6 +8,7 @@ the same Python objects and load the new state at their next use.
 from __future__ import annotations
 
 import threading
+import time
 
 from dbzero.errors import Error
 from dbzero.model.base import operation
@@ -17,6 +18,7 @@ from dbzero.storage.prefix import Prefix
 # Beyond this many states behind, turning every loaded object into a ghost costs less than reading each commit's list of changes.
 _MAX_STEPS = 1000
 _HEALTH_CHECK_SECONDS = 1.0
+_AGAIN_SECONDS = 0.005  # while a successor recovers, or a transaction of this process has lost its turn
 
 
 def refresh_view(view: View, prefix: Prefix) -> bool:
@@ -90,6 +92,8 @@ class Follower:
                         refresh_view(self._view, self._prefix)
                 if not self._stopping:
                     refresh_view(self._view, self._prefix)
+                    if self._prefix.newest() is None:
+                        time.sleep(_AGAIN_SECONDS)
             except Error as error:
                 # The next operation of the user meets the same damage and raises it; a thread has no caller.
                 self._view.follow_error = error

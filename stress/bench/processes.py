@@ -3,9 +3,10 @@
 
     stress/bench/processes.py [--seconds 2] [--objects 100000] [--directory DIR]
 
-One run, one table. Durable commits/s of one exclusive writer and of 1, 2 and 4 shared writers; microseconds from the return of a commit to its sight in a process that waits for it
-(p50, p99); attribute reads/s of a reader alone and beside a busy writer; total PSS of 1, 2, 4 and 8 readers that have read a store of 1e5 objects. DIR: where the store goes;
-the numbers of commits are the disk's.
+One run, one table. Durable commits/s of one exclusive writer and of 1, 2 and 4 shared writers; microseconds from the return
+of a commit to its sight in a process that waits for it (p50, p99; negative: seen before); attribute reads/s of a reader alone and
+beside a busy writer; total PSS of 1, 2, 4 and 8 readers that have read a store of 1e5 objects. DIR: where the store goes; the
+numbers of commits are the disk's.
 """
 
 from __future__ import annotations
