@@ -138,8 +138,6 @@ from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
-from dbzero.session.status import status
-from dbzero.session.transaction import transaction
 from dbzero.session.restricted import set_restricted
 from dbzero.session.statistics import (
     get_cache_stats,
@@ -150,6 +148,8 @@ from dbzero.session.statistics import (
     get_type_stats,
     set_cache_size,
 )
+from dbzero.session.status import status
+from dbzero.session.transaction import transaction
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -213,8 +213,8 @@ __all__ = [
     "StaleViewError",
     "StateNotKeptError",
     "StorageError",
-    "TurnTimeoutError",
     "Tag",
+    "TurnTimeoutError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
     "as_tag",
@@ -309,8 +309,8 @@ __all__ = [
     "set",
     "set_cache_size",
     "set_prefix",
-    "status",
     "set_restricted",
+    "status",
     "table_view",
     "tag_fields",
     "taggify",
