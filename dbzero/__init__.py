@@ -150,6 +150,7 @@ from dbzero.session.statistics import (
 )
 from dbzero.session.status import status
 from dbzero.session.transaction import transaction
+from dbzero.session.watching import watch
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -321,6 +322,7 @@ __all__ = [
     "types",
     "uuid",
     "wait",
+    "watch",
     "weak_proxy",
     "weak_set",
 ]
