@@ -34,6 +34,7 @@ from dbzero.errors import (
     MigrateError,
     NotAStoreError,
     NotInitializedError,
+    OutsideTransactionError,
     PoisonedError,
     PrefixError,
     ReadOnlyError,
@@ -43,6 +44,7 @@ from dbzero.errors import (
     StaleViewError,
     StateNotKeptError,
     StorageError,
+    TurnTimeoutError,
     UnsupportedFileSystemError,
     UnsupportedTypeError,
 )
@@ -155,6 +157,9 @@ from dbzero.session.statistics import (
     get_type_stats,
     set_cache_size,
 )
+from dbzero.session.status import status
+from dbzero.session.transaction import transaction
+from dbzero.session.watching import watch
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -206,6 +211,7 @@ __all__ = [
     "ModIterator",
     "NotAStoreError",
     "NotInitializedError",
+    "OutsideTransactionError",
     "PoisonedError",
     "PrefixError",
     "PrefixMetaData",
@@ -222,6 +228,7 @@ __all__ = [
     "StateNotKeptError",
     "StorageError",
     "Tag",
+    "TurnTimeoutError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
     "as_tag",
@@ -330,15 +337,18 @@ __all__ = [
     "set_restricted",
     "snapshot",
     "split_by",
+    "status",
     "table_view",
     "tag_fields",
     "taggify",
     "tags",
     "touch",
+    "transaction",
     "tuple",
     "types",
     "uuid",
     "wait",
+    "watch",
     "weak_proxy",
     "weak_set",
 ]

@@ -15,6 +15,7 @@ from dbzero.errors import (
     ExpiredError,
     ForkedError,
     ImmutableError,
+    OutsideTransactionError,
     ReadOnlyError,
     ReferenceError,
 )
@@ -134,6 +135,7 @@ class View(ViewCore):  # type: ignore[misc]
         self.frozen = 0 if context is scope.live else state
         self.writable = records.writable and not self.frozen
         self.forked = False
+        self.shared = False  # may be written in a transaction only, and is writable then
         self.incarnation = getattr(records, "incarnation", 0)
         self.decoder = make_decoder(self)
         self.autocommit_error: BaseException | None = None
@@ -185,7 +187,7 @@ class View(ViewCore):  # type: ignore[misc]
                 )
             payload, refcount = found
         obj._p_decode(payload)
-        if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
+        if refcount == 0 and self.writable and not self.shared and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
         weigh = getattr(type(obj), "_p_weight", None)
         return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
@@ -259,7 +261,16 @@ class View(ViewCore):  # type: ignore[misc]
             raise ReadOnlyError(
                 f"Cannot modify read-only prefix: {self.name} in a snapshot of state {self.frozen}; change the live object"
             )
+        if self.shared:
+            raise self.outside_transaction()
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
+
+    def outside_transaction(self) -> OutsideTransactionError:
+        """The error for a write to a shared prefix that no transaction covers."""
+        return OutsideTransactionError(
+            f"prefix {self.name!r} is open shared: write it within `with db0.atomic():`, or in a function decorated with "
+            "@db0.transaction"
+        )
 
     # --- classes -----------------------------------------------------------------------------------------------------
 
@@ -637,6 +648,13 @@ class View(ViewCore):  # type: ignore[misc]
         for oid in oids:
             self.mark_orphan(oid)
 
+    def forget_changes(self) -> None:
+        """Be again as the store is at this state: what is pending is gone for good."""
+        self.discard_dirty()
+        self.discard_buffers()
+        self.deleted.clear()
+        self._forget_classes()
+
     def advance(self, state: int) -> None:
         """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what
         changed."""
@@ -673,8 +691,9 @@ class View(ViewCore):  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """In a forked child: what is pending belongs to the parent."""
-        self.forked = self.writable
+        self.forked = self.writable and not self.shared
         self.writable = False
+        self.forget_oids()
         self.discard_dirty()
         self.discard_buffers()
 

@@ -62,11 +62,17 @@ class Holds:
             self._pin.move(self._states[0])
 
     def move(self, slot: PrefixSlot) -> None:
-        """The prefix goes on in another slot: what is held is pinned there before it is let go of here."""
+        """Pin what is held in another slot, in which the prefix goes on, before it is let go of in this one.
+
+        StateNotKeptError: it is not kept there; then nothing is pinned.
+        """
         before, self._pin = self._pin, None
-        if before is not None:
-            self._pin = Pin(slot, before.state)
-            before.close()
+        try:
+            if self._states:
+                self._pin = Pin(slot, self._states[0])
+        finally:
+            if before is not None:
+                before.close()
 
     def forget_pin(self) -> None:
         """In a forked child, whose copy of a pin is void."""
