@@ -48,7 +48,7 @@ def init_fast_query(prefix: str | None) -> None:
 
 
 def signature_of(group_defs: Any) -> str:
-    """A text that says how things are grouped: the same for the same definitions.
+    """A text that says how things are grouped, the same for the same definitions; of a lambda, its source where that can be told.
 
     Args:
         group_defs: as for `group_by`.
