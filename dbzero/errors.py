@@ -66,6 +66,10 @@ class StateNotKeptError(PrefixError):
     """A state is older than what compaction has kept."""
 
 
+class InDoubtError(StorageError):
+    """A commit of several prefixes is in doubt here, and the prefix whose files say whether it was made cannot be asked."""
+
+
 class StaleViewError(StorageError):
     """The prefix was recovered by a successor while it was being read: take a new view of it and repeat."""
 

@@ -35,47 +35,84 @@ def commit_view(view: View, prefix: Prefix) -> bool:
 
 
 def _commit_once(view: View, prefix: Prefix) -> bool:
-    taken: list[Any] = []
-    orphans: list[int] = []
     with operation:
-        view.raise_autocommit_error()
-        if not view.has_changes():
+        pending = encode(view, prefix)
+        if pending is None:
             return False
-        view.flush()
-        batch = prefix.begin()
-        try:
-            orphans = view.dead_orphans()
-            _encode(view, batch, taken)
-            deleted = _collect(view, batch, orphans, taken)
-            if not batch.records:
-                batch.close()
-                view.settle_all()
-                return False
-            prefix.seal(batch, time.time_ns() // 1000)
-        except BaseException:
-            batch.close()
-            _restore(view, taken, orphans)
-            raise
+        pending.seal(time.time_ns() // 1000)
     try:
-        state = prefix.commit(batch)
+        state = prefix.commit(pending.batch)
     except BaseException:
-        with operation:
-            _restore(view, taken, orphans)
+        pending.put_back()
         raise
     finally:
-        batch.close()
-    with operation:
-        view.advance(state)
-        prefix.pin(state)
-        for oid in deleted:
-            gone = view.peek(oid)
-            if gone is not None:
-                view.expire(gone)
+        pending.batch.close()
+    pending.settle(state)
     prefix.raise_interrupt()
-    # What was new is clean from here on. It was never loaded, so no load has made room for it.
-    if 0 < view.limit < view.weight:
-        view.evict(view.limit - view.limit // 8)
     return True
+
+
+class Pending:
+    """What a commit has taken out of a view's dirty set: to be settled or put back."""
+
+    def __init__(self, view: View, prefix: Prefix, batch: Batch) -> None:
+        self.view = view
+        self.prefix = prefix
+        self.batch = batch
+        self.taken: list[Any] = []
+        self.orphans: list[int] = []
+        self.deleted: list[int] = []
+
+    def seal(self, time_us: int) -> None:
+        """Finish the batch. What was taken is put back when that fails."""
+        try:
+            self.prefix.seal(self.batch, time_us)
+        except BaseException:
+            self.batch.close()
+            self.put_back()
+            raise
+
+    def put_back(self) -> None:
+        """The commit came to nothing: everything is pending again."""
+        with operation:
+            _restore(self.view, self.taken, self.orphans)
+
+    def settle(self, state: int) -> None:
+        """The commit was made, as `state`."""
+        view = self.view
+        with operation:
+            view.advance(state)
+            self.prefix.pin(state)
+            for oid in self.deleted:
+                gone = view.peek(oid)
+                if gone is not None:
+                    view.expire(gone)
+        # What was new is clean from here on. It was never loaded, so no load has made room for it.
+        if 0 < view.limit < view.weight:
+            view.evict(view.limit - view.limit // 8)
+
+
+def encode(view: View, prefix: Prefix) -> Pending | None:
+    """Take what is pending in a view into a batch, not sealed yet; None when there is nothing. Under the operation lock."""
+    view.raise_autocommit_error()
+    if not view.has_changes():
+        return None
+    view.flush()
+    pending = Pending(view, prefix, prefix.begin())
+    batch = pending.batch
+    try:
+        pending.orphans = view.dead_orphans()
+        _encode(view, batch, pending.taken)
+        pending.deleted = _collect(view, batch, pending.orphans, pending.taken)
+        if not batch.records:
+            batch.close()
+            view.settle_all()
+            return None
+    except BaseException:
+        batch.close()
+        pending.put_back()
+        raise
+    return pending
 
 
 def _restore(view: View, taken: list[Any], orphans: list[int]) -> None:

@@ -20,6 +20,7 @@ from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
 from dbzero.session.refresh import Follower
+from dbzero.session.together import commit_together
 from dbzero.storage.history import Retainer, Retention
 from dbzero.storage.names import normalize
 from dbzero.storage.prefix import Prefix
@@ -192,8 +193,11 @@ class Workspace:
             if opened.writable:
                 opened.commit()
             return
-        for opened in self.writable_prefixes():
-            opened.commit()
+        self.commit_together(list(self.writable_prefixes()))
+
+    def commit_together(self, opened: list[OpenPrefix]) -> bool:
+        """Commit what is pending in several prefixes, all of it or nothing. True when there was anything."""
+        return commit_together([(one.view, one.prefix) for one in opened], self.root)
 
     def close(self, name: str, *, commit: bool = True) -> None:
         """Close one prefix; not open: nothing. The prefix used before it becomes current. commit: what is pending."""
@@ -212,6 +216,11 @@ class Workspace:
         errors: list[BaseException] = []
         with self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
+            if not self.forked:
+                try:  # as one; what this leaves pending is each prefix's own to commit
+                    self.commit_together(list(self.writable_prefixes()))
+                except Exception as error:
+                    errors.append(error)
             for name in reversed(list(self.open_prefixes)):
                 try:
                     self.close(name)
@@ -235,13 +244,13 @@ class Workspace:
     def _autocommit_loop(self) -> None:
         interval = self.config.autocommit_interval / 1000
         while not self._stop.wait(interval):
-            for opened in self.writable_prefixes():
-                if opened.autocommit and opened.view.has_changes():
-                    try:
-                        opened.commit()
-                    except Exception as error:
-                        # Kept for the next explicit commit to report: a thread has no caller to raise to. What was pending still is.
-                        opened.view.autocommit_error = error
+            due = [o for o in self.writable_prefixes() if o.autocommit and o.view.has_changes()]
+            try:
+                self.commit_together(due)
+            except Exception as error:
+                # Kept for the next explicit commit to report: a thread has no caller to raise to. What was pending still is.
+                for opened in due:
+                    opened.view.autocommit_error = error
 
     # --- fork ----------------------------------------------------------------------------------------------------------------------------
 
