@@ -273,16 +273,19 @@ def settle(store: LocalFileStore, said: Together) -> bool:
 def _open(store: LocalFileStore, said: Together, *, writable: bool) -> LocalFileStore:
     """The coordinator's files, under the name it had or the one it has by now."""
     first = said.parts[0]
-    for name in (first.name, discovery.name_of(store.root, first.uuid)):
+    name: str | None = first.name
+    for _ in range(2):
         if name is None:
-            continue
+            break
         try:
             found = type(store).open(store.root, name, writable=writable, create=False, system=store.system)
         except errors.PrefixError:
-            continue
-        if found.identity.prefix_uuid == first.uuid:
-            return found
-        found.close()
+            pass
+        else:
+            if found.identity.prefix_uuid == first.uuid:
+                return found
+            found.close()
+        name = discovery.name_of(store.root, first.uuid, store.system)  # it may have been renamed
     raise errors.InDoubtError(
         f"prefix {store.prefix!r}: its last commit (state {_state(store, said)}) belongs together with one of prefix {first.name!r}, which is not "
         f"below {store.root}: whether it was made stands there. Put {names.page_path(names.base_path(store.root, first.name))} and its "

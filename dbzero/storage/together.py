@@ -6,6 +6,7 @@ caller holds the commit lock of every prefix.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ def commit(shares: Sequence[Share], said: Together, window: Window) -> None:
         BaseException: what a signal's handler raised meanwhile; the transaction is made.
     """
     head = len(said.encode())
+    window.prepare()
     for prefix, batch in shares:
         prefix.make_room(batch, head)
     outcome: list[BaseException] = []
@@ -152,4 +154,5 @@ def _show(shares: Sequence[Share], said: Together, window: Window) -> None:
         share.prefix.acknowledge(share.batch)
     if failed:
         raise failed[0]
-    window.done(said)
+    with contextlib.suppress(errors.Error):  # what stays there says nothing that is not so
+        window.done(said)

@@ -13,12 +13,11 @@ until others take its room, and is harmless by then or right. The file says noth
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from .. import errors
@@ -31,6 +30,7 @@ NAME: Final = ".dbzero.together"
 _HEAD: Final = struct.Struct("<QI4x")
 _U64: Final = struct.Struct("<Q")
 _MOST: Final = 1 << 20  # bytes of the file
+_ROOM: Final = 1 << 16
 _KEPT: Final = 64  # transactions of writers that died
 _TRIES: Final = 10_000
 _PATIENCE: Final = 10.0  # seconds to wait for another writer's turn at the file
@@ -56,21 +56,32 @@ class Window:
         except OSError as exc:
             raise self._fail(exc, "open") from exc
         try:
-            return _decode(read_exact(self._system, fd, _MOST, 0))
+            return _decode(self._content(fd))
         except OSError as exc:
             raise self._fail(exc, "read") from exc
         finally:
             self._system.close(fd)
 
-    @contextlib.contextmanager
-    def showing(self, said: Together) -> Iterator[None]:
-        """While the parts of a transaction become visible. It stays noted when the block does not end well."""
-        self._change(lambda noted: [*noted[-_KEPT:], said])
-        yield
-        self.done(said)
+    def _content(self, fd: int) -> bytes:
+        raw = read_exact(self._system, fd, 512, 0)
+        if len(raw) >= 16 and 16 + _U64.unpack_from(raw, 8)[0] > len(raw):
+            raw = read_exact(self._system, fd, _MOST, 0)
+        return raw
+
+    def prepare(self) -> None:
+        """Make the file, with room for what will be noted: a decided transaction must not fail for want of a page."""
+        try:
+            fd = self._system.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                if self._system.size(fd) < _ROOM:
+                    self._system.fallocate(fd, 0, _ROOM)
+            finally:
+                self._system.close(fd)
+        except OSError as exc:
+            raise self._fail(exc, "create") from exc
 
     def note(self, said: Together) -> None:
-        """Note a transaction whose parts are found in several logs, before the first of them is shown."""
+        """Note a transaction that is made, before the first part of it is shown."""
         self._change(lambda noted: noted if any(n.number == said.number for n in noted) else [*noted[-_KEPT:], said])
 
     def done(self, said: Together) -> None:
@@ -83,7 +94,7 @@ class Window:
                 fd = self._system.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
                 try:
                     self._lock(fd)
-                    version, noted = _decode(read_exact(self._system, fd, _MOST, 0))
+                    version, noted = _decode(self._content(fd))
                     write_all(self._system, fd, [_encode(max(version, 0) + 1, change(noted))], 0)
                 finally:
                     self._system.close(fd)  # and the lock with it
@@ -143,7 +154,7 @@ def _encode(version: int, noted: list[Together]) -> bytes:
 
 
 def _decode(raw: bytes) -> tuple[int, list[Together]]:
-    if not raw:
+    if not raw.strip(b"\0"):
         return 0, []
     if len(raw) < 16 + 16:
         return -1, []
