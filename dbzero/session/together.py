@@ -46,6 +46,7 @@ def commit_together(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
 
 def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
     waiting: list[Pending] = []
+    interrupt: BaseException | None = None
     try:
         with operation:
             _report([view for view, _ in pairs])
@@ -62,7 +63,6 @@ def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
                 together.keep(shares[0], said, lambda part: _settled(part, [p for _, p in pairs], root))
             for share in shares:
                 share.prefix.seal(share.batch, moment)
-        interrupt: BaseException | None = None
         try:
             if len(shares) == 1:
                 shares[0].prefix.commit(shares[0].batch)
@@ -70,11 +70,12 @@ def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
                 together.commit(shares, said, Window(root))
         except together.Interrupted as made:
             interrupt = made.cause
-    except BaseException:
-        for pending in waiting:
-            pending.batch.close()
-            pending.put_back()
-        raise
+    except BaseException as exc:
+        if not isinstance(exc, Error) and waiting and _made(waiting):
+            interrupt = exc  # a signal's, right behind the last step
+        else:
+            _give_up(waiting)
+            raise
     for pending in waiting:
         state = pending.batch.state
         pending.batch.close()
@@ -86,6 +87,16 @@ def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
     if interrupt is not None:
         raise interrupt
     return True
+
+
+def _made(waiting: Sequence[Pending]) -> bool:
+    return all(pending.prefix.durable >= pending.batch.state for pending in waiting)
+
+
+def _give_up(waiting: Sequence[Pending]) -> None:
+    for pending in waiting:
+        pending.batch.close()
+        pending.put_back()
 
 
 def _report(views: Sequence[View]) -> None:
@@ -121,8 +132,5 @@ def consistent_states(prefixes: Iterable[Prefix], root: str) -> dict[str, int]:
     if len(wanted) < 2:
         return {prefix.name: prefix.durable for prefix in wanted}
     by_uuid = {prefix.uuid: prefix for prefix in wanted}
-    found = Window(root).consistent(
-        lambda: {uuid: prefix.durable for uuid, prefix in by_uuid.items()},
-        lambda uuid: by_uuid[uuid].known_epoch,
-    )
+    found = Window(root).consistent(lambda: {uuid: prefix.durable for uuid, prefix in by_uuid.items()})
     return {prefix.name: found[prefix.uuid] for prefix in wanted}

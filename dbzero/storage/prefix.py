@@ -200,6 +200,7 @@ class Prefix:
             if found.state > before:
                 slot.publish(self._epoch, before, found.state)
             slot.set_durable(found.state)
+        Window(store.root, store.system).recovered(self.uuid, found.state)
         self._limit = found.data_end + DATA_REGION
         self._fresh = found.next_oid
         self._changed = not found.merged
@@ -554,11 +555,6 @@ class Prefix:
     def epoch(self) -> int:
         """Of the lease held, 0 without."""
         return self._epoch
-
-    @property
-    def known_epoch(self) -> int:
-        """The newest epoch of a writer that this segment knows of."""
-        return int(self._slot.status().lease_epoch)
 
     @property
     def durable(self) -> int:

@@ -6,6 +6,7 @@ caller holds the commit lock of every prefix.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import threading
@@ -60,23 +61,41 @@ def commit(shares: Sequence[Share], said: Together, window: Window) -> None:
         BaseException: what a signal's handler raised meanwhile; the transaction is made.
     """
     head = len(said.encode())
-    window.prepare()
+    window.prepare(said)
     for prefix, batch in shares:
         prefix.make_room(batch, head)
+    _to_the_end(lambda: _commit(shares, said, window))
+
+
+def _to_the_end(steps: Callable[[], None]) -> None:
+    """Run `steps` where no signal's handler can raise into them: in a thread of their own."""
+    begun, ended = threading.Lock(), threading.Lock()
+    ended.acquire()
     outcome: list[BaseException] = []
 
     def run() -> None:
+        if not begun.acquire(blocking=False):
+            return  # a signal came right behind the start of another such thread
         try:
-            _commit(shares, said, window)
+            steps()
         except BaseException as exc:
             outcome.append(exc)
+        finally:
+            done.append(True)
+            ended.release()
 
-    worker = threading.Thread(target=run, name="dbzero-together")
+    done: list[bool] = []
     interrupt: BaseException | None = None
-    worker.start()
-    while worker.is_alive():
+    launched = False
+    while not done:
         try:
-            worker.join()
+            if not launched:
+                try:
+                    _thread.start_new_thread(run, ())
+                except RuntimeError:  # the system gives no more threads
+                    run()
+                launched = True
+            ended.acquire()
         except BaseException as exc:
             interrupt = exc
     if outcome:

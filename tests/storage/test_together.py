@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,7 @@ class World:
             said = together.begin(prefixes)
             try:
                 if len(shares) > 1:
-                    by_uuid = {p.uuid: p for p in prefixes}
-                    together.keep(
-                        shares[0], said, lambda part: part.uuid in by_uuid and by_uuid[part.uuid].durable > part.state
-                    )
+                    together.keep(shares[0], said, self.settled)
                 for share in shares:
                     share.prefix.seal(share.batch, value)
                 if len(shares) > 1:
@@ -106,6 +103,10 @@ class World:
             finally:
                 for share in shares:
                     share.batch.close()
+
+    def settled(self, part: decisions.Part) -> bool:
+        found = self.open_prefixes.get(part.name)
+        return found is not None and found.durable > part.state
 
     def all(self) -> None:
         self.attempted += 1
@@ -179,7 +180,20 @@ def examine(world: World, disk: MemoryDisk, where: str, order: tuple[str, ...], 
     return values[0]
 
 
-PROGRAM = ["all", "one", "all", "checkpoint", "all", "all", "reopen one", "all", "one", "checkpoint", "checkpoint", "all"]
+PROGRAM = [
+    "all",
+    "one",
+    "all",
+    "checkpoint",
+    "all",
+    "all",
+    "reopen one",
+    "all",
+    "one",
+    "checkpoint",
+    "checkpoint",
+    "all",
+]
 
 
 def run(world: World, program: list[str]) -> None:
@@ -391,15 +405,13 @@ def test_the_list_of_decisions_stays_short(world: World) -> None:
 def test_vectors() -> None:
     one, two, three = (decisions.Part(n, u, 10, 5) for n, u in (("a", 1), ("b", 2), ("c", 3)))
     said = decisions.Together(decisions.DECIDED, b"x" * 16, (one, two, three))
-    epochs: Callable[[int], int] = lambda uuid: 5  # noqa: E731
-    assert lowered({1: 10, 2: 10, 3: 10}, [said], epochs) == {1: 10, 2: 10, 3: 10}
-    assert lowered({1: 10, 2: 9, 3: 12}, [said], epochs) == {1: 9, 2: 9, 3: 9}
-    assert lowered({1: 10, 3: 12}, [said], epochs) == {1: 10, 3: 12}
-    assert lowered({1: 10, 2: 9}, [said], lambda uuid: 6) == {1: 10, 2: 9}
+    assert lowered({1: 10, 2: 10, 3: 10}, [said]) == {1: 10, 2: 10, 3: 10}
+    assert lowered({1: 10, 2: 9, 3: 12}, [said]) == {1: 9, 2: 9, 3: 9}
+    assert lowered({1: 10, 3: 12}, [said]) == {1: 10, 3: 12}
     before = decisions.Together(
         decisions.DECIDED, b"y" * 16, (decisions.Part("c", 3, 11, 5), decisions.Part("d", 4, 3, 5))
     )
-    assert lowered({1: 10, 2: 9, 3: 12, 4: 7}, [before, said], epochs) == {1: 9, 2: 9, 3: 9, 4: 2}
+    assert lowered({1: 10, 2: 9, 3: 12, 4: 7}, [before, said]) == {1: 9, 2: 9, 3: 9, 4: 2}
     encoded = said.encode() + b"body"
     back, rest = decisions.Together.decode(encoded)
     assert back == said and bytes(rest) == b"body"
@@ -410,15 +422,27 @@ def test_vectors() -> None:
 
 def test_a_damaged_window_file_is_mended(tmp_path: Path) -> None:
     window = Window(str(tmp_path))
-    assert window.consistent(lambda: {1: 2}, lambda uuid: 0) == {1: 2}
-    said = decisions.Together(decisions.DECIDED, b"x" * 16, (decisions.Part("a", 1, 2, 5), decisions.Part("b", 2, 3, 5)))
+    assert window.consistent(lambda: {1: 2}) == {1: 2}
+    said = decisions.Together(
+        decisions.DECIDED, b"x" * 16, (decisions.Part("a", 1, 2, 5), decisions.Part("b", 2, 3, 5))
+    )
     window.note(said)
-    assert window.consistent(lambda: {1: 2, 2: 2}, lambda uuid: 0) == {1: 1, 2: 2}
+    assert window.consistent(lambda: {1: 2, 2: 2}) == {1: 1, 2: 2}
+    version = window.read()[0]
+    with open(window.path, "r+b") as file:  # a write that was torn
+        file.seek((1 - version % 2) * (1 << 15))
+        file.write(b"damage")
+    assert window.read() == (version, [said])
+    assert window.consistent(lambda: {1: 2, 2: 2}) == {1: 1, 2: 2}
     with open(window.path, "r+b") as file:
         file.write(b"damage")
-    assert window.read() == (-1, [])
+        file.seek(1 << 15)
+        file.write(b"damage")
+    assert window.read() == (0, [])
     window.note(said)
-    assert window.consistent(lambda: {1: 2, 2: 2}, lambda uuid: 0) == {1: 1, 2: 2}
-    window.done(said)
-    assert window.consistent(lambda: {1: 2, 2: 2}, lambda uuid: 0) == {1: 2, 2: 2}
+    assert window.consistent(lambda: {1: 2, 2: 2}) == {1: 1, 2: 2}
+    window.recovered(2, 3)
+    assert window.consistent(lambda: {1: 2, 2: 2}) == {1: 1, 2: 2}
+    window.recovered(2, 2)
+    assert window.consistent(lambda: {1: 2, 2: 2}) == {1: 2, 2: 2}
     assert LocalFileStore is not None
