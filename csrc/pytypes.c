@@ -39,7 +39,7 @@ PyObject *dbz_state(PyObject *self)
     return PyObject_GenericGetDict(self, NULL);
 }
 
-static int is_local_name(PyObject *name)
+int dbz_is_local_name(PyObject *name)
 {
     Py_ssize_t n;
     const char *s = PyUnicode_Check(name) ? PyUnicode_AsUTF8AndSize(name, &n) : NULL;
@@ -58,7 +58,7 @@ static int clear_memo(Persistent *p)
         return -1;
     Py_ssize_t pos = 0;
     while (PyDict_Next(old, &pos, &name, &value)) {
-        if (!is_local_name(name))
+        if (!dbz_is_local_name(name))
             continue;
         if (keep == NULL && (keep = PyDict_New()) == NULL)
             goto fail;
@@ -230,9 +230,9 @@ static PyObject *persistent_getattro(PyObject *self, PyObject *name)
     uint32_t flags = p->flags;
     if (DBZ_LIKELY((flags & (P_READ_SLOW | P_DEFERRED | P_USED)) == P_USED))    /* one test, and a tail call: the hot path */
         return PyObject_GenericGetAttr(self, name);
-    if (flags & P_READ_SLOW)
+    if ((flags & P_READ_SLOW) && ((flags & P_READ_SLOW) != P_BLOCK || !dbz_block_mine()))
         return getattro_slow(self, name);
-    p->flags = flags | P_USED;
+    p->flags |= P_USED;
     return settle(PyObject_GenericGetAttr(self, name));
 }
 
@@ -255,7 +255,9 @@ static int store_locked(Persistent *p, PyObject *name, PyObject *value)
     } else {
         Py_XINCREF(stored);
     }
-    int rc = p->flags & (P_INIT | P_DIRTY) ? 0 : dbz_mark_dirty(p);
+    int rc = dbz_touch(p);
+    if (rc == 0 && !(p->flags & (P_INIT | P_DIRTY)))
+        rc = dbz_mark_dirty(p);
     if (stored != NULL && Py_TYPE(stored) == deferred_type)
         p->flags |= P_DEFERRED;
     if (rc == 0)
@@ -300,11 +302,17 @@ static int persistent_setattro(PyObject *self, PyObject *name, PyObject *value)
     if (DBZ_LIKELY(!(flags & P_WRITE_SLOW) && value != NULL)) {
         if (!(flags & P_MEMO))
             return PyObject_GenericSetAttr(self, name, value);
-        if ((flags & (P_DIRTY | P_INIT))
+        if ((flags & dbz_write_mask)
             && (dbz_is_atom(value)
                 || (PyObject_TypeCheck(value, dbz_persistent_type) && p->view != NULL && ((Persistent *)value)->view == p->view
                     && !(((Persistent *)value)->flags & (P_EXPIRED | P_CLOSED)))))
             return PyObject_GenericSetAttr(self, name, value);
+    }
+    /* In the only frame that is open, what carries P_BLOCK is saved already. */
+    if ((flags & P_WRITE_SLOW) == P_BLOCK && value != NULL && (flags & P_MEMO) && (flags & (P_DIRTY | P_INIT)) && dbz_is_atom(value) && dbz_block_frames() == 1
+        && dbz_block_mine()) {
+        p->view->changes++;
+        return PyObject_GenericSetAttr(self, name, value);
     }
     return setattro_slow(self, name, value);
 }
@@ -386,13 +394,17 @@ static PyObject *persistent_changed(PyObject *self, PyObject *unused)
 {
     (void)unused;
     Persistent *p = (Persistent *)self;
-    if (DBZ_LIKELY((p->flags & (P_DIRTY | P_INIT)) && !(p->flags & P_READ_SLOW)))
+    if (DBZ_LIKELY((p->flags & dbz_write_mask) && !(p->flags & P_READ_SLOW)))
         Py_RETURN_NONE;
     if (dbz_op_acquire() < 0)
         return NULL;
     int rc = p->flags & P_READ_SLOW ? load_locked(p, 1) : 0;
+    if (rc == 0 && !(p->flags & (P_DIRTY | P_INIT | P_LOADING)) && !p->view->writable)
+        rc = dbz_refuse(p, 1);
+    if (rc == 0 && !(p->flags & P_LOADING))
+        rc = dbz_touch(p);
     if (rc == 0 && !(p->flags & (P_DIRTY | P_INIT | P_LOADING)))
-        rc = p->view->writable ? dbz_mark_dirty(p) : dbz_refuse(p, 1);
+        rc = dbz_mark_dirty(p);
     dbz_op_release();
     if (rc < 0)
         return NULL;
@@ -417,7 +429,7 @@ static PyObject *persistent_no_copy(PyObject *self, PyObject *args)
 
 static PyMethodDef persistent_methods[] = {
     {"_p_changed", persistent_changed, METH_NOARGS,
-     "Note that the state changes: call it before or after the change, inside one operation. Raises ReadOnlyError, ClosedError or ReferenceError."},
+     "Note that the state is about to change: call it before the change, inside one operation. Raises ReadOnlyError, ClosedError or ReferenceError."},
     {"_p_activate", persistent_activate, METH_NOARGS, "Load the state if it is not in memory."},
     {"__copy__", persistent_no_copy, METH_VARARGS, NULL},
     {"__deepcopy__", persistent_no_copy, METH_VARARGS, NULL},
@@ -648,9 +660,9 @@ static int execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, here == home ? "dbzero's base types are loaded already" : "dbzero cannot be used from a second interpreter of one process");
         return -1;
     }
-    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0 || dbz_paths_ready(module) < 0
+    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_block_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0 || dbz_paths_ready(module) < 0
         || PyModule_AddFunctions(module, dbz_meta_functions) < 0 || PyModule_AddFunctions(module, dbz_encode_functions) < 0
-        || PyModule_AddFunctions(module, dbz_decode_functions) < 0)
+        || PyModule_AddFunctions(module, dbz_decode_functions) < 0 || PyModule_AddFunctions(module, dbz_oid_functions) < 0)
         return -1;
     home = here;
     return 0;

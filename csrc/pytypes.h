@@ -1,7 +1,8 @@
 /* The Python-aware part of the engine: module `_persistent`, CPython limited API (3.10), the only C that knows Python.
  *
  * Files: pytypes.c (module, Persistent), pytypes_map.c (the identity map), pytypes_view.c (ViewCore: dirty list, eviction),
- * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_paths.c (short ways). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_oids.c (sets of object ids),
+ * pytypes_paths.c (short ways), pytypes_block.c (undo logs of atomic blocks). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -30,7 +31,7 @@ enum {
     P_USED = 512,           /* CLOCK bit */
     P_ORPHAN = 1024,        /* stored refcount is 0: its OID is reported when the wrapper dies */
     P_UNMAPPED = 2048,      /* the collector finalized it, and it came back: must re-enter the map before it is used */
-    P_BLOCK = 4096,         /* belongs to an atomic block */
+    P_BLOCK = 4096,         /* in the undo log of the open atomic block; another thread that touches it waits */
     P_MATERIALIZED = 8192,  /* under construction, but may be put into collections */
     P_SAVING = 16384,       /* taken for a commit that is not settled: must stay loaded */
     P_DEFERRED = 32768,     /* a field may hold a value that is made when it is read */
@@ -71,6 +72,7 @@ struct ViewCore {
     size_t hand;        /* CLOCK */
     PyObject **dirty;   /* strong */
     size_t dirty_count, dirty_room;
+    size_t scanned;     /* how many of the dirty list take_new() has seen */
     uint64_t *orphans;
     size_t orphan_count, orphan_room;
     uint64_t *saving;   /* OIDs taken for the commit under way */
@@ -79,6 +81,7 @@ struct ViewCore {
     uint64_t weight, limit;    /* loaded bytes; 0 limit: no eviction */
     uint64_t uuid;      /* of the prefix */
     PyObject *codes;    /* dict: class -> class code of references to its objects; NULL or incomplete at first */
+    uint64_t changes;   /* counted while somebody watches, see dbz_touch() */
     uint64_t stuck;     /* weight that the last eviction could not get below the limit: not tried again at every load */
     char writable, closed, evicting;
 };
@@ -96,13 +99,19 @@ extern PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s
 /* pytypes_lock.c */
 int dbz_op_acquire(void);           /* -1 with an exception set when a signal handler raised */
 void dbz_op_release(void);
-int dbz_op_outermost(void);         /* held by this thread, once */
+int dbz_op_outermost(void);         /* held by this thread for one operation, which is in no other one; holds of blocks don't count */
+int dbz_op_mine(void);              /* held by this thread */
+int dbz_op_inside(void);            /* held by this thread, for more than its blocks */
+unsigned long dbz_op_depth(void);
+void dbz_op_unwind(void);           /* give back what interrupted operations of the open block did not */
+extern unsigned long dbz_block_base;/* how often the open block holds the lock between its operations; 0: none is open */
 int dbz_lock_ready(PyObject *module);
 
 /* pytypes.c */
 int dbz_load(Persistent *p, int writing);           /* a usable, loaded object, or -1 with an exception */
 int dbz_refuse(Persistent *p, int writing);         /* raises; always -1 */
 int dbz_ghostify(Persistent *p);                    /* drop the state of a loaded object */
+int dbz_is_local_name(PyObject *name);               /* `_X__` names are not stored */
 PyObject *dbz_state(PyObject *self);                /* the real instance dict, new reference */
 int dbz_is_atom(PyObject *value);
 /* Put a tuple of names and a list of as many values into an object, past its own setters and conversion. Where no descriptor can intervene, by way of
@@ -111,6 +120,21 @@ int dbz_put_fields(PyObject *obj, PyObject *names, PyObject *values);
 PyObject *dbz_alloc(PyTypeObject *type, ViewCore *view, uint64_t oid, uint32_t flags);
 int dbz_persistent_ready(PyObject *module);
 
+/* pytypes_block.c */
+extern uint32_t dbz_write_mask;     /* an object with one of these flags may be written without asking anybody; 0 while a block is open or changes are watched */
+int dbz_touch_slow(Persistent *p);
+int dbz_block_created(Persistent *p);
+int dbz_block_admits(void);         /* 0: no block, or it belongs to the running context; -1 with AtomicError. For the holder of the operation lock */
+int dbz_block_mine(void);           /* may the running code use an object of the block as it is? */
+size_t dbz_block_frames(void);
+int dbz_block_ready(PyObject *module);
+
+/* Call it before an object is changed, expired or put on the dirty list, with the operation lock held and the object loaded. */
+static inline int dbz_touch(Persistent *p)
+{
+    return DBZ_LIKELY(dbz_write_mask != 0) ? 0 : dbz_touch_slow(p);
+}
+
 /* pytypes_map.c */
 Persistent *dbz_map_get(ViewCore *v, uint64_t oid); /* borrowed, or NULL */
 int dbz_map_put(ViewCore *v, Persistent *p);        /* replaces a dying entry */
@@ -118,8 +142,10 @@ void dbz_map_drop(ViewCore *v, const Persistent *p);/* only if the entry is p */
 
 /* pytypes_view.c */
 int dbz_mark_dirty(Persistent *p);                  /* caller has checked that writing is allowed */
+void dbz_truncate_dirty(ViewCore *v, size_t count);  /* what was put on the dirty list last is clean */
 uint64_t dbz_next_oid(ViewCore *v);                 /* 0 with an exception set */
 int dbz_adopt(ViewCore *v, Persistent *p);          /* p has its OID */
+PyObject *dbz_ghost(ViewCore *v, PyObject *type, uint64_t oid);     /* the live object of that OID or a new ghost; new reference */
 void dbz_weigh(Persistent *p, uint64_t weight);
 int dbz_evict(ViewCore *v, uint64_t target, PyObject *keep);
 int dbz_trim(ViewCore *v, PyObject *keep);          /* evict if the limit asks for it */
@@ -131,6 +157,9 @@ extern PyMethodDef dbz_encode_functions[];
 
 /* pytypes_decode.c */
 extern PyMethodDef dbz_decode_functions[];
+
+/* pytypes_oids.c */
+extern PyMethodDef dbz_oid_functions[];
 
 /* checksum.c */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);

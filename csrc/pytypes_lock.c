@@ -8,11 +8,14 @@
 static PyThread_type_lock lock;
 static unsigned long owner;
 static unsigned long depth;     /* 0: free, `owner` is meaningless */
+unsigned long dbz_block_base;
 
 int dbz_op_acquire(void)
 {
     unsigned long me = PyThread_get_thread_ident();
     if (depth > 0 && owner == me) {
+        if (depth == dbz_block_base && dbz_block_admits() < 0)
+            return -1;
         depth++;
         return 0;
     }
@@ -41,7 +44,28 @@ void dbz_op_release(void)
 
 int dbz_op_outermost(void)
 {
-    return depth == 1 && owner == PyThread_get_thread_ident();
+    return depth == dbz_block_base + 1 && owner == PyThread_get_thread_ident();
+}
+
+int dbz_op_mine(void)
+{
+    return depth > 0 && owner == PyThread_get_thread_ident();
+}
+
+int dbz_op_inside(void)
+{
+    return depth > dbz_block_base && owner == PyThread_get_thread_ident();
+}
+
+void dbz_op_unwind(void)
+{
+    if (dbz_block_base > 0 && depth > dbz_block_base && owner == PyThread_get_thread_ident())
+        depth = dbz_block_base;
+}
+
+unsigned long dbz_op_depth(void)
+{
+    return depth;
 }
 
 typedef struct {
@@ -66,6 +90,27 @@ static PyObject *operation_release(PyObject *self, PyObject *unused)
         return NULL;
     }
     dbz_op_release();
+    Py_RETURN_NONE;
+}
+
+static PyObject *operation_inside(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(dbz_op_inside());
+}
+
+/* A fork copies what its thread is in the middle of, whichever task that belongs to: no question of whose block is open. */
+static PyObject *operation_freeze(PyObject *self, PyObject *unused)
+{
+    if (depth > 0 && owner == PyThread_get_thread_ident()) {
+        depth++;
+        Py_RETURN_NONE;
+    }
+    PyObject *r = operation_acquire(self, unused);
+    Py_XDECREF(r);
+    if (r == NULL)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -99,6 +144,7 @@ static PyObject *operation_reset(PyObject *self, PyObject *unused)
         return PyErr_NoMemory();
     lock = fresh;
     depth = 0;
+    dbz_block_base = 0;
     Py_RETURN_NONE;
 }
 
@@ -107,6 +153,8 @@ static PyMethodDef operation_methods[] = {
     {"release", operation_release, METH_NOARGS, "Give it back. RuntimeError when this thread does not hold it."},
     {"exclusive", operation_itself, METH_NOARGS, "The lock itself: `with operation.exclusive():` reads as what an encoder wants of it."},
     {"held", operation_held, METH_NOARGS, "True while this thread holds it."},
+    {"inside", operation_inside, METH_NOARGS, "True inside an operation of this thread; its open atomic block does not count."},
+    {"freeze", operation_freeze, METH_NOARGS, "Take the lock before a fork."},
     {"reset_after_fork", operation_reset, METH_NOARGS, "Only for a forked child: forget a holder that was another thread of the parent."},
     {"__enter__", operation_acquire, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))operation_exit, METH_FASTCALL, NULL},

@@ -160,13 +160,21 @@ static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, Py
             Py_DECREF(obj);
             return NULL;
         }
+        if (dbz_write_mask == 0 && dbz_block_frames() > 0 && dbz_block_mine() && dbz_block_created(p) < 0) {
+            Py_DECREF(obj);
+            return NULL;
+        }
     }
     initproc init = (initproc)PyType_GetSlot(Py_TYPE(obj), Py_tp_init);
     if (init(obj, args, kwargs) < 0)
         goto fail;
     if (!fresh || !(p->flags & P_INIT))
         return obj;
-    if (dbz_adopt(p->view, p) < 0)
+    if (dbz_op_acquire() < 0)       /* another thread's block must not take it for its own */
+        goto fail;
+    int rc = dbz_adopt(p->view, p);
+    dbz_op_release();
+    if (rc < 0)
         goto fail;
     class_info *info = dbz_class_info(Py_TYPE(obj));
     if (info != NULL && (info->flags & C_IMMUTABLE))

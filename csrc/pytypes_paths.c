@@ -94,8 +94,10 @@ static int stored_as_is(const Persistent *p, PyObject *value)
 /* 1: appended; 0: not the ordinary case. Inside an operation: so no encoder is at work, and nobody is in the middle of changing the list. */
 static int append_locked(Persistent *p, PyObject *value)
 {
-    if ((p->flags & P_READ_SLOW) || !(p->flags & P_DIRTY) || !stored_as_is(p, value))
+    if ((p->flags & P_READ_SLOW & ~(uint32_t)P_BLOCK) || !(p->flags & P_DIRTY) || !stored_as_is(p, value))
         return 0;
+    if (dbz_touch(p) < 0)
+        return -1;
     PyObject *state = PyObject_GenericGetAttr((PyObject *)p, s_data);
     if (state == NULL)
         return -1;

@@ -116,6 +116,8 @@ int dbz_adopt(ViewCore *v, Persistent *p)
         PyErr_Format(PyExc_SystemError, "object id %llu is taken", (unsigned long long)p->oid);
         return -1;
     }
+    if (dbz_write_mask == 0 && (dbz_touch(p) < 0 || dbz_block_created(p) < 0))
+        return -1;
     p->flags = (p->flags & ~(uint32_t)(P_INIT | P_MATERIALIZED)) | P_NEW;
     if (!(p->flags & P_DIRTY) && dbz_mark_dirty(p) < 0) {
         p->flags |= P_INIT;
@@ -193,17 +195,8 @@ static int oid_arg(PyObject *obj, uint64_t *oid)
     return 0;
 }
 
-static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
+PyObject *dbz_ghost(ViewCore *v, PyObject *type, uint64_t oid)
 {
-    ViewCore *v = (ViewCore *)self;
-    uint64_t oid;
-    if (n != 2 || !PyType_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "ghost() takes a class and an object id");
-        return NULL;
-    }
-    PyObject *type = args[0];
-    if (oid_arg(args[1], &oid) < 0)
-        return NULL;
     Persistent *p = dbz_map_get(v, oid);
     if (p != NULL) {
         Py_INCREF(p);
@@ -234,6 +227,18 @@ static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
         return NULL;
     }
     return made;
+}
+
+static PyObject *view_ghost(PyObject *self, PyObject *const *args, Py_ssize_t n)
+{
+    uint64_t oid;
+    if (n != 2 || !PyType_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "ghost() takes a class and an object id");
+        return NULL;
+    }
+    if (oid_arg(args[1], &oid) < 0)
+        return NULL;
+    return dbz_ghost((ViewCore *)self, args[0], oid);
 }
 
 static PyObject *view_peek(PyObject *self, PyObject *number)
@@ -294,7 +299,7 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
         }
     }
     v->dirty = NULL;
-    v->dirty_count = v->dirty_room = 0;
+    v->dirty_count = v->dirty_room = v->scanned = 0;
     for (i = 0; i < count; i++)
         ((Persistent *)taken[i])->flags = (((Persistent *)taken[i])->flags & ~(uint32_t)P_DIRTY) | P_SAVING;
     for (i = 0; i < count; i++)
@@ -400,7 +405,7 @@ static PyObject *view_admit_unfinished(PyObject *self, PyObject *obj)
     if (p == NULL)
         return NULL;
     if ((p->flags & P_INIT) && !(p->flags & (P_DIRTY | P_SAVING | P_EXPIRED)) && p->oid != 0) {
-        if (dbz_map_put(v, p) < 0)
+        if (dbz_touch(p) < 0 || dbz_map_put(v, p) < 0)
             return NULL;
         p->flags |= P_NEW;
         if (push_dirty(v, p) < 0)
@@ -523,7 +528,12 @@ static PyObject *view_expire(PyObject *self, PyObject *obj)
     Persistent *p = persistent_arg(obj, v);
     if (p == NULL || dbz_op_acquire() < 0)
         return NULL;
-    int rc = p->flags & (P_GHOST | P_INIT | P_LOADING | P_EXPIRED) ? 0 : dbz_ghostify(p);
+    int rc = dbz_touch(p);
+    if (rc < 0) {
+        dbz_op_release();
+        return NULL;
+    }
+    rc = p->flags & (P_GHOST | P_INIT | P_LOADING | P_EXPIRED) ? 0 : dbz_ghostify(p);
     dbz_map_drop(v, p);
     p->flags |= P_EXPIRED;
     dbz_op_release();
@@ -537,12 +547,23 @@ static void drop_dirty(ViewCore *v)
     PyObject **dirty = v->dirty;
     size_t count = v->dirty_count;
     v->dirty = NULL;
-    v->dirty_count = v->dirty_room = 0;
+    v->dirty_count = v->dirty_room = v->scanned = 0;
     for (size_t i = 0; i < count; i++)
         ((Persistent *)dirty[i])->flags &= ~(uint32_t)P_DIRTY;
     for (size_t i = 0; i < count; i++)
         Py_DECREF(dirty[i]);
     free(dirty);
+}
+
+void dbz_truncate_dirty(ViewCore *v, size_t count)
+{
+    while (v->dirty_count > count) {
+        Persistent *p = (Persistent *)v->dirty[--v->dirty_count];
+        p->flags &= ~(uint32_t)P_DIRTY;
+        Py_DECREF(p);
+    }
+    if (v->scanned > v->dirty_count)
+        v->scanned = v->dirty_count;
 }
 
 static PyObject *view_close(PyObject *self, PyObject *unused)
@@ -643,6 +664,7 @@ static PyMemberDef view_members[] = {
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
     {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
     {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
+    {"changes", T_ULONGLONG, offsetof(ViewCore, changes), READONLY, "changes counted while somebody watched"},
     {"limit", T_ULONGLONG, offsetof(ViewCore, limit), 0, "loaded bytes above which a load evicts; 0: no limit"},
     {NULL, 0, 0, 0, NULL},
 };

@@ -18,6 +18,7 @@ from dbzero.collections import make_set as set
 from dbzero.collections import make_tuple as tuple
 from dbzero.collections import make_weak_set as weak_set
 from dbzero.errors import (
+    AtomicError,
     BadPrefixError,
     ClassNotFoundError,
     ClosedError,
@@ -29,6 +30,7 @@ from dbzero.errors import (
     ForkedError,
     FormatVersionError,
     ImmutableError,
+    InDoubtError,
     LeaseError,
     MigrateError,
     NotAStoreError,
@@ -52,6 +54,12 @@ from dbzero.model.migration import migration
 from dbzero.model.weak import ExpiredReference as _ExpiredReference
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
+from dbzero.query.atoms import Tag as _Tag
+from dbzero.query.atoms import as_tag
+from dbzero.query.find import find_live as find
+from dbzero.query.find import no
+from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
+from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
     AttributeInfo,
     MemoMetaClass,
@@ -118,9 +126,11 @@ from dbzero.session.api import (
     refresh,
     wait,
 )
+from dbzero.session.atomic import AtomicManager, atomic, atomic_assign, begin_atomic
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
+from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 
 types = _SimpleNamespace(
@@ -130,7 +140,9 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
+    Tag=_Tag,
     Tuple=_collections.Tuple,
     WeakProxy=_WeakProxy,
     WeakSet=_collections.WeakSet,
@@ -140,6 +152,8 @@ db0 = _sys.modules[__name__]
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtomicError",
+    "AtomicManager",
     "AttributeInfo",
     "BadPrefixError",
     "CallableType",
@@ -154,7 +168,9 @@ __all__ = [
     "ForkedError",
     "FormatVersionError",
     "ImmutableError",
+    "InDoubtError",
     "LeaseError",
+    "LockedManager",
     "MemoBase",
     "MemoMetaClass",
     "MethodInfo",
@@ -176,7 +192,14 @@ __all__ = [
     "StorageError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
+    "as_tag",
     "assign",
+    "async_wait",
+    "atomic",
+    "atomic_assign",
+    "await_commit",
+    "begin_atomic",
+    "begin_locked",
     "build_flags",
     "bytearray",
     "clear_cache",
@@ -197,6 +220,7 @@ __all__ = [
     "expired",
     "fetch",
     "fields_of",
+    "find",
     "find_singleton",
     "fulltext",
     "get_address",
@@ -241,9 +265,11 @@ __all__ = [
     "list",
     "load",
     "load_all",
+    "locked",
     "materialized",
     "memo",
     "migration",
+    "no",
     "open",
     "refresh",
     "rename_field",
@@ -252,6 +278,7 @@ __all__ = [
     "table_view",
     "tag_fields",
     "taggify",
+    "tags",
     "touch",
     "tuple",
     "types",

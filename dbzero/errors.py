@@ -35,6 +35,10 @@ class ForkedError(ReadOnlyError):
     """A forked child tried to write through what only its parent holds."""
 
 
+class AtomicError(Error):
+    """Something cannot be done in, or beside, an open atomic block."""
+
+
 # --- the files -----------------------------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import dbzero as db0
 from dbzero.model import scope
+from dbzero.query.check import check_index
 from dbzero.storage.verify import check_root
 
 
@@ -24,12 +25,27 @@ def _session_scope() -> Iterator[None]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[str]:
-    """An empty root directory. Afterwards dbzero is closed and every prefix below the directory has to pass the whole check."""
+    """An empty root directory. Afterwards dbzero is closed, every prefix below the directory has to pass the whole check,
+    and its tag index has to say what its objects do."""
     directory = str(tmp_path / "root")
     yield directory
     db0.close()
     gc.collect()
     assert check_root(directory) == []
+    assert index_problems(directory) == []
+
+
+def index_problems(directory: str) -> list[str]:
+    """What the tag indexes of the prefixes below a directory say wrong."""
+    db0.init(directory, autocommit=False)
+    try:
+        problems = []
+        for prefix in list(db0.get_prefixes()):
+            db0.open(prefix.name, "r")
+            problems += check_index(scope.current_view(False))
+        return problems
+    finally:
+        db0.close()
 
 
 @pytest.fixture

@@ -29,7 +29,10 @@ NAMES = {
     *("is_immutable", "is_query", "is_immutable_query", "is_immutable_parameter", "fulltext", "is_fulltext"),
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
-    *("compact", "copy_prefix", "drop", "StateNotKeptError"),
+    *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
+    *("LockedManager", "await_commit", "async_wait"),
+    *("compact", "copy_prefix", "drop", "StateNotKeptError", "InDoubtError"),
+    *("tags", "as_tag", "find", "no"),
 }
 
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 from weakref import WeakSet
 
+from pyroaring import BitMap64
+
 from dbzero.collections import pairs
 from dbzero.collections.nodes import (
     Stored,
@@ -119,12 +121,57 @@ class Walk:
 
     def _mend(self, items: list[Item], keys: list[Any], objects: list[Any], following: Item | None) -> Batch:
         entries = [entry for entry in zip(items, keys, objects, strict=True) if entry[0] not in self.added]
-        n = len(self.order) if following is None else bisect_left(self.order, following)
-        due, self.order = self.order[:n], self.order[n:]
-        lost = [(item, *self.removed.pop(item)) for item in due]
-        entries += [entry for entry in lost if self.high is None or entry[0] <= self.high]
+        lost = [(item, *self.removed.pop(item)) for item in self._due(following)]
+        entries += [entry for entry in lost if self._inside(entry[0])]
         entries.sort(key=lambda entry: entry[0])
         return [entry[0] for entry in entries], [entry[1] for entry in entries], [entry[2] for entry in entries]
+
+    def _due(self, following: Item | None) -> list[Item]:
+        """The removed items that it would have come to by now."""
+        n = len(self.order) if following is None else bisect_left(self.order, following)
+        due, self.order = self.order[:n], self.order[n:]
+        return due
+
+    def _inside(self, item: Item) -> bool:
+        return self.high is None or item <= self.high
+
+
+class BackWalk(Walk):
+    """A walk from high to low: `start` is above all that is left (None: no bound), `high` is the lowest item."""
+
+    __slots__ = ()
+
+    def ahead(self, nulls: bool, item: Item) -> bool:
+        """Whether it has still to come to that place."""
+        return nulls == self.nulls and not (self.done or self.cut) and (self.start is None or item < self.start)
+
+    def next(self, root: PairNode | None) -> Batch:
+        """The entries of the next leaf of the tree, from high to low. Inside an operation."""
+        items: list[Item] = []
+        keys: list[Any] = []
+        objects: list[Any] = []
+        following: Item | None = None
+        if root is not None and not self.cut:
+            data, end, following = pairs.part_before(root, self.start)
+            at = 0 if self.high is None else bisect_left(data.items, self.high)
+            if at:
+                following = None  # what follows is lower
+            at = min(at, end)
+            items, objects = data.items[at:end], data.objects[at:end]
+            keys = [None] * len(items) if self.nulls else data.span(at, end)
+        if self.added or self.order:
+            items, keys, objects = self._mend(items, keys, objects, following)
+        self.start = following
+        self.done = following is None
+        return items[::-1], keys[::-1], objects[::-1]
+
+    def _due(self, following: Item | None) -> list[Item]:
+        n = 0 if following is None else bisect_left(self.order, following)
+        due, self.order = self.order[n:], self.order[:n]
+        return due
+
+    def _inside(self, item: Item) -> bool:
+        return self.high is None or item >= self.high
 
 
 class Index(Stored):
@@ -210,13 +257,13 @@ class Index(Stored):
             item: Item = (rank, obj._p_oid)
             root = state.null_root if nulls else state.root
             if root is None:
-                self._p_changed()
+                self._p_change()
                 root = pairs.start(view, item, key, nulls or family not in RANKED, obj)
             else:
                 there = pairs.locate(root, item)
                 if there.found:
                     return
-                self._p_changed()
+                self._p_change()
                 root = pairs.add(view, root, there, item, key, obj)
             if nulls:
                 state.null_root = root
@@ -247,7 +294,7 @@ class Index(Stored):
             there = pairs.locate(root, item)
             if not there.found:
                 return
-            self._p_changed()
+            self._p_change()
             stored_key, root = pairs.remove(root, there)
             walks = _walks(self)
             for walk in walks:
@@ -280,6 +327,15 @@ class Index(Stored):
                     set_data(root, pairs.Pairs([], None, []))  # so that its objects are released at once
             set_data(self, State())
 
+    def _p_change(self) -> None:
+        """Mark the index changed. Inside an atomic block, whose end may put the trees back, running walks take along what
+        they have still to visit: their notes would not be right for the trees that were put back."""
+        self._p_changed()
+        if base.block_depth():
+            for walk in _walks(self):
+                if not (walk.done or walk.cut):
+                    self._p_take_along(walk)
+
     def _p_take_along(self, walk: Walk) -> None:
         """Give `walk` all that it has still to visit: the trees go."""
         state = self._data
@@ -287,6 +343,7 @@ class Index(Stored):
             items, keys, objects = walk.next(state.null_root if walk.nulls else state.root)
             walk.removed.update(zip(items, zip(keys, objects, strict=True), strict=True))
             walk.order += items
+        walk.order.sort()
         walk.done = False
         walk.cut = True
 
@@ -355,12 +412,17 @@ class Index(Stored):
             spans.insert(0 if nulls_lead else len(spans), (True, None, None))
         return spans
 
-    def _p_batches(self, low: Any, high: Any, null_first: bool, nulls_lead: bool | None = None) -> Iterator[Batch]:
+    def _p_batches(
+        self, low: Any, high: Any, null_first: bool, nulls_lead: bool | None = None, desc: bool = False
+    ) -> Iterator[Batch]:
         """The entries of a selection as they are now, leaf by leaf, in order of key; those without one stand first if
-        `nulls_lead` (None: if `null_first`)."""
+        `nulls_lead` (None: if `null_first`). `desc`: all of it from back to front."""
         lead = null_first if nulls_lead is None else nulls_lead
         with operation:
-            running = [Walk(*span) for span in self._p_spans(low, high, null_first, lead)]
+            spans = self._p_spans(low, high, null_first, lead)
+            running: list[Walk] = [Walk(*span) for span in spans]
+            if desc:
+                running = [BackWalk(nulls, end, start) for nulls, start, end in reversed(spans)]
             walks = _walks(self)
             if type(walks) is not WeakSet:
                 walks = WeakSet()
@@ -376,6 +438,35 @@ class Index(Stored):
                 if batch[0]:
                     yield batch
             walks.discard(walk)
+
+    def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
+        """The OIDs of a selection's objects, from the leaves. Inside an operation."""
+        state = self._data
+        found = BitMap64()
+        for nulls, start, end in self._p_spans(low, high, null_first, null_first):
+            root = state.null_root if nulls else state.root
+            following: Item | None = start
+            while root is not None:
+                data, at, following = pairs.part(root, following)
+                stop = len(data.items) if end is None else bisect_right(data.items, end, at)
+                found.update([oid for _, oid in data.items[at:stop]])
+                if following is None or stop < len(data.items):
+                    break
+        return found
+
+    def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
+        """About how many entries a selection has, without reading more than two ways down the tree. Inside an
+        operation."""
+        state = self._data
+        total = 0
+        for nulls, start, end in self._p_spans(low, high, null_first, null_first):
+            if nulls:
+                total += state.nulls
+            elif state.root is not None:
+                below = 0.0 if start is None else pairs.position(state.root, start)
+                upto = 1.0 if end is None else pairs.position(state.root, end)
+                total += round(state.count * max(upto - below, 0.0))
+        return total
 
     def __repr__(self) -> str:
         if self._p_flags & (base.CLOSED | base.EXPIRED):

@@ -37,6 +37,38 @@ class Stored(Persistent):  # type: ignore[misc]
     def _p_clear(self) -> None:
         set_data(self, None)
 
+    def _p_save(self) -> Any:
+        """A copy of the state, for an atomic block that may have to put it back."""
+        return copied(self._data)
+
+    def _p_restore(self, saved: Any) -> None:
+        """Put a state back that _p_save() copied; it is given once."""
+        set_data(self, saved)
+
+
+def copied(data: Any) -> Any:
+    """A copy of a state: of its containers, not of what they hold, which changes of the state replace. What is only
+    derived, in front of a tree, starts empty."""
+    kind: Any = type(data)
+    if isinstance(data, Persistent):
+        return data
+    names = _slots.get(kind)
+    if names is None:
+        names = _slots[kind] = tuple(getattr(kind, "__slots__", ()))
+    if not names:
+        return data.copy() if hasattr(data, "copy") else data
+    made = kind.__new__(kind)
+    for name in names:
+        value = getattr(data, name)
+        if name == "front":
+            value = type(value)()
+        elif not isinstance(value, Persistent) and hasattr(value, "copy"):
+            value = value.copy()
+        setattr(made, name, value)
+    return made
+
+
+_slots: dict[type, tuple[str, ...]] = {}
 
 set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
 
@@ -48,6 +80,7 @@ __all__ = [
     "SPARSE",
     "Stored",
     "begin",
+    "copied",
     "corrupt",
     "create",
     "member",
@@ -103,7 +136,7 @@ def relieve(obj: Stored) -> None:
     nodes calls this between its operations."""
     view = obj._p_view
     limit = view.limit
-    if limit and view.weight > limit and not operation.held():
+    if limit and view.weight > limit and not operation.inside():
         view.evict(limit - limit // 8)
 
 

@@ -6,7 +6,7 @@ both.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -221,6 +221,44 @@ def part(root: PairNode, low: Item | None) -> tuple[Pairs, int, Item | None]:
         return data, 0 if low is None else bisect_left(data.items, low), following
     except TypeError:
         raise corrupt(root, "keys without an order") from None
+
+
+def part_before(root: PairNode, high: Item | None) -> tuple[Pairs, int, Item | None]:
+    """The state of the leaf that has the entries right below `high` (None: the last leaf), the place behind the last of
+    these, and the start of that leaf (None: it is the first)."""
+    node = root
+    low: Item | None = None
+    try:
+        for _ in DEPTH:
+            data = node._data
+            if type(data) is not Inner:
+                return data, len(data.items) if high is None else bisect_left(data.items, high), low
+            marks = data.marks
+            k = len(marks) - 1 if high is None else bisect_left(marks, high, 1) - 1
+            if k:
+                low = marks[k]
+            node = data.children[k]
+    except TypeError:
+        raise corrupt(root, "keys without an order") from None
+    raise corrupt(root, "tree without leaves")
+
+
+def position(root: PairNode, item: Item) -> float:
+    """About what share of the entries stands below `item`, from the fill of the nodes on the way to it."""
+    low, share = 0.0, 1.0
+    node = root
+    try:
+        for _ in DEPTH:
+            data = node._data
+            if type(data) is not Inner:
+                return low + share * bisect_left(data.items, item) / max(len(data.items), 1)
+            k = bisect_right(data.marks, item, 1) - 1
+            share /= len(data.children)
+            low += share * k
+            node = data.children[k]
+    except TypeError:
+        raise corrupt(root, "keys without an order") from None
+    raise corrupt(root, "tree without leaves")
 
 
 def check(root: PairNode, keyless: bool) -> int:

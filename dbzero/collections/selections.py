@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dbzero.model.base import Persistent
+from pyroaring import BitMap64
+
+from dbzero.model.base import Persistent, operation
+from dbzero.model.codec import encode_values
 from dbzero.query.base import Query
 
 if TYPE_CHECKING:
     from dbzero.collections.index import Index
+    from dbzero.model.view import View
+
+
+def _view_of(index: Index) -> View:
+    index._p_activate()
+    view: View = index._p_view
+    return view
 
 
 class Selection(Query):
     """The objects of an index with keys between two bounds, in order of key."""
 
     __slots__ = ("high", "index", "low", "null_first")
+    _p_pure = True
 
     def __init__(self, index: Index, low: Any, high: Any, null_first: bool) -> None:
         self.index = index
@@ -32,16 +43,43 @@ class Selection(Query):
             return len(self.index)
         return sum(len(items) for items, _, _ in self.index._p_batches(self.low, self.high, self.null_first))
 
+    def __bool__(self) -> bool:
+        return next((True for _ in self), False)
+
+    def _p_view(self) -> View | None:
+        return _view_of(self.index)
+
+    def _p_oids(self, uuid: int) -> BitMap64:
+        if _view_of(self.index).uuid != uuid:
+            return BitMap64()
+        with operation:
+            return self.index._p_oids(self.low, self.high, self.null_first)
+
+    def _p_estimate(self) -> int:
+        with operation:
+            return self.index._p_estimate(self.low, self.high, self.null_first)
+
+    def _p_form(self) -> tuple[Any, ...]:
+        bounds = encode_values([self.low, self.high])[0]
+        return ("select", _view_of(self.index).uuid, self.index._p_oid, bounds, self.null_first)
+
+    def _p_detail(self) -> str:
+        if self.low is None and self.high is None:
+            return "index, all"
+        return f"index, {'' if self.low is None else repr(self.low)}..{'' if self.high is None else repr(self.high)}"
+
 
 class Sorting(Query):
     """The results of a query in order of their keys in an index.
 
-    A selection of the same index is in order already, so the first results come without looking at the others. For
-    any other query its results are kept while the index is walked once. An object that comes several times, and stands
-    under several keys, comes at one key after the other.
+    The index is walked once, leaf by leaf, and what isn't among the results is passed by: the first results come
+    without looking at the other entries. An object that stands under several keys comes at the first of them that the
+    walk meets. Where an object may come several times among the results, it comes at one key after the other; then all
+    results are kept while the index is walked, but for a selection of the same index, which is in order already.
     """
 
     __slots__ = ("desc", "index", "null_first", "source")
+    _p_ordered = True
 
     def __init__(self, index: Index, source: Query, desc: bool, null_first: bool) -> None:
         self.index = index
@@ -49,25 +87,92 @@ class Sorting(Query):
         self.desc = desc
         self.null_first = null_first
 
+    def _own(self) -> bool:
+        """Whether the source is a selection of the same index."""
+        return type(self.source) is Selection and self.source.index is self.index
+
     def __iter__(self) -> Iterator[Any]:
         source = self.source
-        if type(source) is not Selection or source.index is not self.index:
-            yield from self._foreign()
-            return
-        batches = self.index._p_batches(source.low, source.high, source.null_first, self.null_first)
-        if not self.desc:
+        if type(source) is Selection and source.index is self.index:
+            batches = self.index._p_batches(source.low, source.high, source.null_first, self.null_first, self.desc)
             for _, _, objects in batches:
                 yield from objects
-            return
-        found = [objects for _, _, objects in batches]
-        while found:
-            yield from reversed(found.pop())
+        elif source._p_distinct:
+            yield from self._walk()
+        else:
+            yield from self._foreign()
 
     def __len__(self) -> int:
-        source = self.source
-        if type(source) is Selection and source.index is self.index:
-            return len(source)
-        return super().__len__()
+        if self._own():
+            return len(self.source)
+        return len(self._p_oids(_view_of(self.index).uuid)) if self.source._p_distinct else super().__len__()
+
+    def __bool__(self) -> bool:
+        return next((True for _ in self), False)
+
+    def _p_view(self) -> View | None:
+        return _view_of(self.index)
+
+    @property
+    def _p_pure(self) -> bool:  # type: ignore[override]
+        return self.source._p_pure
+
+    @property
+    def _p_distinct(self) -> bool:  # type: ignore[override]
+        return self.source._p_distinct
+
+    def _p_oids(self, uuid: int) -> BitMap64:
+        found = self.source._p_oids(uuid)
+        if not found or _view_of(self.index).uuid != uuid:
+            return BitMap64()
+        if not self._own():
+            with operation:
+                found &= self.index._p_oids(None, None, False)
+        return found
+
+    def _p_estimate(self) -> int:
+        return min(len(self.index), self.source._p_estimate())
+
+    def _p_form(self) -> tuple[Any, ...]:
+        where = (_view_of(self.index).uuid, self.index._p_oid)
+        return ("sort", *where, self.desc, self.null_first, self.source._p_form())
+
+    def _p_detail(self) -> str:
+        return f"index{' descending' if self.desc else ''} of {self.source._p_detail()}"
+
+    def _walk(self) -> Iterator[Any]:
+        """The results, none of which comes twice, while walking the index."""
+        left = self.source._p_oids(_view_of(self.index).uuid)
+        if not left:
+            return
+        group: list[tuple[int, Any]] = []  # results of one key
+        last: Any = None
+        places: dict[int, int] = {}
+        for items, keys, objects in self.index._p_batches(None, None, self.null_first, desc=self.desc):
+            null = keys[0] is None
+            for item, obj in zip(items, objects, strict=True):
+                if item[1] not in left:
+                    continue
+                if group and (null, item[0]) != last:
+                    yield from self._in_order(group, places)
+                    group = []
+                last = (null, item[0])
+                left.discard(item[1])
+                group.append((item[1], obj))
+            if not left:
+                break
+        yield from self._in_order(group, places)
+
+    def _in_order(self, group: list[tuple[int, Any]], places: dict[int, int]) -> list[Any]:
+        """Results of equal keys in the order of the source, whose places `places` has if they were needed before."""
+        if len(group) > 1:
+            if not self.source._p_ordered:
+                group.sort(key=lambda entry: -entry[0])
+            else:
+                if not places:
+                    places.update((obj._p_oid, place) for place, obj in enumerate(self.source))
+                group.sort(key=lambda entry: places.get(entry[0], -1))
+        return [obj for _, obj in group]
 
     def _foreign(self) -> list[Any]:
         view = self.index._p_view

@@ -68,9 +68,21 @@ class _Schema(Persistent):  # type: ignore[misc]
     __slots__ = ("_data",)
     KIND: ClassVar[int]
     _data: Any
+    _p_encode: Any
+    _p_decode: Any
 
     def _p_clear(self) -> None:
         _set_data(self, None)
+
+    def _p_save(self) -> bytes:
+        payload: bytes = self._p_encode()[0]
+        return payload
+
+    def _p_restore(self, saved: bytes) -> None:
+        self._p_decode(saved)
+
+    def _p_reverted(self) -> None:
+        self._p_view.schema_reverted()
 
     def _corrupt(self, problem: object) -> CorruptError:
         return CorruptError(

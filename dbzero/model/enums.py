@@ -228,6 +228,26 @@ def bind(view: View, value: EnumValue | EnumValueRepr) -> EnumValue:
     return found
 
 
+def place_of(view: View, key: str, name: str, enter: bool) -> tuple[int, int] | None:
+    """How a value stands in records of `view`: OID of its enum's record, and its place there.
+
+    Args:
+        enter: enter the value when the prefix does not have it yet (ReadOnlyError); otherwise give None for it.
+    """
+    found: EnumValue | None = view.enum_values.get((key, name))
+    if found is None or not found._code:
+        if enter:
+            found = bind(view, EnumValueRepr(key, name, None) if found is None else found)
+        else:
+            record = _record(view, key)
+            names = [] if record is None else record.field_names
+            if record is None or name not in names:
+                return None
+            found = _value(view, key, name)
+            _place(view, found, record._p_oid, names.index(name))
+    return found._code, found._place
+
+
 def _place(view: View, value: EnumValue, code: int, place: int) -> None:
     _set(value, "_place", place)
     _set(value, "_code", code)

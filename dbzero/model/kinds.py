@@ -1,6 +1,6 @@
 """Registries that let the model name what lives above it: kinds of records, makers of collections, memo classes by key.
 
-The first byte of every payload is its kind. Kinds below 16 are fixed here for ever; class OIDs start at 16, so one
+The first byte of every payload is its kind; 0 is for records that no reference leads to. Kinds below 16 are fixed here for ever; class OIDs start at 16, so one
 number tells both apart in a reference.
 """
 
@@ -22,6 +22,7 @@ SET_NODE = 10
 
 FIRST_OID = 16  # OIDs (and so class OIDs) below are fixed
 CATALOGUE_OID = 1
+TAG_ROOT_OID = 3
 
 types: dict[int, type] = {}
 """Kind -> Persistent subclass, for all kinds but MEMO."""
@@ -32,6 +33,9 @@ builders: dict[type, Callable[[Any, Any], Any]] = {}
 
 binders: dict[type, Callable[[Any, Any], Any]] = {}
 """Type of values that are stored in another form in each prefix -> bind(view, value), which gives that form."""
+
+buffers: list[Callable[[Any], Any]] = []
+"""Makers of what every new view buffers beside its objects: maker(view), see :class:`dbzero.model.view.Buffer`."""
 
 classes: dict[str, type] = {}
 """Class key -> memo class registered last under it."""

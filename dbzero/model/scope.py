@@ -43,12 +43,21 @@ def _unknown(prefix_uuid: int) -> View | None:
     return None
 
 
+def _closed(prefix_name: str) -> View:
+    return _nothing(prefix_name, False)
+
+
 _current: View | None = None
 _view_of: Callable[[str | None, bool], View] = _nothing
 _view_of_uuid: Callable[[int], View | None] = _unknown
+_opened: Callable[[str], View] = _closed
 
 
-def install(view_of: Callable[[str | None, bool], View], view_of_uuid: Callable[[int], View | None]) -> None:
+def install(
+    view_of: Callable[[str | None, bool], View],
+    view_of_uuid: Callable[[int], View | None],
+    opened: Callable[[str], View] | None = None,
+) -> None:
     """Set the session's answers.
 
     Args:
@@ -57,10 +66,13 @@ def install(view_of: Callable[[str | None, bool], View], view_of_uuid: Callable[
             read-only view though a writable one was asked for: the caller checks. Raises NotInitializedError or
             PrefixError.
         view_of_uuid: prefix uuid -> live view, or None when that prefix is not open.
+        opened: prefix name -> live view; PrefixError when it is not open. None: as it was.
     """
-    global _view_of, _view_of_uuid
+    global _view_of, _view_of_uuid, _opened
     _view_of = view_of
     _view_of_uuid = view_of_uuid
+    if opened is not None:
+        _opened = opened
 
 
 def set_current(view: View | None) -> None:
@@ -88,3 +100,8 @@ def view_of(prefix_name: str | None, writable: bool) -> View:
 def view_of_uuid(prefix_uuid: int) -> View | None:
     """The live view of the open prefix with that uuid, or None."""
     return _view_of_uuid(prefix_uuid)
+
+
+def opened(prefix_name: str) -> View:
+    """The live view of a prefix that is open. PrefixError when it is not, NotInitializedError before init()."""
+    return _opened(prefix_name)

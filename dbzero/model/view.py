@@ -6,7 +6,7 @@ loading, conversion, refusal, OIDs; and what a commit needs of the objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from dbzero.errors import (
@@ -73,6 +73,13 @@ class Buffer(Protocol):
     def discard(self) -> None:
         """The view's objects were put back to an earlier state: drop what is pending and all that was derived."""
 
+    def removed(self, oids: Sequence[int]) -> Callable[[], None] | None:
+        """Objects are about to be deleted. Returns what takes that back, or None. Under the operation lock."""
+
+    def changed(self, oids: Sequence[int] | None) -> None:
+        """The view is about to move to a state in which these stored objects are others; None: unknown which. Under the
+        operation lock."""
+
 
 Plan = tuple[bytes, tuple[str, ...], bool, bool]
 """(payload head, names to write, whether these are all the object has, whether the names go into the payload)."""
@@ -132,8 +139,10 @@ class View(ViewCore):  # type: ignore[misc]
         self._records: dict[int, ClassRecord] = {}
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
+        self.tag_index: Any = None  # the query layer's; one of `buffers`
         self.context: scope.Context = scope.live
-        self.buffers: list[Buffer] = []
+        self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
+        self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
 
     def __repr__(self) -> str:
@@ -336,6 +345,8 @@ class View(ViewCore):  # type: ignore[misc]
                 return None
             break
         payload, refcount = found
+        if len(payload) > 1 and payload[0] == 0 and payload[1] < kinds.FIRST_OID:
+            return None  # a record of the tag index, which is nobody's object
         code = payload[0] if payload else 0
         if code == kinds.MEMO:
             try:
@@ -481,6 +492,42 @@ class View(ViewCore):  # type: ignore[misc]
         """Record the one instance of a class; None: it is gone. ReadOnlyError."""
         self.layout(cls).record.set_singleton(0 if obj is None else obj._p_oid)
 
+    # --- atomic blocks -----------------------------------------------------------------------------------------------
+
+    def _block_save(self) -> set[int]:
+        """Called from C before the first change within a save-point: what _block_restore() needs."""
+        return set(self.deleted)
+
+    def _block_restore(self, deleted: set[int]) -> None:
+        """Called from C when the view's objects have been put back."""
+        self.deleted = set(deleted)
+        if self._schema_reverted:
+            self._schema_reverted = False
+            self._forget_classes()
+
+    def schema_reverted(self) -> None:
+        """A class record or the catalogue was put back to an earlier state."""
+        self._schema_reverted = True
+
+    def _forget_classes(self) -> None:
+        self._layouts.clear()
+        self._common.clear()
+        self.codes.clear()
+        self._types.clear()
+        self._records.clear()
+        self._catalogue = None
+        catalogue = self.peek(kinds.CATALOGUE_OID)
+        if type(catalogue) is Catalogue:
+            self._catalogue = catalogue  # perhaps it was never committed
+        catalogue = self.catalogue
+        known = set() if catalogue is None else {oid for _, oid in catalogue.items()}
+        for value in list(self.enum_values.values()):
+            code, place = value._code, value._place
+            if code and (code not in known or place >= len(self.class_record(code).field_names)):
+                object.__setattr__(value, "_code", 0)
+                object.__setattr__(value, "_place", 0)
+                self.enum_values.pop((code, place), None)
+
     # --- committing --------------------------------------------------------------------------------------------------
 
     @property
@@ -511,6 +558,12 @@ class View(ViewCore):  # type: ignore[misc]
         for buffer in self.buffers:
             buffer.discard()
 
+    def forget(self, oids: Sequence[int]) -> list[Callable[[], None]]:
+        """Objects are about to be deleted, by a commit or at once: whatever is kept beside them goes. Returns what takes
+        that back. Under the operation lock, while their wrappers are still in the map."""
+        undo = [buffer.removed(oids) for buffer in self.buffers] if oids else []
+        return [put_back for put_back in undo if put_back is not None]
+
     def take_dirty(self) -> list[Any]:
         """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
         returns nothing: encoding may change class records, which come last and so are encoded once."""
@@ -536,7 +589,16 @@ class View(ViewCore):  # type: ignore[misc]
 
     def invalidate_all(self) -> int:
         """Turn every loaded clean object into a ghost. Returns how many."""
-        return int(self.invalidate([obj._p_oid for obj in self.objects()]))
+        for buffer in self.buffers:
+            buffer.changed(None)
+        return int(super().invalidate([obj._p_oid for obj in self.objects()]))
+
+    def invalidate(self, oids: Sequence[int]) -> int:
+        """These stored objects change with the view's next state: the loaded and clean ones become ghosts. Returns how
+        many."""
+        for buffer in self.buffers:
+            buffer.changed(oids)
+        return int(super().invalidate(oids))
 
     def raise_autocommit_error(self) -> None:
         """Raise what the background commit met since the last call."""
@@ -562,4 +624,5 @@ class View(ViewCore):  # type: ignore[misc]
         self._records.clear()
         self.enum_values.clear()
         self.buffers.clear()
+        self.tag_index = None
         self._catalogue = None

@@ -149,6 +149,12 @@ def uuid_of(handle: WeakProxy | ExpiredReference) -> str:
     return make_uuid(*_IDENTITY.unpack_from(_get(handle, "_p_target").data))
 
 
+def identity(handle: WeakProxy | ExpiredReference) -> tuple[int, int]:
+    """Prefix uuid and OID of the target, which may be gone."""
+    prefix_uuid, oid = _IDENTITY.unpack_from(_get(handle, "_p_target").data)
+    return prefix_uuid, oid
+
+
 def class_key(handle: WeakProxy | ExpiredReference) -> str:
     """The key of the target's class."""
     key: str = _get(handle, "_p_target").data[_IDENTITY.size :].decode("utf-8", "surrogatepass")

@@ -1,8 +1,11 @@
 """Queries: lazy selections of stored objects, evaluated each time they are iterated.
 
-What lives here: the base of all queries (:mod:`.base`). May import: :mod:`dbzero.errors` and :mod:`dbzero.model`;
-collections may import it, since an index answers with queries. Promises: making a query evaluates nothing; iterating
-it shows what is stored at that moment, in the same order each time while nothing changes.
+What lives here: the base of all queries (:mod:`.base`), which collections use as well, since an index answers with
+queries; what can be a tag (:mod:`.atoms`), giving tags (:mod:`.tags`), the stored inverted index (:mod:`.records`) and
+how one view uses it (:mod:`.tagindex`), what a query asks (:mod:`.expressions`), and ``find`` (:mod:`.find`). May
+import: :mod:`dbzero.collections`, :mod:`dbzero.model` and :mod:`dbzero.errors`; the base imports no collection.
+Promises: making a query evaluates nothing; iterating it shows what is stored at that moment, in the same order each
+time while nothing changes.
 """
 
 from dbzero.query.base import Query, Slice

@@ -7,9 +7,16 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pyroaring import BitMap64
 
 from dbzero.errors import Error
+
+if TYPE_CHECKING:
+    from dbzero.model.view import View
+
+_UNKNOWN = 1 << 40
 
 
 class Query(ABC):
@@ -22,9 +29,50 @@ class Query(ABC):
 
     __slots__ = ("__weakref__",)
 
+    _p_pure: ClassVar[bool] = False
+    """Whether evaluating it runs no code of the user's, so that it may be done under the operation lock."""
+    _p_distinct: ClassVar[bool] = False
+    """Whether no object comes twice."""
+    _p_counted: ClassVar[bool] = False
+    """Whether its length costs no iteration. ``list`` asks for the length of what it is made of."""
+    _p_ordered: ClassVar[bool] = False
+    """Whether it has an order that was asked for."""
+
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
         """A new iterator over the results."""
+
+    def _p_view(self) -> View | None:
+        """The view that the results belong to; None: there is none. ClosedError when it is closed."""
+        return None
+
+    def _p_oids(self, uuid: int) -> BitMap64:
+        """The OIDs of the results that belong to the prefix with that uuid; the caller may change them."""
+        return BitMap64([obj._p_oid for obj in self if obj._p_view.uuid == uuid])
+
+    def _p_estimate(self) -> int:
+        """About how many results there are. Cheap, and rather too many than too few."""
+        return _UNKNOWN
+
+    def _p_form(self) -> tuple[Any, ...]:
+        """The query as plain data, from which it can be made again. Error when it has no such form."""
+        raise Error(f"a query of this kind cannot be serialized: {self!r}")
+
+    def _p_detail(self) -> str:
+        """What the query is, in a few words."""
+        return type(self).__name__.lower()
+
+    def first(self, default: Any = None) -> Any:
+        """The first result, or `default` when there is none."""
+        return next(iter(self), default)
+
+    def exists(self) -> bool:
+        """Whether there is any result."""
+        return bool(self)
+
+    def count(self) -> int:
+        """How many results there are. The same as ``len``."""
+        return len(self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -52,6 +100,25 @@ class Query(ABC):
         if not start and stop is None and step == 1:
             return self
         return Slice(self, start or 0, stop, step)
+
+    def _p_part(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
+        """The results at the positions of a slice whose step is positive."""
+        if start >= 0 and (stop is None or stop >= 0):
+            return islice(self, start, stop, step)
+        if start >= 0:
+            assert stop is not None
+            return islice(_without_last(islice(self, start, None), -stop), None, None, step)
+        return self._from_end(start, stop, step)
+
+    def _from_end(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
+        total = 0
+        last: deque[Any] = deque(maxlen=-start)
+        for item in self:
+            last.append(item)
+            total += 1
+        start, stop, step = slice(start, stop, step).indices(total)
+        skipped = total - len(last)
+        yield from islice(last, start - skipped, max(stop - skipped, start - skipped), step)
 
     def _pick(self, places: list[int]) -> tuple[Any, ...]:
         """The results at `places`. IndexError when one is out of range."""
@@ -88,23 +155,45 @@ class Slice(Query):
         self._step = step
 
     def __iter__(self) -> Iterator[Any]:
-        start, stop = self._start, self._stop
-        if start >= 0 and (stop is None or stop >= 0):
-            return islice(self._source, start, stop, self._step)
-        if start >= 0:
-            assert stop is not None
-            return islice(_without_last(islice(self._source, start, None), -stop), None, None, self._step)
-        return self._from_end()
+        return self._source._p_part(self._start, self._stop, self._step)
 
-    def _from_end(self) -> Iterator[Any]:
-        total = 0
-        last: deque[Any] = deque(maxlen=-self._start)
-        for item in self._source:
-            last.append(item)
-            total += 1
-        start, stop, step = slice(self._start, self._stop, self._step).indices(total)
-        skipped = total - len(last)
-        yield from islice(last, start - skipped, max(stop - skipped, start - skipped), step)
+    def __len__(self) -> int:
+        if not self._source._p_counted and self._start >= 0 and self._stop is not None and self._stop >= 0:
+            return sum(1 for _ in self)
+        return len(range(*slice(self._start, self._stop, self._step).indices(len(self._source))))
+
+    def __bool__(self) -> bool:
+        return next((True for _ in self), False)
+
+    def _p_view(self) -> View | None:
+        return self._source._p_view()
+
+    @property
+    def _p_pure(self) -> bool:  # type: ignore[override]
+        return self._source._p_pure
+
+    @property
+    def _p_distinct(self) -> bool:  # type: ignore[override]
+        return self._source._p_distinct
+
+    @property
+    def _p_counted(self) -> bool:  # type: ignore[override]
+        return self._source._p_counted
+
+    @property
+    def _p_ordered(self) -> bool:  # type: ignore[override]
+        return self._source._p_ordered
+
+    def _p_estimate(self) -> int:
+        n = self._source._p_estimate()
+        return len(range(*slice(self._start, self._stop, self._step).indices(n)))
+
+    def _p_form(self) -> tuple[Any, ...]:
+        return ("slice", self._start, self._stop, self._step, self._source._p_form())
+
+    def _p_detail(self) -> str:
+        stop = "" if self._stop is None else self._stop
+        return f"{self._source._p_detail()}[{self._start}:{stop}:{self._step}]"
 
     def _slice(self, key: slice) -> Query:
         made = super()._slice(key)

@@ -7,6 +7,7 @@ run without it: the process goes on working while the disk does.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from dbzero.errors import ReadOnlyError
@@ -20,8 +21,16 @@ _OWN_REFERENCES = 1
 _MANY = 8  # objects worth the trouble of encoding them together
 
 
-def commit_view(view: View, prefix: Prefix) -> bool:
+def commit_view(
+    view: View,
+    prefix: Prefix,
+    unless: Callable[[], object] = lambda: None,
+    taken: Callable[[], None] = lambda: None,
+) -> bool:
     """Commit what is pending in `view`. Returns whether a new state was made.
+
+    Under the operation lock `unless` is asked whether to do nothing, and `taken` is told that the commit has all that
+    is pending.
 
     Raises StorageError and its kin; then everything that was pending still is.
     """
@@ -29,17 +38,23 @@ def commit_view(view: View, prefix: Prefix) -> bool:
         raise ReadOnlyError(f"Cannot modify read-only prefix: {prefix.name}")
     while True:
         try:
-            return _commit_once(view, prefix)
+            return _commit_once(view, prefix, unless, taken)
         except DeltaRoomMade:
             continue
 
 
-def _commit_once(view: View, prefix: Prefix) -> bool:
+def _commit_once(view: View, prefix: Prefix, unless: Callable[[], object], all_taken: Callable[[], None]) -> bool:
     with operation:
-        pending = encode(view, prefix)
+        view.raise_autocommit_error()
+        pending = None if unless() else take(view, prefix)
         if pending is None:
             return False
-        pending.seal(time.time_ns() // 1000)
+        try:
+            prefix.seal(pending.batch, time.time_ns() // 1000)
+            all_taken()
+        except BaseException:
+            pending.put_back()
+            raise
     try:
         state = prefix.commit(pending.batch)
     except BaseException:
@@ -49,33 +64,27 @@ def _commit_once(view: View, prefix: Prefix) -> bool:
         pending.batch.close()
     pending.settle(state)
     prefix.raise_interrupt()
+    pending.make_room()
     return True
 
 
 class Pending:
-    """What a commit has taken out of a view's dirty set: to be settled or put back."""
+    """What a commit has taken out of a view's dirty set, encoded into a batch: to be settled or put back."""
 
-    def __init__(self, view: View, prefix: Prefix, batch: Batch) -> None:
+    def __init__(self, view: View, prefix: Prefix) -> None:
         self.view = view
         self.prefix = prefix
-        self.batch = batch
+        self.batch = prefix.begin()
         self.taken: list[Any] = []
         self.orphans: list[int] = []
         self.deleted: list[int] = []
-
-    def seal(self, time_us: int) -> None:
-        """Finish the batch. What was taken is put back when that fails."""
-        try:
-            self.prefix.seal(self.batch, time_us)
-        except BaseException:
-            self.batch.close()
-            self.put_back()
-            raise
+        self.undo: list[Callable[[], None]] = []
 
     def put_back(self) -> None:
         """The commit came to nothing: everything is pending again."""
+        self.batch.close()
         with operation:
-            _restore(self.view, self.taken, self.orphans)
+            restore(self.view, self.taken, self.orphans, self.undo)
 
     def settle(self, state: int) -> None:
         """The commit was made, as `state`."""
@@ -87,40 +96,42 @@ class Pending:
                 gone = view.peek(oid)
                 if gone is not None:
                     view.expire(gone)
-        # What was new is clean from here on. It was never loaded, so no load has made room for it.
+
+    def make_room(self) -> None:
+        """What was new is clean from here on. It was never loaded, so no load has made room for it."""
+        view = self.view
         if 0 < view.limit < view.weight:
             view.evict(view.limit - view.limit // 8)
 
 
-def encode(view: View, prefix: Prefix) -> Pending | None:
-    """Take what is pending in a view into a batch, not sealed yet; None when there is nothing. Under the operation lock."""
-    view.raise_autocommit_error()
+def take(view: View, prefix: Prefix) -> Pending | None:
+    """Take what is pending in a view into a batch that is not sealed yet; None when there is nothing. Under the operation lock."""
     if not view.has_changes():
         return None
     view.flush()
-    pending = Pending(view, prefix, prefix.begin())
-    batch = pending.batch
+    pending = Pending(view, prefix)
     try:
         pending.orphans = view.dead_orphans()
-        _encode(view, batch, pending.taken)
-        pending.deleted = _collect(view, batch, pending.orphans, pending.taken)
-        if not batch.records:
-            batch.close()
-            view.settle_all()
-            return None
+        encode(view, pending.batch, pending.taken)
+        pending.deleted = collect(view, pending.batch, pending.orphans, pending.taken, pending.undo)
+        if pending.batch.records:
+            return pending
+        pending.batch.close()
+        view.settle_all()
+        return None
     except BaseException:
-        batch.close()
         pending.put_back()
         raise
-    return pending
 
 
-def _restore(view: View, taken: list[Any], orphans: list[int]) -> None:
+def restore(view: View, taken: list[Any], orphans: list[int], undo: list[Callable[[], None]]) -> None:
     view.put_back(taken)
     view.add_dead_orphans(orphans)
+    for put_back in undo:
+        put_back()
 
 
-def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
+def encode(view: View, batch: Batch, taken: list[Any]) -> None:
     # Encoding an object may dirty its class record (a new shape), so go on until nothing is left.
     while fresh := view.take_dirty():
         taken.extend(fresh)
@@ -134,8 +145,11 @@ def _encode(view: View, batch: Batch, taken: list[Any]) -> None:
         del fresh
 
 
-def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> list[int]:
-    """Delete what nothing refers to, neither stored nor in Python; the rest of it becomes orphans, looked at again when their wrapper dies.
+def collect(
+    view: View, batch: Batch, orphans: list[int], taken: list[Any], undo: list[Callable[[], None]]
+) -> list[int]:
+    """Delete what nothing refers to, neither stored nor in Python; the rest of it becomes orphans, looked at again when
+    their wrapper dies. What is kept beside the deleted objects goes in the same commit; `undo` gets what puts it back.
 
     Returns the OIDs of what was deleted.
     """
@@ -144,13 +158,19 @@ def _collect(view: View, batch: Batch, orphans: list[int], taken: list[Any]) -> 
         if view.peek(oid) is None and batch.refcount(oid) == 0:
             batch.delete(oid)
             deleted.append(oid)
-    in_flight: set[int] = set()
-    while zero := batch.zero():
-        in_flight = in_flight or {obj._p_oid for obj in taken}
-        for oid in zero:
-            if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
-                view.mark_orphan(oid)
-            else:
-                batch.delete(oid)
-                deleted.append(oid)
-    return deleted
+    forgotten = 0
+    while True:
+        in_flight: set[int] = set()
+        while zero := batch.zero():
+            in_flight = in_flight or {obj._p_oid for obj in taken}
+            for oid in zero:
+                if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
+                    view.mark_orphan(oid)
+                else:
+                    batch.delete(oid)
+                    deleted.append(oid)
+        if forgotten == len(deleted):
+            return deleted
+        undo += view.forget(deleted[forgotten:])
+        forgotten = len(deleted)
+        encode(view, batch, taken)  # what forgetting changed; that may leave more without references

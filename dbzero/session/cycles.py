@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
+from typing import Any
 
 from dbzero.errors import ReadOnlyError
 from dbzero.model import kinds
 from dbzero.model.base import operation
 from dbzero.model.view import View
-from dbzero.session.workspace import OpenPrefix, active
+from dbzero.session.commit import collect, encode, restore
+from dbzero.session.workspace import OpenPrefix, active, refuse_in_block
 from dbzero.storage.prefix import DeltaRoomMade
 
 
@@ -49,6 +52,7 @@ def collect_cycles(prefix: str | None = None) -> int:
     opened = workspace.current() if prefix is None else workspace.get(prefix)
     if not opened.writable:
         raise ReadOnlyError(f"Cannot modify read-only prefix: {opened.name}")
+    refuse_in_block("collect_cycles")
     with opened.commit_lock:
         while True:
             opened.commit()
@@ -70,18 +74,26 @@ def _sweep(opened: OpenPrefix) -> int | None:
         garbage = unreachable(view)
         if not garbage:
             return 0
+        taken: list[Any] = []
+        undo: list[Callable[[], None]] = []
         batch = prefix.begin()
         try:
+            undo += view.forget(garbage)
+            encode(view, batch, taken)
             for oid in garbage:
                 batch.delete(oid)
-            for oid in batch.zero():  # held by wrappers only, now
-                view.mark_orphan(oid)
+            collect(view, batch, [], taken, undo)
             prefix.seal(batch, time.time_ns() // 1000)
         except BaseException:
             batch.close()
+            restore(view, taken, [], undo)
             raise
     try:
         state = prefix.commit(batch)
+    except BaseException:
+        with operation:
+            restore(view, taken, [], undo)
+        raise
     finally:
         batch.close()
     with operation:
@@ -94,7 +106,7 @@ def unreachable(view: View) -> list[int]:
     records, state = view.records, view.state
     limit = records.oid_limit()
     reached = bytearray(limit)
-    stack = [kinds.CATALOGUE_OID, *[obj._p_oid for obj in view.objects()]]
+    stack = [kinds.CATALOGUE_OID, kinds.TAG_ROOT_OID, *[obj._p_oid for obj in view.objects()]]
     while stack:
         oid = stack.pop()
         if reached[oid]:

@@ -73,6 +73,7 @@ def delete(obj: Any, /) -> None:
 
 def pending_counts(view: View) -> Counter[int]:
     """Differences that uncommitted changes make to stored reference counts, by OID."""
+    view.flush()
     counts: Counter[int] = Counter()
     for dirty in view.objects():
         if dirty._p_flags & base.DIRTY:
@@ -106,6 +107,7 @@ def _drop_all(view: View, counts: Counter[int], obj: Any) -> None:
 def _drop(view: View, counts: Counter[int], oid: int, obj: Any) -> list[int]:
     """Make one object vanish; returns what it referred to."""
     refs = list(view.records.references(oid, view.state))
+    view.forget([oid])
     if obj is not None:
         if not obj._p_flags & base.GHOST:
             refs = obj._p_encode()[1]

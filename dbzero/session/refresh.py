@@ -62,7 +62,8 @@ class Follower:
         """Stop and wait for the thread."""
         self._stopping = True
         self._prefix.wake()
-        if self._thread is not threading.current_thread():
+        # Whoever holds the operation lock must not wait for a thread that may be waiting for it: that one ends by itself.
+        if self._thread is not threading.current_thread() and not operation.held():
             while self._thread.is_alive():
                 self._prefix.wake()
                 self._thread.join(0.05)

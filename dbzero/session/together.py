@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from dbzero.errors import Error
 from dbzero.model.base import operation
 from dbzero.model.view import View
-from dbzero.session.commit import Pending, commit_view, encode
+from dbzero.session.commit import Pending, commit_view, take
 from dbzero.storage import together
 from dbzero.storage.decisions import Part
 from dbzero.storage.filestore import LocalFileStore
@@ -21,48 +22,64 @@ from dbzero.storage.prefix import DeltaRoomMade, Prefix
 from dbzero.storage.vector import Window
 
 
-def commit_together(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
-    """Commit what is pending in several views, all of it or nothing. Returns whether there was anything.
+class Committed(Protocol):
+    """An open prefix, as far as it matters here."""
 
+    view: View
+    prefix: Prefix
+
+    def taken(self) -> None:
+        """A commit has all that is pending."""
+
+
+def commit_together(opened: Sequence[Committed], root: str, unless: Callable[[], object] = lambda: None) -> bool:
+    """Commit what is pending in several prefixes, all of it or nothing. Returns whether there was anything.
+
+    Args:
+        unless: asked under the operation lock whether to do nothing.
     Raises:
         StorageError and its kin: everything that was pending still is. PoisonedError, FencedError: whether it was
         made is unknown; the prefixes have to be reopened, and will agree.
     """
-    ordered = sorted(pairs, key=lambda pair: pair[1].uuid)
+    ordered = sorted(opened, key=lambda one: one.prefix.uuid)
     with contextlib.ExitStack() as locks:
-        for _, prefix in ordered:
-            locks.enter_context(prefix.commit_lock)
+        for one in ordered:
+            locks.enter_context(one.prefix.commit_lock)
         while True:
-            changed = [pair for pair in ordered if pair[0].has_changes() or pair[0].autocommit_error is not None]
+            changed = [o for o in ordered if o.view.has_changes() or o.view.autocommit_error is not None]
             if not changed:
                 return False
-            if len(changed) == 1:
-                return commit_view(*changed[0])
             try:
-                return _commit_once(changed, root)
+                if len(changed) == 1:
+                    return commit_view(changed[0].view, changed[0].prefix, unless, changed[0].taken)
+                return _commit_once(changed, root, unless)
             except DeltaRoomMade:
                 continue
 
 
-def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
+def _commit_once(opened: Sequence[Committed], root: str, unless: Callable[[], object]) -> bool:
     waiting: list[Pending] = []
     interrupt: BaseException | None = None
     try:
         with operation:
-            _report([view for view, _ in pairs])
-            for view, prefix in pairs:
-                pending = encode(view, prefix)
+            _report([one.view for one in opened])
+            if unless():
+                return False
+            for one in opened:
+                pending = take(one.view, one.prefix)
                 if pending is not None:
                     waiting.append(pending)
-            moment = time.time_ns() // 1000
             if not waiting:
                 return False
             shares = [together.Share(pending.prefix, pending.batch) for pending in waiting]
             said = together.begin([share.prefix for share in shares])
             if len(shares) > 1:
-                together.keep(shares[0], said, lambda part: _settled(part, [p for _, p in pairs], root))
+                together.keep(shares[0], said, lambda part: _settled(part, [o.prefix for o in opened], root))
+            moment = time.time_ns() // 1000
             for share in shares:
                 share.prefix.seal(share.batch, moment)
+            for one in opened:
+                one.taken()
         try:
             if len(shares) == 1:
                 shares[0].prefix.commit(shares[0].batch)
@@ -74,7 +91,8 @@ def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
         if not isinstance(exc, Error) and waiting and _made(waiting):
             interrupt = exc  # a signal's, right behind the last step
         else:
-            _give_up(waiting)
+            for pending in waiting:
+                pending.put_back()
             raise
     for pending in waiting:
         state = pending.batch.state
@@ -84,6 +102,7 @@ def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
         if len(waiting) > 1:
             pending.prefix.after_commit()
         pending.prefix.raise_interrupt()
+        pending.make_room()
     if interrupt is not None:
         raise interrupt
     return True
@@ -91,12 +110,6 @@ def _commit_once(pairs: Sequence[tuple[View, Prefix]], root: str) -> bool:
 
 def _made(waiting: Sequence[Pending]) -> bool:
     return all(pending.prefix.durable >= pending.batch.state for pending in waiting)
-
-
-def _give_up(waiting: Sequence[Pending]) -> None:
-    for pending in waiting:
-        pending.batch.close()
-        pending.put_back()
 
 
 def _report(views: Sequence[View]) -> None:

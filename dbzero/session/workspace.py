@@ -10,20 +10,36 @@ import atexit
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from dbzero.errors import ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
+from dbzero.errors import AtomicError, ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
 from dbzero.model import scope
-from dbzero.model.base import operation
+from dbzero.model.base import block_mine, operation
 from dbzero.model.view import View
 from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
 from dbzero.session.refresh import Follower
 from dbzero.session.together import commit_together
+from dbzero.session.turns import turn
 from dbzero.storage.history import Retainer, Retention
 from dbzero.storage.names import normalize
 from dbzero.storage.prefix import Prefix
+
+
+class BlockHooks:
+    """What atomic blocks (dbzero.session.blocks, which needs this module) have to do with opening, closing and forks."""
+
+    opening: Callable[[threading.RLock], None]
+    closing: Callable[[OpenPrefix, bool], bool]  # True: it has committed, if that was asked for
+    closed: Callable[[OpenPrefix], None]  # after its last commit
+    abandon: Callable[[], None]
+    after_fork: Callable[[], None]
+
+
+block_hooks = BlockHooks()
+locked_blocks: list[Any] = []  # the open ones, of all threads: while there is one, autocommit waits
 
 
 class OpenPrefix:
@@ -35,6 +51,7 @@ class OpenPrefix:
         self.autocommit = autocommit
         self.commit_lock = prefix.commit_lock  # one lock, so that the page file is not replaced under a batch
         self.follower: Follower | None = None
+        self.committed_changes = 0  # view.changes when the last commit took what was pending
         self.retainer: Retainer | None = None
 
     def retain(self, retention: Retention | None) -> None:
@@ -68,13 +85,23 @@ class OpenPrefix:
             return int(self.view.state)
         return self.prefix.head() + (0 if finalized else 1)
 
-    def commit(self) -> bool:
-        """Commit what is pending. True when a new state was made."""
+    def commit(self, unless: Callable[[], object] = lambda: None) -> bool:
+        """Commit what is pending. True when a new state was made. `unless` is asked when nobody can change anything."""
         with self.commit_lock:
-            return commit_view(self.view, self.prefix)
+            return commit_view(self.view, self.prefix, unless, self.taken)
+
+    def taken(self) -> None:
+        self.committed_changes = self.view.changes
 
     def close(self, *, commit: bool) -> None:
         """Commit (a writer), stop following, make every handle inaccessible, release the prefix."""
+        settled = False
+        try:
+            settled = block_hooks.closing(self, commit)
+        finally:
+            self._close(commit=commit and not settled)
+
+    def _close(self, *, commit: bool) -> None:
         if self.follower is not None:
             self.follower.stop()
         if self.retainer is not None:
@@ -82,6 +109,7 @@ class OpenPrefix:
         try:
             if commit and self.writable:
                 self.commit()
+            block_hooks.closed(self)
         finally:
             with operation:
                 self.view.close()
@@ -127,7 +155,7 @@ class Workspace:
     ) -> OpenPrefix:
         """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
         name = normalize(name)
-        with self.lock:
+        with turn.hold(), self.lock:
             if self._closed:
                 raise NotInitializedError("dbzero was closed by another thread: call db0.init(<directory>) first")
             opened = self.open_prefixes.get(name)
@@ -163,6 +191,7 @@ class Workspace:
         except BaseException:
             prefix.close()
             raise
+        block_hooks.opening(opened.commit_lock)
         self.open_prefixes[name] = opened
         opened.retain(self.config.retention)
         if writable and opened.autocommit:
@@ -178,6 +207,9 @@ class Workspace:
     def current(self) -> OpenPrefix:
         """The current prefix; the default one is opened read-write when none is."""
         with self.lock:
+            if self.recent:
+                return self.open_prefixes[self.recent[-1]]
+        with turn.hold(), self.lock:
             if not self.recent:
                 return self.open(DEFAULT_PREFIX, writable=True)
             return self.open_prefixes[self.recent[-1]]
@@ -188,20 +220,21 @@ class Workspace:
     def commit(self, name: str | None = None) -> None:
         """Commit one prefix, or all that are open read-write."""
         self.check_fork()
+        refuse_in_block("commit")
         if name is not None:
             opened = self.get(name)
             if opened.writable:
                 opened.commit()
             return
-        self.commit_together(list(self.writable_prefixes()))
+        self.commit_together(self.writable_prefixes())
 
-    def commit_together(self, opened: list[OpenPrefix]) -> bool:
+    def commit_together(self, opened: Iterable[OpenPrefix], unless: Callable[[], object] = lambda: None) -> bool:
         """Commit what is pending in several prefixes, all of it or nothing. True when there was anything."""
-        return commit_together([(one.view, one.prefix) for one in opened], self.root)
+        return commit_together(list(opened), self.root, unless)
 
     def close(self, name: str, *, commit: bool = True) -> None:
         """Close one prefix; not open: nothing. The prefix used before it becomes current. commit: what is pending."""
-        with self.lock:
+        with turn.hold(), self.lock:
             opened = self.open_prefixes.pop(normalize(name), None)
             if opened is None:
                 return
@@ -214,11 +247,13 @@ class Workspace:
         """Close every prefix and let go of the segment. The first error is raised after everything was tried."""
         self._stop.set()
         errors: list[BaseException] = []
-        with self.lock:
+        if block_mine():
+            block_hooks.abandon()
+        with turn.hold(), self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
             if not self.forked:
                 try:  # as one; what this leaves pending is each prefix's own to commit
-                    self.commit_together(list(self.writable_prefixes()))
+                    self.commit_together(self.writable_prefixes())
                 except Exception as error:
                     errors.append(error)
             for name in reversed(list(self.open_prefixes)):
@@ -244,9 +279,11 @@ class Workspace:
     def _autocommit_loop(self) -> None:
         interval = self.config.autocommit_interval / 1000
         while not self._stop.wait(interval):
-            due = [o for o in self.writable_prefixes() if o.autocommit and o.view.has_changes()]
+            if locked_blocks:
+                continue
+            due = [opened for opened in self.writable_prefixes() if opened.autocommit and opened.view.has_changes()]
             try:
-                self.commit_together(due)
+                self.commit_together(due, unless=lambda: locked_blocks)
             except Exception as error:
                 # Kept for the next explicit commit to report: a thread has no caller to raise to. What was pending still is.
                 for opened in due:
@@ -267,6 +304,12 @@ class Workspace:
                 f"{', '.join(p.name for p in self.writable_prefixes())} open for writing; only that one may commit them. "
                 "Call db0.close() and db0.init() in the child, then open them read-only"
             )
+
+
+def refuse_in_block(what: str) -> None:
+    """AtomicError inside an atomic block of the running context."""
+    if block_mine():
+        raise AtomicError(f"{what} cannot run inside an active atomic block: let it end first, or cancel it")
 
 
 def _make_root(root: str) -> None:
@@ -320,7 +363,11 @@ def _view_of_uuid(prefix_uuid: int) -> View | None:
     return None
 
 
-scope.install(view_of=_view_of, view_of_uuid=_view_of_uuid)
+def _opened(prefix_name: str) -> View:
+    return active().get(prefix_name).view
+
+
+scope.install(view_of=_view_of, view_of_uuid=_view_of_uuid, opened=_opened)
 
 
 @atexit.register
@@ -337,7 +384,7 @@ _fork_holds: list[Prefix] = []
 
 def _before_fork() -> None:
     # A child is a copy of one thread. What other threads were in the middle of would stay half done there for ever.
-    operation.acquire()
+    operation.freeze()
     if _active is not None and not _active.forked:
         for opened in list(_active.open_prefixes.values()):
             opened.prefix.before_fork()
@@ -355,6 +402,7 @@ def _after_fork_in_child() -> None:
     """The child inherits handles to read with, and nothing else: no lease, thread, slot or pending change."""
     if _active is not None:
         operation.reset_after_fork()
+        block_hooks.after_fork()
         _active.lock = threading.RLock()
         for opened in _active.open_prefixes.values():
             opened.follower = opened.retainer = None

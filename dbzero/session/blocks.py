@@ -1,0 +1,238 @@
+"""The open atomic block of the process: its stack of save-points, and what it holds while it is open.
+
+In this order: the turn (:mod:`dbzero.session.turns`), the commit lock of every open prefix, so that no commit is under
+way, and the operation lock. The undo logs are C (csrc/pytypes_block.c).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any
+
+from dbzero.errors import AtomicError
+from dbzero.model import base
+from dbzero.model.base import Ending, operation
+from dbzero.model.view import View
+from dbzero.session import workspace as workspaces
+from dbzero.session.turns import turn
+
+_token: ContextVar[object | None] = ContextVar("dbzero_block", default=None)
+base.set_token_reader(_token.get)
+
+_held: list[Any] = []  # commit locks
+
+
+class Block(Ending):  # type: ignore[misc]
+    """One save-point. `begin()`, `close()` and `cancel()` come from Ending: they are whole whatever a signal handler
+    raises meanwhile."""
+
+    def __init__(self, commit: bool = False) -> None:
+        self.commit = commit
+        self._begun = False  # or it may have been: there is something to end
+        self._ending = False
+        self._keep = False
+        self._changed: list[View] = []
+        self._error: BaseException | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it was begun and has not ended."""
+        return any(block is self for block in base.open_blocks())
+
+    def _begin(self) -> None:
+        if self.open:
+            return
+        self._begun = True
+        if not base.block_mine():
+            workspaces.active()
+            turn.acquire(self)
+            for lock in _commit_locks():
+                _hold(lock)
+        self._open_frame()
+
+    async def begin_async(self) -> None:
+        """:meth:`begin`, while other tasks of the loop run."""
+        import asyncio  # whoever awaits has imported it
+
+        if self.open:
+            return
+        if base.block_mine():
+            self.begin()
+            return
+        workspaces.active()
+        self._begun = True
+        try:
+            await turn.acquire_async(self)
+            while not _try_all():
+                await asyncio.sleep(0.001)
+            self._open_frame()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _open_frame(self) -> None:
+        """Everything else is held; the frame has a hold on the operation lock of its own."""
+        self._ending, self._error, self._changed = False, None, []
+        with operation:
+            _flush(_views())
+            token = _token.get() if base.block_depth() else object()
+            _token.set(token)
+            base.block_begin(token, self)
+
+    def _finish(self, keep: bool) -> BaseException | None:
+        """End it, and what is open within it. May be repeated from anywhere, and goes on."""
+        if not self._begun:
+            return None
+        if not self._ending:
+            if self.open and not base.block_mine():
+                return AtomicError("an atomic block ends in the thread and task that began it")
+            self._keep, self._ending = keep, True
+        while self.open:
+            level = base.block_depth()
+            try:
+                if self._keep:
+                    _flush(_views())
+                    inner, *_ = reversed(base.open_blocks())
+                    changed = base.block_keep()
+                    self._changed = changed
+                    if inner is not self:
+                        self.commit_wanted = self.commit_wanted or inner.commit or inner.commit_wanted
+                        inner._begun = False
+                else:
+                    _revert()
+            except Exception as error:
+                if self._error is None:
+                    self._error = error
+                if base.block_depth() == level:
+                    self._keep = False
+        outer = base.open_blocks()
+        if outer and base.block_mine():
+            if self._keep and (self.commit or self.commit_wanted):
+                outer[-1].commit_wanted = True
+        elif turn.holds(self):
+            _let_go()
+            _token.set(None)
+            turn.release(self)
+        else:
+            turn.release(self)  # it may have waited for it
+        failed = self._error
+        if failed is None and self._keep and self._changed and not outer and (self.commit or self.commit_wanted):
+            changed, self._changed = self._changed, []
+            commit_views(changed)
+        self._ending = self.commit_wanted = self._begun = False
+        return failed
+
+    commit_wanted = False
+
+
+def _hold(lock: Any) -> None:
+    _held.append(lock)  # first: a signal handler may raise right after acquire()
+    lock.acquire()
+
+
+def _commit_locks() -> list[Any]:
+    active = workspaces.active()
+    return [opened.commit_lock for opened in list(active.open_prefixes.values()) if opened.writable]
+
+
+def _try_all() -> bool:
+    for lock in _commit_locks():
+        _held.append(lock)
+        if not lock.acquire(blocking=False):
+            _let_go()
+            return False
+    return True
+
+
+def _let_go() -> None:
+    while _held:
+        _release(_held[-1])
+        _held.pop()
+
+
+def _release(lock: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # it was not acquired, or released before
+        lock.release()
+
+
+def _views() -> list[View]:
+    active = workspaces.active_or_none()
+    return [] if active is None else [opened.view for opened in list(active.open_prefixes.values())]
+
+
+def _flush(views: Iterable[View]) -> None:
+    for view in views:
+        if not view.closed:
+            view.flush()
+
+
+def _revert() -> None:
+    views = _views()
+    try:
+        base.block_revert()
+    finally:
+        with operation:
+            for view in views:
+                if not view.closed:
+                    view.discard_buffers()
+
+
+def commit_views(views: Iterable[View]) -> None:
+    """Commit what a block changed, in all prefixes or in none."""
+    active = workspaces.active_or_none()
+    wanted = {id(view) for view in views}
+    if active is not None:
+        active.commit_together(opened for opened in active.writable_prefixes() if id(opened.view) in wanted)
+
+
+def _opening(commit_lock: Any) -> None:
+    """A prefix is opened within the block: nobody else is to commit it meanwhile."""
+    if base.block_mine():
+        _hold(commit_lock)
+
+
+def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
+    """A prefix is closed within the block: what the block changed there is dropped, what was pending before it is
+    committed. Then its commit lock is free, since threads that are about to be stopped may wait for it."""
+    if not base.block_mine():
+        return False
+    try:
+        with operation:
+            base.block_revert_view(opened.view)
+            opened.view.discard_buffers()
+        if commit and opened.writable:
+            opened.commit()
+    finally:
+        if opened.commit_lock in _held:
+            _release(opened.commit_lock)
+            _held.remove(opened.commit_lock)
+    return True
+
+
+def _abandon() -> None:
+    """The workspace is left, or this is a forked child: put everything back."""
+    blocks = base.open_blocks()
+    while base.block_depth():
+        if not operation.held():
+            operation.acquire()
+        base.block_revert()
+    _let_go()
+    if blocks:
+        _token.set(None)
+        turn.release(blocks[0])
+
+
+def _after_fork() -> None:
+    _held.clear()
+    turn.reset_after_fork()
+    _abandon()
+    if _token.get() is not None:
+        _token.set(None)
+
+
+workspaces.block_hooks.opening = _opening
+workspaces.block_hooks.closing = _closing
+workspaces.block_hooks.abandon = _abandon
+workspaces.block_hooks.after_fork = _after_fork
