@@ -133,6 +133,19 @@ def commits(store: LocalFileStore, meta: Meta, decide: Decide, last: list[Togeth
             yield doubtful[0]
 
 
+def in_doubt(store: LocalFileStore) -> Together | None:
+    """The transaction that is in doubt at the end of a prefix's log, if one is. Nobody may be writing the prefix."""
+    asked: list[Together] = []
+
+    def ask(_: LocalFileStore, said: Together) -> bool:
+        asked.append(said)
+        return False
+
+    for _ in commits(store, store.read_meta(), ask):
+        pass
+    return asked[0] if asked else None
+
+
 # --- what the coordinator keeps ------------------------------------------------------------------------------------------------------------------
 
 

@@ -470,6 +470,42 @@ def test_frozen_behind_the_decision(root: str) -> None:
     assert read() == (3, 3)
 
 
+def test_dropping_the_coordinator_settles_the_others_first(root: str) -> None:
+    def life(send: Send) -> None:
+        db0.init(root, autocommit=False)
+        write(1)
+        db0.commit()
+        write(2)
+        together._show = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        db0.commit()
+
+    writer = Forked(life)
+    writer.drain()
+    assert writer.wait() == -9
+    first, second = _names(root)
+    db0.init(root, autocommit=False)
+    db0.drop(first)
+    db0.open(second)
+    assert stamp(second, db0.fetch(Left if second == "left" else Right)._p_oid, active().get(second).prefix.head()) == 2
+
+
+def test_a_block_commits_all_it_touched_or_nothing(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    db0.init(root, autocommit=False)
+    write(1)
+    db0.commit()
+    made: list[int] = []
+    real = together.commit
+    monkeypatch.setattr(together, "commit", lambda shares, *rest: (made.append(len(shares)), real(shares, *rest)))
+    with db0.atomic(commit=True):
+        write(2)
+    assert made == [2]
+    assert not any(active().get(name).view.has_changes() for name in ("left", "right"))
+    with pytest.raises(ZeroDivisionError), db0.atomic(commit=True):
+        write(3)
+        _ = 1 // 0
+    assert read() == (2, 2) and made == [2]
+
+
 def test_reopened_in_the_same_process_after_a_failed_sync(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     db0.init(root, autocommit=False)
     write(1)
