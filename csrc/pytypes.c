@@ -1,5 +1,5 @@
 /* Module `_persistent` and Persistent, the base type of every stored object. See pytypes.h for the flags and who may change them. */
-#include "pytypes.h"
+#include "pytypes_stored.h"
 #include <stddef.h>
 #include <string.h>
 
@@ -190,7 +190,7 @@ static int classify(PyObject *name)
 
 /* What a field's value is read as. A deferred value (a weak reference, a function named by its import path, ...) is made at each read: whether it can be
  * made, and what of, may change while the object that holds it stays loaded. Steals `found`. */
-static PyObject *settle(PyObject *found)
+PyObject *dbz_settle(PyObject *found)
 {
     if (DBZ_LIKELY(found == NULL || Py_TYPE(found) != deferred_type))
         return found;
@@ -221,7 +221,7 @@ static PyObject *getattro_slow(PyObject *self, PyObject *name)
     }
     if (dbz_load(p, 0) < 0)
         return NULL;
-    return settle(PyObject_GenericGetAttr(self, name));
+    return dbz_settle(PyObject_GenericGetAttr(self, name));
 }
 
 static PyObject *persistent_getattro(PyObject *self, PyObject *name)
@@ -233,7 +233,7 @@ static PyObject *persistent_getattro(PyObject *self, PyObject *name)
     if ((flags & P_READ_SLOW) && ((flags & P_READ_SLOW) != P_BLOCK || !dbz_block_mine()))
         return getattro_slow(self, name);
     p->flags |= P_USED;
-    return settle(PyObject_GenericGetAttr(self, name));
+    return dbz_settle(PyObject_GenericGetAttr(self, name));
 }
 
 static int store_locked(Persistent *p, PyObject *name, PyObject *value)
@@ -390,14 +390,12 @@ static void persistent_dealloc(PyObject *self)
     Py_XDECREF(view);
 }
 
-static PyObject *persistent_changed(PyObject *self, PyObject *unused)
+int dbz_changed(Persistent *p)
 {
-    (void)unused;
-    Persistent *p = (Persistent *)self;
     if (DBZ_LIKELY((p->flags & dbz_write_mask) && !(p->flags & P_READ_SLOW)))
-        Py_RETURN_NONE;
+        return 0;
     if (dbz_op_acquire() < 0)
-        return NULL;
+        return -1;
     int rc = p->flags & P_READ_SLOW ? load_locked(p, 1) : 0;
     if (rc == 0 && !(p->flags & (P_DIRTY | P_INIT | P_LOADING)) && !p->view->writable)
         rc = dbz_refuse(p, 1);
@@ -406,7 +404,13 @@ static PyObject *persistent_changed(PyObject *self, PyObject *unused)
     if (rc == 0 && !(p->flags & (P_DIRTY | P_INIT | P_LOADING)))
         rc = dbz_mark_dirty(p);
     dbz_op_release();
-    if (rc < 0)
+    return rc;
+}
+
+static PyObject *persistent_changed(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (dbz_changed((Persistent *)self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -660,9 +664,11 @@ static int execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, here == home ? "dbzero's base types are loaded already" : "dbzero cannot be used from a second interpreter of one process");
         return -1;
     }
-    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_block_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0 || dbz_paths_ready(module) < 0
+    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_block_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0
+        || dbz_paths_ready(module) < 0 || dbz_stored_ready(module) < 0 || dbz_list_ready(module) < 0 || dbz_keyed_ready(module) < 0
         || PyModule_AddFunctions(module, dbz_meta_functions) < 0 || PyModule_AddFunctions(module, dbz_encode_functions) < 0
-        || PyModule_AddFunctions(module, dbz_decode_functions) < 0 || PyModule_AddFunctions(module, dbz_oid_functions) < 0)
+        || PyModule_AddFunctions(module, dbz_decode_functions) < 0 || PyModule_AddFunctions(module, dbz_oid_functions) < 0
+        || PyModule_AddFunctions(module, dbz_move_functions) < 0)
         return -1;
     home = here;
     return 0;

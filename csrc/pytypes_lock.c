@@ -68,6 +68,11 @@ unsigned long dbz_op_depth(void)
     return depth;
 }
 
+int dbz_op_elsewhere(void)
+{
+    return depth > 0 && owner != PyThread_get_thread_ident();
+}
+
 typedef struct {
     PyObject_HEAD
 } Operation;

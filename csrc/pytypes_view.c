@@ -289,7 +289,7 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
     if (list == NULL)
         return NULL;
     PyObject **taken = v->dirty;
-    size_t count = v->dirty_count, i;
+    size_t count = v->dirty_count, i, late = 0;
     for (i = 0; i < count; i++) {
         if (((Persistent *)taken[i])->flags & P_EXPIRED)
             continue;
@@ -297,7 +297,9 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
             Py_DECREF(list);    /* nothing was changed yet */
             return PyErr_NoMemory();
         }
+        late += i < v->scanned;
     }
+    v->late = late;
     v->dirty = NULL;
     v->dirty_count = v->dirty_room = v->scanned = 0;
     for (i = 0; i < count; i++)
@@ -316,9 +318,11 @@ static PyObject *view_put_back(PyObject *self, PyObject *list)
         return NULL;
     }
     for (Py_ssize_t i = 0; i < PyList_Size(list); i++) {
-        Persistent *p = persistent_arg(PyList_GetItem(list, i), v);
+        Persistent *p = persistent_arg(PyList_GetItem(list, i), NULL);
         if (p == NULL)
             return NULL;
+        if (p->view != v)
+            continue;       /* moved to another prefix meanwhile */
         p->flags &= ~(uint32_t)P_SAVING;
         if (!(p->flags & (P_DIRTY | P_EXPIRED | P_CLOSED)) && push_dirty(v, p) < 0)
             return NULL;
@@ -352,7 +356,7 @@ static uint64_t measured(Persistent *p)
         PyErr_Clear();
         weight = OVERHEAD;
     }
-    return weight;
+    return weight != 0 ? weight : p->weight > OVERHEAD ? p->weight - OVERHEAD : OVERHEAD;
 }
 
 static PyObject *view_settle_all(PyObject *self, PyObject *unused)
@@ -662,6 +666,7 @@ static PyMemberDef view_members[] = {
     {"writable", T_BOOL, offsetof(ViewCore, writable), 0, "whether objects may be changed"},
     {"closed", T_BOOL, offsetof(ViewCore, closed), READONLY, "close() was called"},
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
+    {"late", T_ULONGLONG, offsetof(ViewCore, late), READONLY, "place in the last take_dirty() list from which on take_new() has not seen it"},
     {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
     {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
     {"changes", T_ULONGLONG, offsetof(ViewCore, changes), READONLY, "changes counted while somebody watched"},

@@ -48,12 +48,14 @@ from dbzero.errors import (
     UnsupportedTypeError,
 )
 from dbzero.model.construction import materialized, set_prefix
-from dbzero.model.enums import enum, is_enum, is_enum_value
+from dbzero.model.enums import EnumType, enum, is_enum, is_enum_value
 from dbzero.model.memo import MemoBase, is_memo, memo
 from dbzero.model.migration import migration
 from dbzero.model.weak import ExpiredReference as _ExpiredReference
+from dbzero.model.weak import WeakProxy as MemoWeakProxy
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
+from dbzero.query import Query as QueryObject
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
 from dbzero.query.find import find_live as find
@@ -70,10 +72,12 @@ from dbzero.reflection.classes import (
 )
 from dbzero.reflection.comparing import compare, hash
 from dbzero.reflection.decorators import (
+    check_params_not_equal,
     complete_with,
     fulltext,
     get_complete_action,
     get_complete_action_name,
+    get_lambda_source,
     has_complete_action,
     immutable,
     is_fulltext,
@@ -96,6 +100,7 @@ from dbzero.reflection.helpers import (
     is_singleton,
     touch,
 )
+from dbzero.reflection.interfaces import Memo, Snapshot, Tag
 from dbzero.reflection.loading import load, load_all
 from dbzero.reflection.members import (
     CallableType,
@@ -132,6 +137,16 @@ from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
+from dbzero.session.restricted import set_restricted
+from dbzero.session.statistics import (
+    get_cache_stats,
+    get_lang_cache_stats,
+    get_prefix_stats,
+    get_slab_metrics,
+    get_storage_stats,
+    get_type_stats,
+    set_cache_size,
+)
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -161,6 +176,7 @@ __all__ = [
     "ClosedError",
     "CorruptError",
     "DiskFullError",
+    "EnumType",
     "Error",
     "ExpiredError",
     "FencedError",
@@ -171,8 +187,10 @@ __all__ = [
     "InDoubtError",
     "LeaseError",
     "LockedManager",
+    "Memo",
     "MemoBase",
     "MemoMetaClass",
+    "MemoWeakProxy",
     "MethodInfo",
     "MethodParam",
     "MigrateError",
@@ -182,14 +200,17 @@ __all__ = [
     "PrefixError",
     "PrefixMetaData",
     "Query",
+    "QueryObject",
     "QueryParam",
     "ReadOnlyError",
     "ReferenceError",
     "SegmentError",
+    "Snapshot",
     "StaleFileError",
     "StaleViewError",
     "StateNotKeptError",
     "StorageError",
+    "Tag",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
     "as_tag",
@@ -202,6 +223,7 @@ __all__ = [
     "begin_locked",
     "build_flags",
     "bytearray",
+    "check_params_not_equal",
     "clear_cache",
     "close",
     "collect_cycles",
@@ -225,23 +247,30 @@ __all__ = [
     "fulltext",
     "get_address",
     "get_attributes",
+    "get_cache_stats",
     "get_callables",
     "get_complete_action",
     "get_complete_action_name",
     "get_config",
     "get_current_prefix",
+    "get_lambda_source",
+    "get_lang_cache_stats",
     "get_memo_class",
     "get_memo_classes",
     "get_methods",
     "get_mutable_prefixes",
     "get_prefix_of",
+    "get_prefix_stats",
     "get_prefixes",
     "get_properties",
     "get_queries",
     "get_schema",
+    "get_slab_metrics",
     "get_state_num",
+    "get_storage_stats",
     "get_type",
     "get_type_info",
+    "get_type_stats",
     "getattr_as",
     "getrefcount",
     "has_complete_action",
@@ -274,7 +303,9 @@ __all__ = [
     "refresh",
     "rename_field",
     "set",
+    "set_cache_size",
     "set_prefix",
+    "set_restricted",
     "table_view",
     "tag_fields",
     "taggify",

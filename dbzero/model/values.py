@@ -7,7 +7,7 @@ import threading
 import zoneinfo
 from typing import TYPE_CHECKING, Any
 
-from dbzero.errors import BadPrefixError, ClosedError, Error, ReferenceError, UnsupportedTypeError
+from dbzero.errors import BadPrefixError, ClosedError, Error, ExpiredError, UnsupportedTypeError
 from dbzero.model import arrays, base, deferred, kinds, memo, named, weak
 from dbzero.model.codec import ATOMS, EXTENDED
 
@@ -72,7 +72,7 @@ def convert_attribute(view: View, value: Any) -> Any:
 def _convert_object(view: View, value: Any, unfinished: bool) -> Any:
     flags = value._p_flags
     if flags & base.EXPIRED:
-        raise ReferenceError("Memo instance expired: a deleted object cannot be stored")
+        raise ExpiredError("Object is no longer accessible: a deleted object cannot be stored")
     if flags & base.CLOSED:
         raise ClosedError("Object is no longer accessible: its prefix is closed")
     if value._p_view is view:

@@ -53,6 +53,9 @@ class Records(Protocol):
     def references(self, oid: int, state: int) -> Sequence[int]:
         """OIDs that the stored version of an object holds strongly; duplicates count."""
 
+    def changes(self, state: int) -> list[int] | None:
+        """OIDs of what the commit that made `state` changed; None when that is not known any more."""
+
     def oid_limit(self) -> int:
         """Above every OID in use."""
 
@@ -75,6 +78,10 @@ class Buffer(Protocol):
 
     def removed(self, oids: Sequence[int]) -> Callable[[], None] | None:
         """Objects are about to be deleted. Returns what takes that back, or None. Under the operation lock."""
+
+    def taken(self, objects: Sequence[Any]) -> None:
+        """A commit has taken these objects, which became dirty after flush(). What depends on them belongs to the same
+        commit. Under the operation lock."""
 
     def changed(self, oids: Sequence[int] | None) -> None:
         """The view is about to move to a state in which these stored objects are others; None: unknown which. Under the
@@ -144,9 +151,21 @@ class View(ViewCore):  # type: ignore[misc]
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
         self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
+        self.restricted = False
+        self.restricted_context: Any = None  # a ContextVar that says it where `restricted` does not
+        self._unfinished: dict[int, int] = {}  # OIDs that a commit took under construction -> state before that
 
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
+
+    def is_restricted(self) -> bool:
+        """Whether reflection on its objects is refused here and now."""
+        if self.restricted or self.restricted_context is None:
+            return self.restricted
+        try:
+            return bool(self.restricted_context.get())
+        except LookupError:  # nobody has said that it is not
+            return True
 
     # --- called from C -----------------------------------------------------------------------------------------------
 
@@ -167,7 +186,7 @@ class View(ViewCore):  # type: ignore[misc]
         if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
         weigh = getattr(type(obj), "_p_weight", None)
-        return 2 * len(payload) if weigh is None else int(weigh(obj))
+        return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
 
     def _convert(self, value: Any) -> Any:
         return convert_attribute(self, value)
@@ -181,6 +200,32 @@ class View(ViewCore):  # type: ignore[misc]
 
     def _first_dirty(self) -> None:
         """The dirty list stops being empty. For subclasses."""
+
+    def admit_unfinished(self, obj: Any) -> None:
+        """A stored reference needs this object under construction: it goes into the commit as it is."""
+        self._unfinished.setdefault(obj._p_oid, self.state)
+        super().admit_unfinished(obj)
+
+    def _abandon(self, obj: Any) -> None:
+        """The construction of an object failed that a commit may have written: the next one deletes it, and writes what
+        refers to it again, with references that hold nothing."""
+        oid = obj._p_oid
+        with operation:
+            since = self._unfinished.pop(oid, self.state)
+            for other in self.objects():  # a commit under way in another thread has these
+                if other._p_flags & base.SAVING and oid in other._p_encode()[1]:
+                    other._p_changed()
+            changed: set[int] = set()
+            for state in range(since + 1, self.state + 1):
+                changed.update(self.records.changes(state) or ())
+            for holder in changed:
+                if oid in self.records.references(holder, self.state):
+                    found = self.get(holder)
+                    if found is not None:
+                        found._p_changed()
+            self.expire(obj)  # now that every holder is loaded: one that is loaded later would make another wrapper
+            self.deleted.add(oid)
+            self.mark_orphan(oid)
 
     def _refuse(self, obj: Any, writing: bool) -> NoReturn:
         flags = obj._p_flags
@@ -568,6 +613,9 @@ class View(ViewCore):  # type: ignore[misc]
         """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
         returns nothing: encoding may change class records, which come last and so are encoded once."""
         taken: list[Any] = super().take_dirty()
+        if self.late < len(taken):  # other threads may create objects at any time
+            for buffer in self.buffers:
+                buffer.taken(taken[self.late :])
         late = [obj for obj in taken if type(obj) is ClassRecord or type(obj) is Catalogue]
         if late and len(late) < len(taken):
             self.put_back(late)
@@ -584,6 +632,12 @@ class View(ViewCore):  # type: ignore[misc]
         changed."""
         self.state = state
         self.settle_all()
+        if self._unfinished:
+            self._unfinished = {
+                oid: since
+                for oid, since in self._unfinished.items()
+                if (obj := self.peek(oid)) is not None and obj._p_flags & base.INIT
+            }
         if self.deleted:
             self.deleted = {oid for oid in self.deleted if self.records.read(oid, state) is not None}
 

@@ -44,7 +44,20 @@ class _Handle:
 
 
 class WeakProxy(_Handle):
-    """What ``weak_proxy`` returns: to be stored as a weak reference; attributes and methods are those of its target."""
+    """What ``weak_proxy`` returns: to be stored as a weak reference; attributes and methods are those of its target.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> thing.name = "x"
+    >>> proxy = db0.weak_proxy(thing)
+    >>> isinstance(proxy, db0.MemoWeakProxy), proxy.name
+    (True, 'x')
+    >>> db0.close()
+    """
 
     __slots__ = ()
 

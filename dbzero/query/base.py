@@ -25,6 +25,18 @@ class Query(ABC):
     It holds no results. Each iteration evaluates it anew and shows what is stored at its first step; ``len``, ``bool``
     and ``in`` evaluate it, too. ``query[a:b:c]`` is a query again, ``query[i]`` an object, ``query[i, j]`` a tuple of
     objects. Queries are equal only to themselves.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> index, thing = db0.index(), Thing()
+    >>> index.add(5, thing)
+    >>> query = index.select(1, 9)
+    >>> isinstance(query, db0.QueryObject), len(query), query[0] is thing
+    (True, 1, True)
+    >>> db0.close()
     """
 
     __slots__ = ("__weakref__",)

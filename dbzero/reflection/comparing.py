@@ -13,7 +13,7 @@ from dbzero.errors import Error
 from dbzero.model.base import Persistent
 from dbzero.model.codec import ATOMS, EXTENDED
 from dbzero.model.enums import EnumValue, EnumValueRepr
-from dbzero.model.memo import MemoObject, class_info, module_name, uuid_of
+from dbzero.model.memo import MemoObject, class_info, module_name, stored_fields, uuid_of
 
 _VALUES = ATOMS | EXTENDED
 
@@ -47,7 +47,7 @@ def _shape(value: Any) -> type | None:
 
 
 def _fields(obj: Any) -> dict[str, Any]:
-    found: dict[str, Any] = MemoObject.__dict__["__dict__"].fget(obj)
+    found: dict[str, Any] = stored_fields(obj)
     return found
 
 

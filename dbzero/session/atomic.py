@@ -11,7 +11,17 @@ from dbzero.session import blocks
 
 class AtomicManager(blocks.Block):
     """An atomic block: a context manager, for ``with`` and ``async with``, or begun and ended by hand with ``begin()``
-    and ``close()`` or ``cancel()``. Made by ``db0.atomic``; may be used again when it has ended."""
+    and ``close()`` or ``cancel()``. Made by ``db0.atomic``; may be used again when it has ended.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> numbers = db0.list([1])
+    >>> with db0.atomic() as block:
+    ...     numbers.append(2)
+    ...     isinstance(block, db0.AtomicManager), block.active
+    (True, True)
+    >>> db0.close()
+    """
 
     @property
     def active(self) -> bool:

@@ -19,7 +19,15 @@ MutationLog = list[tuple[str, int]]
 
 
 class LockedManager:
-    """A locked block: a context manager, for ``with`` and ``async with``. Made by ``db0.locked``; may be used again."""
+    """A locked block: a context manager, for ``with`` and ``async with``. Made by ``db0.locked``; may be used again.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> with db0.locked() as block:
+    ...     isinstance(block, db0.LockedManager)
+    True
+    >>> db0.close()
+    """
 
     def __init__(self, await_commit: bool = False) -> None:
         self._await_commit = await_commit

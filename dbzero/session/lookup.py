@@ -9,6 +9,7 @@ from dbzero.model import base, scope, weak
 from dbzero.model.base import Persistent, operation
 from dbzero.model.catalog import ENUM, ClassRecord
 from dbzero.model.enums import EnumType, EnumValue, type_prefix
+from dbzero.model.instances import enter_classes, instances
 from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
@@ -37,8 +38,11 @@ def uuid(obj: Any, /) -> str:
     active()
     if weak.is_handle(obj):
         return weak.uuid_of(obj)
-    if isinstance(obj, Persistent) and obj._p_flags & (base.CLOSED | base.EXPIRED):
-        obj._p_activate()
+    if isinstance(obj, Persistent):
+        if obj._p_flags & base.EXPIRED:
+            raise ReferenceError("Object is no longer accessible: it was deleted, and its UUID leads nowhere")
+        if obj._p_flags & base.CLOSED:
+            obj._p_activate()
     return uuid_of(obj)
 
 
@@ -54,6 +58,16 @@ def fetch(identifier: Any, expected_type: Any = None, prefix: str | None = None)
 
     Raises:
         ReferenceError: no such object. Error: malformed UUID, wrong type, no singleton class, no instance. PrefixError: unknown prefix.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> config = Config()
+    >>> db0.fetch(Config) is config, db0.fetch(db0.uuid(config)) is config
+    (True, True)
+    >>> db0.close()
     """
     if expected_type is None:
         obj = base.find_live(identifier)
@@ -77,6 +91,18 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
     """Whether `fetch` would find the object. Malformed UUIDs and unknown prefixes give False.
 
     Raises Error when `identifier` is neither a str nor a class.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> db0.exists(Config), db0.exists("no UUID")
+    (False, False)
+    >>> config = Config()
+    >>> db0.exists(Config), db0.exists(db0.uuid(config))
+    (True, True)
+    >>> db0.close()
     """
     identifier, expected_type = _swap(identifier, expected_type)
     if isinstance(identifier, str):
@@ -102,7 +128,24 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
 
 
 def find_singleton(cls: Any, prefix: str | None = None) -> Any:
-    """The instance of a singleton class, or None."""
+    """The instance of a singleton class, or None.
+
+    Args:
+        cls: the class. prefix: where to look; None: the class's own prefix or the current one.
+
+    Raises Error when it is no singleton class, PrefixError when `prefix` is not open.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> db0.find_singleton(Config)
+    >>> config = Config()
+    >>> db0.find_singleton(Config) is config
+    True
+    >>> db0.close()
+    """
     return _singleton(cls, prefix)
 
 
@@ -157,7 +200,14 @@ def _by_uuid(text: str) -> Any:
 
 
 def get_prefix_of(obj: Any, /) -> PrefixMetaData:
-    """Name and identity of the prefix that an object, a collection, a UUID or a statically scoped class belongs to. TypeError for anything else."""
+    """Name and identity of the prefix that an object, a collection, a UUID or a statically scoped class belongs to. TypeError for anything else.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.get_prefix_of(db0.list()).name
+    'p'
+    >>> db0.close()
+    """
     workspace = active()
     if isinstance(obj, Persistent):
         obj._p_activate() if obj._p_flags & base.CLOSED else None
@@ -185,17 +235,38 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
 def getrefcount(obj: Any, /) -> int:
     """How many stored objects refer to a memo object strongly, as of the last commit plus what is pending in loaded objects.
 
-    For a memo class: how many refer to the class itself, on its own prefix or the current one.
+    For a memo class: how many instances it has on its own prefix or the current one, those of derived classes not
+    included, and how many stored references to the class itself there are. Takes a walk over the prefix.
 
     Raises Error for values that are not stored objects.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> things = db0.list([thing, thing])
+    >>> db0.getrefcount(thing), db0.getrefcount(Thing)
+    (2, 1)
+    >>> db0.close()
     """
     info = class_info(obj)
     if info is not None:
         view = scope.view_of(info.prefix, False)
+        enter_classes(view)
         record = view.find_class(obj)
-        return 0 if record is None else getrefcount(record) - 1  # the catalogue's
-    if not isinstance(obj, Persistent):
-        raise Error(f"{type(obj).__name__} values have no reference count")
+        if record is None:
+            return 0
+        references = getrefcount(record) - 1  # the catalogue's
+        return references + sum(1 for _ in instances(view, record._p_oid, derived=False))
+    if not isinstance(obj, (MemoObject, ClassRecord)):
+        raise Error(f"Unable to retrieve ref count for type: {type(obj).__name__}; give a memo object or class")
+    return references_to(obj)
+
+
+def references_to(obj: Any) -> int:
+    """Stored references to any stored object, pending ones included."""
     obj._p_activate()
     view = obj._p_view
     with operation:

@@ -128,6 +128,8 @@ class Workspace:
         self.open_prefixes: dict[str, OpenPrefix] = {}
         self.recent: list[str] = []  # open prefixes that were current, latest last
         self.lock = threading.RLock()
+        self.restricted = config.restricted  # of prefixes opened from now on
+        self.restricted_context = config.restricted_context
         self._closed = False
         self._autocommit: threading.Thread | None = None
         self._stop = threading.Event()
@@ -184,6 +186,7 @@ class Workspace:
             view = View(prefix, prefix.head())
             prefix.pin(view.state)
             view.weight_limit = self.config.cache_size
+            view.restricted, view.restricted_context = self.restricted, self.restricted_context
             opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
             if not writable:
                 opened.follower = Follower(view, prefix)

@@ -355,6 +355,14 @@ class Prefix:
         with self._lock:  # not while the slot is being left
             return self._slot.reserve_oids(n)
 
+    def data_end(self) -> int:
+        """Where the next commit's data will stand in the page file."""
+        return self._slot.allocated()[0]
+
+    def data_limit(self) -> int:
+        """End of the data region of the log file in use."""
+        return self._limit
+
     def head(self) -> int:
         """The state that views start from: the writer's newest, a reader's newest durable one."""
         return self._slot.published if self.writable else self._slot.durable
