@@ -78,15 +78,15 @@ def install(wanted: str, at: int) -> None:
     wrap(together, "_commit", before=lambda *a: "reserved")
     wrap(
         Prefix,
-        "append",
+        "append_batch",
         before=lambda p, b, kind, h: "before decision" if kind == 3 else "",
         after=lambda p, b, kind, h: "decision appended" if kind == 3 else "prepared",
     )
     wrap(together, "_show", before=lambda *a: "decision synced")
     wrap(Prefix, "sync", after=lambda p: "prepares synced")
-    wrap(Prefix, "publish", after=lambda p, b: "first published")
+    wrap(Prefix, "publish_batch", after=lambda p, b: "first published")
     wrap(Window, "note", after=lambda w, s: "noted")
-    wrap(Prefix, "acknowledge", after=lambda p, b: "first shown")
+    wrap(Prefix, "show_batch", after=lambda p, b: "first shown")
     wrap(Window, "done", after=lambda w, s: "shown")
 
 

@@ -118,11 +118,11 @@ def _commit(shares: Sequence[Share], said: Together, window: Window) -> None:
     appended: list[Share] = []
     try:
         for share in others:
-            share.prefix.append(share.batch, fmt.PREPARE, prepared)
+            share.prefix.append_batch(share.batch, fmt.PREPARE, prepared)
             appended.append(share)
         for share in others:
             share.prefix.sync()
-        coordinator.prefix.append(coordinator.batch, fmt.DECISION, said.encode())
+        coordinator.prefix.append_batch(coordinator.batch, fmt.DECISION, said.encode())
     except BaseException:
         _take_back(coordinator, appended, said)
         raise
@@ -155,7 +155,7 @@ def _show(shares: Sequence[Share], said: Together, window: Window) -> None:
     published: list[Share] = []
     for share in shares:
         try:
-            share.prefix.publish(share.batch)
+            share.prefix.publish_batch(share.batch)
             published.append(share)
         except errors.Error as exc:
             share.prefix.poison()
@@ -170,7 +170,7 @@ def _show(shares: Sequence[Share], said: Together, window: Window) -> None:
             "close and reopen these prefixes"
         ) from exc
     for share in published:
-        share.prefix.acknowledge(share.batch)
+        share.prefix.show_batch(share.batch)
     if failed:
         raise failed[0]
     with contextlib.suppress(errors.Error):  # what stays there says nothing that is not so

@@ -408,11 +408,11 @@ def test_frozen_before_the_decision(root: str) -> None:
         holder.run(WRITER)
         first, second = _names(root)
         holder.run(
-            "from dbzero.storage.prefix import Prefix; real = Prefix.append\n"
+            "from dbzero.storage.prefix import Prefix; real = Prefix.append_batch\n"
             "def append(self, batch, kind, head):\n"
             "    if kind == 3: freeze()\n"
             "    real(self, batch, kind, head)\n"
-            "Prefix.append = append; write(2)"
+            "Prefix.append_batch = append; write(2)"
         )
         holder.send("db0.commit()")
         _frozen(holder)
