@@ -206,6 +206,9 @@ def test_threads_that_look_at_both(root: str) -> None:
                 assert one == other >= last, (one, other, last)
                 last = one
                 looks[0] += 1
+                with db0.snapshot() as snapshot:
+                    both = [snapshot.fetch(cls).stamp for cls in (Left, Right)]
+                    assert both[0] == both[1], both
         except BaseException as error:
             errors.append(error)
 

@@ -143,7 +143,8 @@ def with_no_words(prefix: Prefix) -> None:
     if prefix._batch_reader is not None:
         prefix._batch_reader.close()
     try:
-        prefix._store._close_all()
+        prefix._store._close_all_but_page()
+        prefix._store._page.close()
     except (OSError, errors.Error):
         pass
 
