@@ -47,6 +47,7 @@ from dbzero.errors import (
     UnsupportedTypeError,
 )
 from dbzero.model.construction import materialized, set_prefix
+from dbzero.model.declared import FieldRef
 from dbzero.model.enums import EnumType, enum, is_enum, is_enum_value
 from dbzero.model.memo import MemoBase, is_memo, memo
 from dbzero.model.migration import migration
@@ -59,6 +60,8 @@ from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
 from dbzero.query.find import find_live as find
 from dbzero.query.find import no
+from dbzero.query.managed import ManagedIndex as _ManagedIndex
+from dbzero.query.managed import index_of, migrate
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
 from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
@@ -87,7 +90,7 @@ from dbzero.reflection.decorators import (
     is_table_view,
     table_view,
 )
-from dbzero.reflection.fields import FieldRef, fields_of, indexed_fields, rename_field, tag_fields
+from dbzero.reflection.fields import fields_of, indexed_fields, rename_field, tag_fields
 from dbzero.reflection.helpers import (
     assign,
     build_flags,
@@ -277,6 +280,7 @@ __all__ = [
     "import_model",
     "index",
     "indexed_fields",
+    "index_of",
     "init",
     "is_enum",
     "is_enum_value",
@@ -295,6 +299,7 @@ __all__ = [
     "locked",
     "materialized",
     "memo",
+    "migrate",
     "migration",
     "no",
     "open",

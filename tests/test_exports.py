@@ -25,7 +25,7 @@ NAMES = {
     *("build_flags", "compare", "hash", "load", "load_all", "get_attributes", "get_schema", "rename_field"),
     *("get_memo_class", "get_memo_classes", "MemoMetaClass", "AttributeInfo", "get_methods", "MethodInfo"),
     *("MethodParam", "get_properties", "get_callables", "CallableType", "Query", "QueryParam", "get_queries"),
-    *("import_model", "is_private", "tag_fields", "indexed_fields", "fields_of", "FieldRef", "immutable"),
+    *("import_model", "is_private", "tag_fields", "indexed_fields", "fields_of", "index_of", "migrate", "FieldRef", "immutable"),
     *("is_immutable", "is_query", "is_immutable_query", "is_immutable_parameter", "fulltext", "is_fulltext"),
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
     *("Memo", "MemoWeakProxy", "EnumType", "QueryObject", "Tag", "Snapshot"),

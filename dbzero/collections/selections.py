@@ -36,7 +36,7 @@ class Selection(Query):
 
     def __iter__(self) -> Iterator[Any]:
         for _, _, objects in self.index._p_batches(self.low, self.high, self.null_first):
-            yield from objects
+            yield from self.index._p_objects(objects)
 
     def __len__(self) -> int:
         if self.low is None and self.high is None:
@@ -96,7 +96,7 @@ class Sorting(Query):
         if type(source) is Selection and source.index is self.index:
             batches = self.index._p_batches(source.low, source.high, source.null_first, self.null_first, self.desc)
             for _, _, objects in batches:
-                yield from objects
+                yield from self.index._p_objects(objects)
         elif source._p_distinct:
             yield from self._walk()
         else:
@@ -172,7 +172,7 @@ class Sorting(Query):
                 if not places:
                     places.update((obj._p_oid, place) for place, obj in enumerate(self.source))
                 group.sort(key=lambda entry: places.get(entry[0], -1))
-        return [obj for _, obj in group]
+        return self.index._p_objects([obj for _, obj in group])
 
     def _foreign(self) -> list[Any]:
         view = self.index._p_view

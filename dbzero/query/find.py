@@ -15,6 +15,7 @@ from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom
 from dbzero.query.base import Query
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
+from dbzero.query.fields import FieldBuffer
 from dbzero.query.tagindex import TagIndex, flushed
 
 _FIRST_BATCH, _BATCH = 16, 512  # objects made at a time
@@ -99,6 +100,21 @@ class Find(Query):
             if type(part) is Sub and not part.query._p_pure
         }
 
+    def _run(self, view: View, prepared: dict[int, BitMap64]) -> Run:
+        """An evaluation, under the operation lock, with everything pending made. Error: only fields would answer it."""
+        if view.writable:
+            buffer: FieldBuffer = view.fields
+            for part in self._expression.walk():
+                if type(part) is Instances:
+                    buffer.apply(part.cls)
+        run = Run(view, flushed(view), prepared)
+        if run.passive and not self._expression.drives(run):
+            raise Error(
+                f"Passive tags require at least one non-passive predicate: {self._expression.detail()} is given by a tag "
+                f"field; add a class to find()"
+            )
+        return run
+
     def _bits(self, run: Run) -> BitMap64:
         """What is found, under the operation lock; not to be changed."""
         expression = self._expression
@@ -111,7 +127,7 @@ class Find(Query):
             return 0
         prepared = self._prepare(view)
         with operation:
-            run = Run(view, flushed(view), prepared)
+            run = self._run(view, prepared)
             expression = self._expression
             return expression.count(run) if expression.native else len(self._bits(run))
 
@@ -128,14 +144,14 @@ class Find(Query):
             return BitMap64()
         prepared = self._prepare(view)
         with operation:
-            return BitMap64(self._bits(Run(view, flushed(view), prepared)))
+            return BitMap64(self._bits(self._run(view, prepared)))
 
     def _p_estimate(self) -> int:
         view = self._p_view()
         if view is None:
             return 0
         with operation:
-            return self._expression.estimate(Run(view, flushed(view), {}))
+            return self._expression.estimate(self._run(view, {}))
 
     def _p_form(self) -> tuple[Any, ...]:
         view = self._p_view()
@@ -163,8 +179,9 @@ class Find(Query):
             return
         prepared = self._prepare(view)
         with operation:
-            index = flushed(view)
-            found = self._bits(Run(view, index, prepared))
+            run = self._run(view, prepared)
+            index = run.index
+            found = self._bits(run)
             codes = list(self._expression.codes(index))
             mark = _mark(view)
             n = len(found)
@@ -205,8 +222,9 @@ class Find(Query):
             return super()._pick(places)
         prepared = self._prepare(view)
         with operation:
-            index = flushed(view)
-            found = self._bits(Run(view, index, prepared))
+            run = self._run(view, prepared)
+            index = run.index
+            found = self._bits(run)
             n = len(found)
             if min(places) < -n or max(places) >= n:
                 raise IndexError("query index out of range")
@@ -245,7 +263,7 @@ class Find(Query):
             return Step("find", f"in {self._prefix!r}, which does not exist", 0, 0, [])
         prepared = self._prepare(view)
         with operation:
-            run = Run(view, flushed(view), prepared)
+            run = self._run(view, prepared)
             run.actual = {}
             found = self._bits(run)
             order = "newest first" if self._order is None else f"in the order of {self._order._p_detail()}"
@@ -353,9 +371,13 @@ class _Builder:
             raise Error(f"{what} needs at least one criterion that is no no(): add a class or a tag")
         if any(type(member) is Nothing for member in members):
             return Nothing()
+        given = len(members)
         if len(members) > 1:  # everything that has a tag, or is found by its class, is some memo object
             members = [m for m in members if not (type(m) is Instances and m.cls is MemoBase)] or members[:1]
-        return members[0] if len(members) == 1 and not excluded else All(members, excluded)
+        dropped = len(members) < given
+        if len(members) == 1 and not (excluded or dropped):
+            return members[0]
+        return All(members, excluded, dropped)
 
     def condition(self, value: Any) -> Expression:
         if type(value) is TagSet:

@@ -13,7 +13,7 @@ from dbzero.session.restricted import restrict
 from dbzero.session.workspace import Workspace, activate, active, active_or_none
 from dbzero.storage.discovery import prefixes as discover
 
-_IGNORED_OPEN_OPTIONS = frozenset({"slab_size", "meta_io_step_size", "page_io_step_size", "no_auto_migrate"})
+_IGNORED_OPEN_OPTIONS = frozenset({"slab_size", "meta_io_step_size", "page_io_step_size"})
 
 
 class PrefixMetaData(NamedTuple):
@@ -92,6 +92,7 @@ def open(
     retention: int | Mapping[str, Any] | None = None,
     restricted: Any = None,
     restricted_context: Any = None,
+    no_auto_migrate: bool | None = None,
     **options: Any,
 ) -> None:
     """Open a prefix and make it the current one.
@@ -104,6 +105,7 @@ def open(
         retention: history to keep, for a prefix open read-write: a number of states, or a dict with `keep_states` and `keep_since` (seconds). When the
             file holds much more than that, it is compacted in the background (see `compact`). None: as set by `init`, where the default is all of it.
         restricted, restricted_context: see ``set_restricted``, for this prefix.
+        no_auto_migrate: whether changed declarations of fields wait for ``migrate``; None: as set by `init`.
 
     Raises:
         LeaseError: another process has it open read-write. PrefixError: bad name, bad mode, or missing. StorageError: its files cannot be used.
@@ -118,6 +120,8 @@ def open(
     for option in options:
         if option not in _IGNORED_OPEN_OPTIONS:
             raise TypeError(f"open() got an unexpected keyword argument {option!r}")
+    if no_auto_migrate is not None and not isinstance(no_auto_migrate, bool):
+        raise TypeError(f"open() argument no_auto_migrate must be a bool, not {type(no_auto_migrate).__name__}")
     if not isinstance(prefix_name, str):
         raise TypeError(f"prefix_name must be a str, not {type(prefix_name).__name__}")
     writable = _parse_mode(open_mode)
@@ -128,6 +132,7 @@ def open(
         autocommit=autocommit,
         lock_flags=flags,
         retention=make_retention(retention),
+        no_auto_migrate=no_auto_migrate,
     )
     if restricted is not None or restricted_context is not None:
         restrict(opened.view, restricted, restricted_context)
