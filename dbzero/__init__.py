@@ -60,8 +60,8 @@ from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
 from dbzero.query.find import find_live as find
 from dbzero.query.find import no
-from dbzero.query.managed import ManagedIndex as _ManagedIndex
 from dbzero.query.managed import index_of, migrate
+from dbzero.query.search import match
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
 from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
@@ -279,8 +279,8 @@ __all__ = [
     "immutable",
     "import_model",
     "index",
-    "indexed_fields",
     "index_of",
+    "indexed_fields",
     "init",
     "is_enum",
     "is_enum_value",
@@ -297,6 +297,7 @@ __all__ = [
     "load",
     "load_all",
     "locked",
+    "match",
     "materialized",
     "memo",
     "migrate",

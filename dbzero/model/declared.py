@@ -9,12 +9,14 @@ the base's. All are taken together in the class's :class:`Plan`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dbzero.model import base
 from dbzero.model.base import operation
 from dbzero.model.codec import ATOMS
 from dbzero.model.deferred import resolved
+
+T = TypeVar("T", bound=type)
 
 TAG, INDEXED, TEXT = "tag", "index", "text"
 MARKS = {TAG: "__db0_tag_fields__", INDEXED: "__db0_indexed_fields__", TEXT: "__db0_text_fields__"}
@@ -77,9 +79,24 @@ def declared(cls: type, sort: str) -> list[str]:
     return list(dict.fromkeys(name for parent in reversed(cls.__mro__) for name in vars(parent).get(mark, ())))
 
 
+def declare(sort: str, names: tuple[Any, ...]) -> Callable[[T], T]:
+    """A class decorator that declares fields of one sort. TypeError: a name is no str, or it decorates no class."""
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"field names are str, not {type(name).__name__}")
+
+    def decorate(cls: T) -> T:
+        if not isinstance(cls, type):
+            raise TypeError(f"fields are declared on classes, not on a {type(cls).__name__}")
+        setattr(cls, MARKS[sort], tuple(dict.fromkeys((*vars(cls).get(MARKS[sort], ()), *names))))
+        return cls
+
+    return decorate
+
+
 def plan_of(cls: Any) -> Plan | None:
     """What a memo class declares; None: nothing."""
-    found = vars(cls).get("_p_fields")
+    found = vars(cls).get("_p_fields") if isinstance(cls, type) else None
     return found if isinstance(found, Plan) else None
 
 

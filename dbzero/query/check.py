@@ -12,8 +12,8 @@ from dbzero.errors import CorruptError
 from dbzero.model import kinds
 from dbzero.model.base import operation
 from dbzero.model.catalog import ENUM, NO_DEFAULT_TAGS
-from dbzero.model.declared import INDEXED, TAG
 from dbzero.model.codec import read_varint
+from dbzero.model.declared import INDEXED, TAG
 from dbzero.model.view import View
 from dbzero.query.fieldrecords import Field
 from dbzero.query.fields import Changes, Values, stored_values

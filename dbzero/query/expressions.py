@@ -50,12 +50,13 @@ class Run:
     """One evaluation, in one view. `prepared` has the results of sub-queries that run code of the user's, which were
     taken before the operation lock was."""
 
-    __slots__ = ("actual", "index", "passive", "prepared", "view")
+    __slots__ = ("actual", "index", "notes", "passive", "prepared", "view")
 
     def __init__(self, view: View, index: TagIndex, prepared: dict[int, BitMap64]) -> None:
         self.view = view
         self.index = index
         self.prepared = prepared
+        self.notes: dict[int, Any] = {}  # by expression, what it keeps from one question to the next
         self.passive: bool = view.fields.passive()  # whether there are tags that fields give
         self.actual: dict[int, int] | None = None  # by expression, when it is to be explained
 

@@ -8,6 +8,8 @@ sub  record          after the two bytes
 10   node of one     values: as of a node of an index, with OIDs in place of objects
 ===  ==============  ==================================================================================================
 
+Those of full-text indexes are in :mod:`dbzero.query.textrecords`.
+
 What they say of objects is no reference: an object is not kept by what its fields say. The values of tag fields stand
 in the dictionary of tags under keys of their own (:func:`passive_key`), in plain posting trees.
 """
@@ -22,10 +24,11 @@ from dbzero.collections.order import place
 from dbzero.collections.pairs import PairNode, Pairs
 from dbzero.model import kinds
 from dbzero.model.codec import decode_values, encode_values
-from dbzero.model.declared import MARKS
+from dbzero.model.declared import MARKS, TEXT
 from dbzero.model.memo import MemoObject
 from dbzero.model.view import View
 from dbzero.query.records import KIND, Key
+from dbzero.query.textrecords import TextIndex
 
 ROOT_OID = kinds.FIELD_ROOT_OID
 ROOT, INDEX, NODE = 8, 9, 10
@@ -73,7 +76,8 @@ class FieldRoot(Stored):
             code, sort, name, oid = values[at : at + 4]
             if sort not in MARKS or type(name) is not str:
                 raise corrupt(self, f"field {name!r} of sort {sort!r}")
-            state[natural(self, code, kinds.FIRST_OID), sort, name] = member(self, FieldIndex, oid) if oid else None
+            kind: Any = TextIndex if sort == TEXT else FieldIndex
+            state[natural(self, code, kinds.FIRST_OID), sort, name] = member(self, kind, oid) if oid else None
         set_data(self, state)
 
 

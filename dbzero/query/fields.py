@@ -23,7 +23,7 @@ from dbzero.model import base, kinds
 from dbzero.model.base import operation
 from dbzero.model.catalog import NO_DEFAULT_TAGS, unpack_name
 from dbzero.model.codec import decode_values, read_varint
-from dbzero.model.declared import INDEXED, MISSING, TAG, Plan, checks, plan_of
+from dbzero.model.declared import INDEXED, MISSING, TAG, TEXT, Plan, checks, plan_of
 from dbzero.model.deferred import Deferred, resolved
 from dbzero.model.enums import EnumValue, EnumValueRepr
 from dbzero.model.instances import instances
@@ -31,9 +31,11 @@ from dbzero.model.memo import MemoObject, class_info
 from dbzero.model.view import View
 from dbzero.model.weak import is_handle, stored_identity
 from dbzero.query.atoms import stored_key, tag_atom
-from dbzero.query.fieldrecords import ROOT_OID, Field, FieldIndex, FieldRoot, make_root, new_index, passive_key
+from dbzero.query.fieldrecords import ROOT_OID, Field, FieldRoot, make_root, new_index, passive_key
 from dbzero.query.records import names as tag_names
 from dbzero.query.tagindex import EMPTY, TagIndex
+from dbzero.query.textrecords import LENGTHS, MOST, Posting, TextIndex, new_text_index
+from dbzero.query.words import frequencies
 
 Values = dict[str, Any]
 
@@ -47,6 +49,7 @@ class FieldBuffer:
         self._pending: dict[int, tuple[Any, Values]] = {}  # id of an object -> it, values before
         self._applied: set[type] = set()
         self._families: dict[Field, str] = {}  # of keys that were assigned since the last look at the index
+        self._lengths: dict[int, dict[int, int]] = {}
         self._root: FieldRoot | None = None
         self._fields_of: dict[int, list[Field]] = {}  # class OID -> fields of its objects that are followed
 
@@ -125,6 +128,7 @@ class FieldBuffer:
 
     def changed(self, oids: Sequence[int] | None) -> None:
         """The view moves to a state in which these records are others."""
+        self._lengths.clear()
         if oids is None or ROOT_OID in oids:
             self._forget()
 
@@ -132,6 +136,7 @@ class FieldBuffer:
         self._applied.clear()
         self._families.clear()
         self._fields_of.clear()
+        self._lengths.clear()
         self._root = None
 
     # --- what is there ------------------------------------------------------------------------------------------------
@@ -156,8 +161,8 @@ class FieldBuffer:
         root = self.root()
         return root is not None and any(sort == TAG for _, sort, _ in root._data)
 
-    def find(self, field: Field) -> FieldIndex | None:
-        """The index of a followed field."""
+    def find(self, field: Field) -> Any:
+        """The index of a followed field, a field index or a text index; None: there is none."""
         root = self.root()
         return None if root is None else root._data.get(field)
 
@@ -176,6 +181,19 @@ class FieldBuffer:
             codes = {code, *self.view.class_record(code).data.bases}
             found = self._fields_of[code] = [field for field in root._data if field[0] in codes]
         return found
+
+    def lengths(self, tree: TextIndex) -> dict[int, int]:
+        """The lengths in words of all texts of a text index, by OID. Not to be changed."""
+        found = self._lengths.get(tree._p_oid)
+        if found is None:
+            found = self._lengths[tree._p_oid] = {}
+            for _, oids, freqs in tree.postings(LENGTHS):
+                found.update(zip(oids, freqs, strict=True))
+        return found
+
+    def known_lengths(self, tree: TextIndex) -> dict[int, int] | None:
+        """The same if they are in memory, to be kept right by who changes them."""
+        return self._lengths.get(tree._p_oid)
 
     def values(self, oid: int) -> Values:
         """The attributes of an object as they are now; loads nothing."""
@@ -209,6 +227,15 @@ class FieldBuffer:
         if complete:
             self._applied.add(cls)
 
+    def apply_stored(self) -> None:
+        """Apply all classes with text fields that the prefix knows."""
+        catalogue = self.view.catalogue
+        for key, _ in () if catalogue is None else list(catalogue.items()):
+            cls = kinds.classes.get(key)
+            plan = plan_of(cls)
+            if cls is not None and plan is not None and plan.names[TEXT]:
+                self.apply(cls)
+
     def _apply(self, cls: Any, own: Sequence[tuple[str, str]], forced: bool) -> bool:
         view = self.view
         root = self.root()
@@ -231,7 +258,7 @@ class FieldBuffer:
         state = touch(root)
         for sort, name in own:
             if (code, sort, name) not in state:
-                state[code, sort, name] = None if sort == TAG else new_index(view)
+                state[code, sort, name] = _makers[sort](view)
         self._fields_of.clear()
         if any(sort == TAG for sort, _ in stale):
             fresh += [field for field in self._tags(root) if field not in fresh]
@@ -296,10 +323,10 @@ class Changes:
     def __init__(self, buffer: FieldBuffer) -> None:
         self.buffer = buffer
         self.tags: dict[bytes, tuple[list[int], list[int]]] = {}  # tag -> added, removed
-        self.keys: list[tuple[Field, int, Any, Any]] = []
+        self.values: dict[Field, list[tuple[int, Any, Any]]] = {}  # field -> OID, value before, value after
 
     def __bool__(self) -> bool:
-        return bool(self.tags or self.keys)
+        return bool(self.tags or self.values)
 
     def change(self, oid: int, fields: Sequence[Field], before: Values, after: Values) -> None:
         """An object's attributes were `before` and are `after`."""
@@ -311,7 +338,7 @@ class Changes:
                 continue
             old, new = before.get(name, MISSING), after.get(name, MISSING)
             if old is not new:
-                self.keys.append((field, oid, resolved(old), resolved(new)))
+                self.values.setdefault(field, []).append((oid, resolved(old), resolved(new)))
         old_tags = {key for name in tags if (key := self._key(before.get(name), False)) is not None}
         new_tags = {key for name in tags if (key := self._key(after.get(name), self.buffer.view.writable)) is not None}
         for place_, keys in ((0, new_tags - old_tags), (1, old_tags - new_tags)):
@@ -337,16 +364,37 @@ class Changes:
         index: TagIndex = buffer.view.tag_index
         for key, (added, removed) in self.tags.items():
             index.change(key, BitMap64(added), BitMap64(removed))
-        for field, oid, old, new in self.keys:
+        for field, changes in self.values.items():
             tree = buffer.find(field)
-            if tree is None:
+            if field[1] == TEXT:
+                _change_texts(tree, changes, buffer.known_lengths(tree))
                 continue
-            if old is not MISSING:
-                tree._p_take(old, oid)
-        for field, oid, _, new in self.keys:
-            tree = buffer.find(field)
-            if tree is not None and new is not MISSING:
-                tree._p_put(new, oid)
+            for oid, old, _ in changes:
+                if old is not MISSING:
+                    tree._p_take(old, oid)
+            for oid, _, new in changes:
+                if new is not MISSING:
+                    tree._p_put(new, oid)
+
+
+def _change_texts(tree: TextIndex, changes: list[tuple[int, Any, Any]], lengths: dict[int, int] | None) -> None:
+    postings: list[Posting] = []
+    number = total = 0
+    for oid, old, new in changes:
+        before, after = frequencies(old), frequencies(new)
+        sizes = min(before.total(), MOST), min(after.total(), MOST)
+        if sizes[0] != sizes[1]:
+            postings.append((LENGTHS, oid, sizes[1]))
+            if lengths is not None:
+                lengths[oid] = sizes[1]
+            number += (sizes[1] > 0) - (sizes[0] > 0)
+            total += sizes[1] - sizes[0]
+        for word in before.keys() | after.keys():
+            if before[word] != after[word]:
+                postings.append((word, oid, min(after[word], MOST)))
+    if postings:
+        tree.change(postings)
+        tree.add_texts(number, total)
 
 
 def stored_values(view: View, oid: int, payload: bytes) -> Values:
@@ -407,6 +455,16 @@ def _check_key(obj: Any, name: str, value: Any) -> None:
         fields.check_key(obj, name, value)
 
 
+def _check_text(obj: Any, name: str, value: Any) -> None:
+    if value is not None and type(value) is not str:
+        raise UnsupportedTypeError(
+            f"{type(obj).__qualname__}.{name} is a full-text field: it takes a str or None, not {type(value).__name__}"
+        )
+
+
+_makers: dict[str, Callable[[View], Any]] = {TAG: lambda view: None, INDEXED: new_index, TEXT: new_text_index}
+
 checks[TAG] = _check_tag
+checks[TEXT] = _check_text
 checks[INDEXED] = _check_key
 kinds.buffers.insert(0, FieldBuffer)  # before the tag index, which forgets the classes of what is deleted

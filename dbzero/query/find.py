@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from heapq import nlargest
 from typing import Any
 
 from pyroaring import BitMap64
@@ -16,6 +17,7 @@ from dbzero.query.atoms import plain_atom
 from dbzero.query.base import Query
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
 from dbzero.query.fields import FieldBuffer
+from dbzero.query.search import Match, Matched
 from dbzero.query.tagindex import TagIndex, flushed
 
 _FIRST_BATCH, _BATCH = 16, 512  # objects made at a time
@@ -62,18 +64,25 @@ class Find(Query):
     first step, less what was deleted since. ``len``, ``bool`` and ``in`` load no object.
     """
 
-    __slots__ = ("_context", "_expression", "_order", "_prefix", "_view")
+    __slots__ = ("_context", "_expression", "_order", "_prefix", "_ranking", "_view")
     _p_distinct = True
     _p_counted = True
 
     def __init__(
-        self, context: scope.Context, view: View | None, prefix: str | None, expression: Expression, order: Query | None
+        self,
+        context: scope.Context,
+        view: View | None,
+        prefix: str | None,
+        expression: Expression,
+        order: Query | None,
+        ranking: tuple[Matched, ...] = (),
     ) -> None:
         self._context = context
         self._view = view
         self._prefix = prefix  # where to look when it did not exist yet
         self._expression = expression
         self._order = order
+        self._ranking = () if order is not None else ranking
 
     # --- evaluating ---------------------------------------------------------------------------------------------------
 
@@ -107,6 +116,8 @@ class Find(Query):
             for part in self._expression.walk():
                 if type(part) is Instances:
                     buffer.apply(part.cls)
+                elif type(part) is Matched:
+                    buffer.apply_stored()
         run = Run(view, flushed(view), prepared)
         if run.passive and not self._expression.drives(run):
             raise Error(
@@ -161,7 +172,7 @@ class Find(Query):
 
     @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
-        return self._order is not None
+        return self._order is not None or bool(self._ranking)
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -171,6 +182,8 @@ class Find(Query):
     def _p_part(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
         if self._order is not None and (start, stop, step) != (0, None, 1):
             return super()._p_part(start, stop, step)
+        if self._ranking:
+            return self._best_first(start, stop, step)
         return self._sorted() if self._order is not None else self._newest_first(start, stop, step)
 
     def _newest_first(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
@@ -199,6 +212,34 @@ class Find(Query):
             words = rest.to_array()
             yield from _objects(view, words.tobytes(), n - _FIRST_BATCH, codes, mark, _BATCH)
 
+    def _best_first(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
+        view = self._p_view()
+        if view is None:
+            return
+        prepared = self._prepare(view)
+        with operation:
+            run = self._run(view, prepared)
+            found = self._bits(run)
+            scores = dict.fromkeys(found, 0.0)
+            for ranking in self._ranking:
+                for oid, score in ranking.scores(run, found).items():
+                    scores[oid] += score
+            rank: Callable[[int], tuple[float, int]] = lambda oid: (scores[oid], oid)  # noqa: E731
+            if start >= 0 and stop is not None and 0 <= stop < len(scores) // 4:
+                ordered = nlargest(stop, scores, key=rank)[start::step]
+            else:
+                ordered = sorted(scores, key=rank, reverse=True)[start:stop:step]
+            codes = list(self._expression.codes(run.index))
+            mark = _mark(view)
+        at, size = 0, _FIRST_BATCH
+        while at < len(ordered):
+            some = ordered[at : at + size]
+            words = BitMap64(some).to_array()
+            made = {obj._p_oid: obj for obj in _objects(view, words.tobytes(), len(words), codes, mark, size)}
+            yield from [made[oid] for oid in some if oid in made]
+            at += size
+            size = _BATCH
+
     def _sorted(self) -> Iterator[Any]:
         view = self._p_view()
         if view is None:
@@ -218,7 +259,7 @@ class Find(Query):
 
     def _pick(self, places: list[int]) -> tuple[Any, ...]:
         view = self._p_view()
-        if self._order is not None or view is None or not places:
+        if self._order is not None or self._ranking or view is None or not places:
             return super()._pick(places)
         prepared = self._prepare(view)
         with operation:
@@ -267,6 +308,8 @@ class Find(Query):
             run.actual = {}
             found = self._bits(run)
             order = "newest first" if self._order is None else f"in the order of {self._order._p_detail()}"
+            if self._ranking:
+                order = f"the best for {', '.join([one.detail() for one in self._ranking])} first"
             estimate = self._expression.estimate(run)
             return Step("find", f"in {view.name!r}, {order}", estimate, len(found), [self._expression.step(run)])
 
@@ -357,6 +400,7 @@ class _Builder:
         self.scoped: str | None = None  # prefix of the first statically scoped class
         self.bound: View | None = None  # view that a sub-query or an object belongs to
         self.orders: list[Query] = []
+        self.rankings: list[Matched] = []
 
     def conjunction(self, criteria: Sequence[Any], what: str) -> Expression:
         """All of the criteria, at least one."""
@@ -382,11 +426,12 @@ class _Builder:
     def condition(self, value: Any) -> Expression:
         if type(value) is TagSet:
             raise Error("no() cannot be nested in no()")
-        orders, self.orders = self.orders, []  # what is excluded has no say in the order
+        kept = self.orders, self.rankings  # what is excluded has no say in the order
+        self.orders, self.rankings = [], []
         try:
             return self.criterion(value, binding=False)
         finally:
-            self.orders = orders
+            self.orders, self.rankings = kept
 
     def criterion(self, value: Any, binding: bool = True) -> Expression:
         atom = plain_atom(value)
@@ -410,6 +455,9 @@ class _Builder:
             return self.conjunction(value, "a tuple of criteria") if value else Nothing()
         if isinstance(value, Query):
             return self.sub(value)
+        if type(value) is Match:
+            self.rankings.append(Matched(value))
+            return self.rankings[-1]
         if type(value) is TagSet:
             raise Error("no() can stand at top level and in tuples only")
         raise _refuse(value)
@@ -432,10 +480,11 @@ class _Builder:
         view = query._p_view()
         if view is not None:
             self.bind(view)
+        if type(query) is Find and query._order is None and query._context is self.context:
+            self.rankings += query._ranking
+            return query._expression
         if query._p_ordered:
             self.orders.append(query)
-        elif type(query) is Find and query._context is self.context:
-            return query._expression
         return Sub(query, view is not None and view.context is self.context)
 
     def bind(self, view: View) -> None:
@@ -450,7 +499,7 @@ class _Builder:
 def _refuse(value: Any) -> Error:
     return Error(
         f"find() cannot search by {value!r} ({type(value).__name__}): criteria are memo classes, str, enum values, "
-        f"as_tag(...), memo objects, queries, no(...), and lists (any of) and tuples (all of) of these"
+        f"as_tag(...), match(...), memo objects, queries, no(...), and lists (any of) and tuples (all of) of these"
     )
 
 
@@ -491,7 +540,14 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> F
         view = context.view(None) if view is None or view.closed else view
     if view is not None and view.closed:
         raise ClosedError(f"Prefix {view.name!r} was closed, it is no longer accessible; open it again")
-    return Find(context, view, name, expression, builder.orders[0] if len(builder.orders) == 1 else None)
+    return Find(
+        context,
+        view,
+        name,
+        expression,
+        builder.orders[0] if len(builder.orders) == 1 else None,
+        tuple(builder.rankings),
+    )
 
 
 def find_live(*criteria: Any, prefix: str | None = None) -> Find:
@@ -499,8 +555,8 @@ def find_live(*criteria: Any, prefix: str | None = None) -> Find:
 
     Args:
         criteria: a memo class (its instances, those of subclasses included), a tag (str, enum value, ``as_tag(...)``),
-            a memo object (itself, not what is tagged with it), a query (its results), a list (any of), a tuple (all
-            of), ``no(...)`` (none of). Without any, nothing is found.
+            ``match(...)`` (full-text search; the best come first), a memo object (itself, not what is tagged with it), a
+            query (its results), a list (any of), a tuple (all of), ``no(...)`` (none of). Without any, nothing is found.
         prefix: name of an open prefix to search in. By default that of a statically scoped class, of a sub-query or an
             object among the criteria, else the current one.
 

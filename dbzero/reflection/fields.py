@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from dbzero.errors import Error
 from dbzero.model import base, scope
 from dbzero.model.base import operation
-from dbzero.model.declared import INDEXED, MARKS, MISSING, TAG, FieldRef, declared, note, plan_of
+from dbzero.model.declared import INDEXED, MARKS, MISSING, TAG, FieldRef, declare, declared, note, plan_of
 from dbzero.model.instances import enter_classes, instances
 from dbzero.model.memo import class_info
 
@@ -24,7 +24,7 @@ class Fields:
         self._cls = cls
 
     def __getattr__(self, name: str) -> FieldRef:
-        if name not in declared(self._cls, TAG) + declared(self._cls, INDEXED):
+        if name not in [one for sort in MARKS for one in declared(self._cls, sort)]:
             raise AttributeError(f"{self._cls.__qualname__} declares no field {name!r}")
         return FieldRef(self._cls, name)
 
@@ -32,18 +32,6 @@ class Fields:
         if not isinstance(name, str):
             raise TypeError(f"field names are str, not {type(name).__name__}")
         return self.__getattr__(name)
-
-
-def _declare(mark: str, names: tuple[str, ...]) -> Callable[[T], T]:
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"field names are str, not {type(name).__name__}")
-
-    def decorate(cls: T) -> T:
-        setattr(cls, mark, tuple(dict.fromkeys((*vars(cls).get(mark, ()), *names))))
-        return cls
-
-    return decorate
 
 
 def tag_fields(*names: str) -> Callable[[T], T]:
@@ -57,7 +45,7 @@ def tag_fields(*names: str) -> Callable[[T], T]:
     >>> db0.fields_of(Order).status.name
     'status'
     """
-    return _declare(MARKS[TAG], names)
+    return declare(TAG, names)
 
 
 def indexed_fields(*names: str) -> Callable[[T], T]:
@@ -71,7 +59,7 @@ def indexed_fields(*names: str) -> Callable[[T], T]:
     >>> db0.fields_of(Article)["price"].name
     'price'
     """
-    return _declare(MARKS[INDEXED], names)
+    return declare(INDEXED, names)
 
 
 def fields_of(cls: type) -> Fields:

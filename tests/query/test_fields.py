@@ -350,7 +350,7 @@ class FieldMachine(RuleBasedStateMachine):
         keyed = {number: values["prio"] for number, values in self.model.items() if "prio" in values}
         index = db0.index_of(Doc, "prio")
         keys = [key for key, _ in index]
-        assert keys == sorted((k for k in keyed.values() if k is not None)) + [None] * list(keyed.values()).count(None)
+        assert keys == sorted(k for k in keyed.values() if k is not None) + [None] * list(keyed.values()).count(None)
         assert set(db0.find(Doc, index.select(1, 2))) == {
             self.kept[number] for number, key in keyed.items() if key is not None and 1 <= key <= 2
         }
