@@ -38,10 +38,11 @@ from dbzero.collections.nodes import (
 from dbzero.collections.order import NAMES, RANKED, Item, place, refuse
 from dbzero.collections.pairs import PairNode
 from dbzero.collections.selections import Selection, Sorting
-from dbzero.errors import BadPrefixError, Error
+from dbzero.errors import BadPrefixError, Error, ReferenceError
 from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
 from dbzero.model.values import convert
+from dbzero.model.versions import live_version
 from dbzero.model.view import View
 from dbzero.model.weak import WeakProxy, target_of
 from dbzero.query.base import Query
@@ -398,7 +399,7 @@ class Index(Stored):
         """The older name of :meth:`select`."""
         return self.select(low, high, null_first)
 
-    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Sorting:
+    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Query:
         """A query of the results of `query`, in order of their keys in this index. What isn't in the index is left
         out; equal keys keep the order of `query`, so that sorts can be nested.
 
@@ -413,6 +414,11 @@ class Index(Stored):
             raise TypeError(
                 f"sort() needs a query, not {type(query).__name__}: give it what select() or sort() returns"
             )
+        splits = query._p_splits()
+        if splits:
+            from dbzero.query.splits import objects_of, resplit  # it needs the tag index, and that collections
+
+            return resplit(Sorting(self, objects_of(query), desc, null_first), splits)
         return Sorting(self, query, desc, null_first)
 
     def _p_spans(
@@ -478,6 +484,21 @@ class Index(Stored):
                     break
         return BitMap64(oids)
 
+    def _p_within(self, context: scope.Context) -> Index:
+        """The same index in another context. ReferenceError when it does not exist there."""
+        self._p_activate()
+        view: View = self._p_view
+        if view.context is context:
+            return self
+        there = context.view_of_uuid(view.uuid)
+        found = None if there is None else there.get(self._p_oid)
+        if type(found) is not type(self):
+            raise ReferenceError(
+                f"the index that a query uses, object {self._p_oid} of prefix {view.name!r}, does not exist in that state"
+            )
+        same: Index = found
+        return same
+
     def _p_objects(self, held: list[Any]) -> list[Any]:
         """The objects for what leaves keep of them."""
         return held
@@ -529,7 +550,7 @@ def _memo(value: Any) -> Any:
     if isinstance(value, WeakProxy):
         value = target_of(value)
     if isinstance(value, Persistent) and value._p_flags & base.MEMO:
-        return value
+        return live_version(value)
     raise Error(f"Expected a memo object, not {type(value).__name__}: an index holds memo objects only")
 
 

@@ -9,6 +9,7 @@ from pyroaring import BitMap64
 
 from dbzero.model.base import Persistent, operation
 from dbzero.model.codec import encode_values
+from dbzero.model.scope import Context
 from dbzero.query.base import Query
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Selection(Query):
     def _p_form(self) -> tuple[Any, ...]:
         bounds = encode_values([self.low, self.high])[0]
         return ("select", _view_of(self.index).uuid, self.index._p_oid, bounds, self.null_first)
+
+    def _p_within(self, context: Context) -> Query:
+        return type(self)(self.index._p_within(context), self.low, self.high, self.null_first)
 
     def _p_detail(self) -> str:
         if self.low is None and self.high is None:
@@ -136,6 +140,12 @@ class Sorting(Query):
     def _p_form(self) -> tuple[Any, ...]:
         where = (_view_of(self.index).uuid, self.index._p_oid)
         return ("sort", *where, self.desc, self.null_first, self.source._p_form())
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self.source._p_shape()
+
+    def _p_within(self, context: Context) -> Query:
+        return type(self)(self.index._p_within(context), self.source._p_within(context), self.desc, self.null_first)
 
     def _p_detail(self) -> str:
         return f"index{' descending' if self.desc else ''} of {self.source._p_detail()}"

@@ -14,10 +14,11 @@ from dbzero.model.base import operation
 from dbzero.model.memo import MemoBase, MemoObject, class_info
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom
-from dbzero.query.base import Query
+from dbzero.query.base import Query, Split
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
 from dbzero.query.fields import FieldBuffer
-from dbzero.query.search import Match, Matched
+from dbzero.query.search import Match, Matched, rankings
+from dbzero.query.splits import objects_of, resplit
 from dbzero.query.tagindex import TagIndex, flushed
 
 _FIRST_BATCH, _BATCH = 16, 512  # objects made at a time
@@ -75,14 +76,13 @@ class Find(Query):
         prefix: str | None,
         expression: Expression,
         order: Query | None,
-        ranking: tuple[Matched, ...] = (),
     ) -> None:
         self._context = context
         self._view = view
         self._prefix = prefix  # where to look when it did not exist yet
         self._expression = expression
         self._order = order
-        self._ranking = () if order is not None else ranking
+        self._ranking = () if order is not None or type(expression) is Tagged else tuple(rankings(expression))
 
     # --- evaluating ---------------------------------------------------------------------------------------------------
 
@@ -169,6 +169,16 @@ class Find(Query):
         name = self._prefix if view is None else view.uuid
         order = () if self._order is None else (self._order._p_form(),)
         return ("find", name, self._expression.form(), *order)
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self._expression.form(exact=False)
+
+    def _p_within(self, context: scope.Context) -> Query:
+        view = self._p_view()
+        there = None if view is None else context.view_of_uuid(view.uuid)
+        name = self._prefix if view is None else None
+        order = None if self._order is None else self._order._p_within(context)
+        return Find(context, there, name, self._expression.within(context), order)
 
     @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
@@ -400,7 +410,7 @@ class _Builder:
         self.scoped: str | None = None  # prefix of the first statically scoped class
         self.bound: View | None = None  # view that a sub-query or an object belongs to
         self.orders: list[Query] = []
-        self.rankings: list[Matched] = []
+        self.splits: list[Split] = []
 
     def conjunction(self, criteria: Sequence[Any], what: str) -> Expression:
         """All of the criteria, at least one."""
@@ -426,12 +436,12 @@ class _Builder:
     def condition(self, value: Any) -> Expression:
         if type(value) is TagSet:
             raise Error("no() cannot be nested in no()")
-        kept = self.orders, self.rankings  # what is excluded has no say in the order
-        self.orders, self.rankings = [], []
+        kept = self.orders, self.splits  # what is excluded has no say in how the rest comes
+        self.orders, self.splits = [], []
         try:
             return self.criterion(value, binding=False)
         finally:
-            self.orders, self.rankings = kept
+            self.orders, self.splits = kept
 
     def criterion(self, value: Any, binding: bool = True) -> Expression:
         atom = plain_atom(value)
@@ -456,8 +466,7 @@ class _Builder:
         if isinstance(value, Query):
             return self.sub(value)
         if type(value) is Match:
-            self.rankings.append(Matched(value))
-            return self.rankings[-1]
+            return Matched(value)
         if type(value) is TagSet:
             raise Error("no() can stand at top level and in tuples only")
         raise _refuse(value)
@@ -480,8 +489,8 @@ class _Builder:
         view = query._p_view()
         if view is not None:
             self.bind(view)
+        self.splits += query._p_splits()
         if type(query) is Find and query._order is None and query._context is self.context:
-            self.rankings += query._ranking
             return query._expression
         if query._p_ordered:
             self.orders.append(query)
@@ -503,7 +512,7 @@ def _refuse(value: Any) -> Error:
     )
 
 
-def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Find:
+def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Query:
     """The query of ``db0.find`` and ``Snapshot.find``: see there.
 
     Args:
@@ -540,17 +549,13 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> F
         view = context.view(None) if view is None or view.closed else view
     if view is not None and view.closed:
         raise ClosedError(f"Prefix {view.name!r} was closed, it is no longer accessible; open it again")
-    return Find(
-        context,
-        view,
-        name,
-        expression,
-        builder.orders[0] if len(builder.orders) == 1 else None,
-        tuple(builder.rankings),
-    )
+    order = builder.orders[0] if len(builder.orders) == 1 else None
+    if order is not None and order._p_splits():
+        order = objects_of(order)
+    return resplit(Find(context, view, name, expression, order), builder.splits)
 
 
-def find_live(*criteria: Any, prefix: str | None = None) -> Find:
+def find_live(*criteria: Any, prefix: str | None = None) -> Query:
     """A query of the live objects for which all criteria hold.
 
     Args:

@@ -9,7 +9,7 @@ from pyroaring import BitMap64
 
 from dbzero.collections.index import Batch
 from dbzero.collections.selections import Selection, Sorting
-from dbzero.errors import ClosedError, Error, MigrateError, ReadOnlyError
+from dbzero.errors import ClosedError, Error, MigrateError, ReadOnlyError, ReferenceError
 from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.codec import encode_values
@@ -124,6 +124,18 @@ class ManagedIndex:
         found: FieldIndex | None = view.fields.find(field)
         return found
 
+    def _p_within(self, context: scope.Context) -> ManagedIndex:
+        """The same index in another context. ReferenceError when its prefix does not exist there."""
+        self._p_activate()
+        if self._p_view.context is context:
+            return self
+        there = context.view_of_uuid(self._p_view.uuid)
+        if there is None:
+            raise ReferenceError(
+                f"prefix {self._p_view.name!r}, whose index a query uses, does not exist in that state"
+            )
+        return ManagedIndex(there, self._p_cls, self._p_field)
+
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -233,6 +245,11 @@ def index_of(cls: Any, field: str | None = None, *, prefix: str | None = None) -
     [20, 30, 90]
     >>> db0.close()
     """
+    return index_in(scope.live, cls, field, prefix)
+
+
+def index_in(context: scope.Context, cls: Any, field: str | None, prefix: str | None) -> ManagedIndex:
+    """:func:`index_of` in a context: live, or a snapshot."""
     if isinstance(cls, FieldRef):
         if field is not None:
             raise TypeError("index_of() takes a field, or a class and the name of a field")
@@ -240,18 +257,23 @@ def index_of(cls: Any, field: str | None = None, *, prefix: str | None = None) -
     info = class_info(cls)
     if info is None or not isinstance(field, str):
         raise TypeError(f"index_of() takes a memo class and the name of a field, not {cls!r} and {field!r}")
+    if prefix is not None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"index_of() argument prefix must be a str or None, not {type(prefix).__name__}")
+        view = scope.opened(prefix) if context is scope.live else context.view(prefix)
+    else:
+        view = scope.view_of(info.prefix, False) if context is scope.live else context.view(info.prefix)
+    return managed_in(view, cls, field)
+
+
+def managed_in(view: View, cls: Any, field: str) -> ManagedIndex:
+    """The managed index of a field as a view shows it. Errors as those of :func:`index_of`."""
     plan = plan_of(cls)
     owner = None if plan is None else plan.owner(INDEXED, field)
     if owner is None:
         if plan is not None and any(field in names for names in plan.names.values()):
             raise Error(f"field {field!r} of {cls.__qualname__} is not indexed: declare it with @db0.indexed_fields")
         raise Error(f"Unknown field {field!r}: {cls.__qualname__} indexes {declared(cls, INDEXED)}")
-    if prefix is not None:
-        if not isinstance(prefix, str):
-            raise TypeError(f"index_of() argument prefix must be a str or None, not {type(prefix).__name__}")
-        view = scope.opened(prefix)
-    else:
-        view = scope.view_of(info.prefix, False)
     with operation:
         if view.writable:
             view.fields.apply(owner)

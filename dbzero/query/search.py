@@ -8,7 +8,7 @@ is the sum over fields. A phrase, or all words with one beginning, count as one 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from math import log
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from pyroaring import BitMap64
 from dbzero.errors import Error
 from dbzero.model.declared import TEXT
 from dbzero.model.deferred import resolved
-from dbzero.query.expressions import Expression, Run, Step
+from dbzero.query.expressions import All, Any_, Expression, Run, Step
 from dbzero.query.fieldrecords import Field
 from dbzero.query.textrecords import TextIndex
 from dbzero.query.words import words
@@ -119,9 +119,9 @@ class Matched(Expression):
     def __init__(self, match: Match) -> None:
         self.match = match
 
-    def form(self) -> tuple[Any, ...]:
-        terms = tuple(sorted((*term.words, term.prefix) for term in self.match.terms))
-        return ("match", terms, self.match.any, self.match.fields or ())
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
+        terms = tuple(sorted((term.words, term.prefix) for term in self.match.terms))
+        return ("match", terms, self.match.any, () if self.match.fields is None else (self.match.fields,))
 
     def fields(self, run: Run) -> list[tuple[Field, TextIndex]]:
         """The text indexes to be searched in."""
@@ -181,6 +181,15 @@ class Matched(Expression):
     def detail(self) -> str:
         where = "" if self.match.fields is None else f" in {', '.join(self.match.fields)}"
         return ("any of " if self.match.any else "") + " ".join(map(str, self.match.terms)) + where
+
+
+def rankings(expression: Expression) -> Iterator[Matched]:
+    """The searches that have a say in the order of what an expression finds."""
+    if type(expression) is Matched:
+        yield expression
+    elif isinstance(expression, (All, Any_)):
+        for member in expression.members:
+            yield from rankings(member)
 
 
 def _find(run: Run, index: TextIndex, field: Field, term: Term) -> Hits:
