@@ -13,12 +13,14 @@ from dbzero.model import kinds
 from dbzero.model.base import operation
 from dbzero.model.catalog import ENUM, NO_DEFAULT_TAGS
 from dbzero.model.codec import read_varint
-from dbzero.model.declared import INDEXED, TAG
+from dbzero.model.declared import INDEXED, TAG, TEXT
 from dbzero.model.view import View
 from dbzero.query.fieldrecords import Field
 from dbzero.query.fields import Changes, Values, stored_values
 from dbzero.query.records import check_names, check_tree, is_counted, names
 from dbzero.query.tagindex import flushed
+from dbzero.query.textrecords import LENGTHS, MOST
+from dbzero.query.words import frequencies
 
 
 def check_index(view: View) -> list[str]:
@@ -116,3 +118,14 @@ def _field_problems(view: View, objects: dict[int, BitMap64], where: str) -> Ite
         ]
         if sorted(found, key=itemgetter(0)) != sorted(should.get(field, ()), key=itemgetter(0)):
             yield f"{where}: the index of field {field[2]!r} of class {field[0]} is not what the objects have"
+    texts: dict[Field, dict[tuple[str, int], int]] = {}
+    for oid, fields, values in _values(view, objects, TEXT):
+        for field in fields:
+            counts = frequencies(values.get(field[2]))
+            some = texts.setdefault(field, {})
+            some.update({(word, oid): min(n, MOST) for word, n in counts.items()})
+            if counts:
+                some[LENGTHS, oid] = min(counts.total(), MOST)
+    for field, index in {} if root is None else root._data.items():
+        if field[1] == TEXT and index.check() != texts.get(field, {}):
+            yield f"{where}: the words of field {field[2]!r} of class {field[0]} are not those of the texts"
