@@ -378,20 +378,23 @@ class Changes:
 
 
 def _change_texts(tree: TextIndex, changes: list[tuple[int, Any, Any]], lengths: dict[int, int] | None) -> None:
-    postings: list[Posting] = []
+    by_word: dict[str, list[tuple[int, int]]] = {}
     number = total = 0
     for oid, old, new in changes:
         before, after = frequencies(old), frequencies(new)
         sizes = min(before.total(), MOST), min(after.total(), MOST)
         if sizes[0] != sizes[1]:
-            postings.append((LENGTHS, oid, sizes[1]))
-            if lengths is not None:
-                lengths[oid] = sizes[1]
+            by_word.setdefault(LENGTHS, []).append((oid, sizes[1]))
             number += (sizes[1] > 0) - (sizes[0] > 0)
             total += sizes[1] - sizes[0]
-        for word in before.keys() | after.keys():
-            if before[word] != after[word]:
-                postings.append((word, oid, min(after[word], MOST)))
+            if lengths is not None:
+                lengths[oid] = sizes[1]
+        for word, n in after.items():
+            if before[word] != n:
+                by_word.setdefault(word, []).append((oid, n if n < MOST else MOST))
+        for word in before.keys() - after.keys():
+            by_word.setdefault(word, []).append((oid, 0))
+    postings: list[Posting] = [(word, oid, n) for word in sorted(by_word) for oid, n in sorted(by_word[word])]
     if postings:
         tree.change(postings)
         tree.add_texts(number, total)

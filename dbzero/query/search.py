@@ -8,6 +8,7 @@ is the sum over fields. A phrase, or all words with one beginning, count as one 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from math import log
 from typing import Any, NamedTuple
@@ -103,10 +104,11 @@ def match(text: str, /, *, any: bool = False, fields: Collection[str] | None = N
 class Hits:
     """The texts of one field that have a term: OIDs, and how often."""
 
-    __slots__ = ("bits", "chunks")
+    __slots__ = ("bits", "chunks", "distinct")
 
-    def __init__(self, chunks: list[tuple[Any, Any]]) -> None:
-        self.chunks = chunks  # (OIDs, frequencies) as they are stored; an OID may come twice
+    def __init__(self, chunks: list[tuple[Any, Any]], distinct: bool = True) -> None:
+        self.chunks = chunks  # (OIDs, ascending; frequencies) as they are stored
+        self.distinct = distinct  # whether no OID comes twice
         self.bits = BitMap64.union(BitMap64(), *[BitMap64(oids) for oids, _ in chunks])
 
 
@@ -194,7 +196,7 @@ def rankings(expression: Expression) -> Iterator[Matched]:
 
 def _find(run: Run, index: TextIndex, field: Field, term: Term) -> Hits:
     if len(term.words) == 1:
-        return Hits([(oids, freqs) for _, oids, freqs in index.postings(term.words[0], term.prefix)])
+        return Hits([(oids, freqs) for _, oids, freqs in index.postings(term.words[0], term.prefix)], not term.prefix)
     every = [Hits([(oids, freqs) for _, oids, freqs in index.postings(word)]).bits for word in term.words]
     candidates = BitMap64.intersection(*every)
     counts = {oid: _count(resolved(run.view.fields.values(oid).get(field[2])), term.words) for oid in candidates}
@@ -215,12 +217,21 @@ def _frequencies(hits: Hits, wanted: BitMap64) -> dict[int, int]:
     """How often the term occurs in those of `wanted` that have it."""
     found: dict[int, int] = {}
     whole = hits.bits.issubset(wanted)
+    targets = (hits.bits & wanted).to_array().tolist()
     for oids, freqs in hits.chunks:
-        if whole and len(hits.chunks) == 1:
-            return dict(zip(oids, freqs, strict=True))
-        if not whole and BitMap64(oids).isdisjoint(wanted):
-            continue
-        for oid, freq in zip(oids, freqs, strict=True):
-            if whole or oid in wanted:
+        if whole:
+            chosen = dict(zip(oids, freqs, strict=True))
+        else:
+            here = targets[bisect_left(targets, oids[0]) : bisect_right(targets, oids[-1])]
+            if 4 * len(here) < len(oids):
+                places = [bisect_left(oids, oid) for oid in here]
+                chosen = {oid: freqs[at] for oid, at in zip(here, places, strict=True) if oids[at] == oid}
+            else:
+                every = dict(zip(oids, freqs, strict=True))
+                chosen = {oid: every[oid] for oid in here if oid in every}
+        if hits.distinct:
+            found.update(chosen)
+        else:
+            for oid, freq in chosen.items():
                 found[oid] = found.get(oid, 0) + freq
     return found

@@ -169,8 +169,8 @@ class TextIndex(Stored):
         set_data(self, TextState(0, 0, None))
 
     def change(self, changes: list[Posting]) -> None:
-        """Add, replace and remove postings; each pair of word and OID at most once. Inside an operation."""
-        changes.sort(key=_item)
+        """Add, replace and remove postings, in ascending order; each pair of word and OID at most once. Inside an
+        operation."""
         if not changes:
             return
         state = touch(self)
