@@ -4,6 +4,9 @@ State: two trees of entries (:mod:`dbzero.collections.pairs`), one of the keyed 
 those whose key is None, the number of entries in each, and the family of the keys (:mod:`dbzero.collections.order`),
 which the first one fixes. Entries with equal keys are in order of creation of their objects.
 
+Entries that are added to an index that is dirty already are left pending (:mod:`dbzero.collections.pending`) until
+anything asks for entries, and go into the tree all at once, in order: a run of additions changes each leaf once.
+
 An iteration is a :class:`Walk`. It reads leaf by leaf, and the index tells all its running walks about entries that are
 added or removed ahead of them. So each shows what there was when it began, at a cost that grows with the changes and not
 with the index.
@@ -11,9 +14,13 @@ with the index.
 
 from __future__ import annotations
 
+import datetime as dt
+import gc
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import itemgetter, lt
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -21,6 +28,7 @@ from pyroaring import BitMap64
 
 from dbzero.collections import pairs
 from dbzero.collections.nodes import (
+    LEAF,
     Stored,
     begin,
     corrupt,
@@ -35,12 +43,14 @@ from dbzero.collections.nodes import (
     set_data,
     unpack,
 )
-from dbzero.collections.order import NAMES, RANKED, Item, place, refuse
+from dbzero.collections.order import FAMILIES, NAMES, RANKED, Item, place, refuse
 from dbzero.collections.pairs import PairNode
+from dbzero.collections.pending import register
 from dbzero.collections.selections import Selection, Sorting
 from dbzero.errors import BadPrefixError, Error
 from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
+from dbzero.model.memo import MemoObject
 from dbzero.model.values import convert
 from dbzero.model.view import View
 from dbzero.model.weak import WeakProxy, target_of
@@ -49,15 +59,25 @@ from dbzero.query.base import Query
 Batch = tuple[list[Item], list[Any], list[Any]]
 """Some entries: (rank, OID), keys, objects."""
 
+QUICK = {kind: FAMILIES[kind] for kind in (int, float, str, bytes, dt.date)}
+"""Families of keys that are their own ranks, if equal to themselves."""
+
+_rank = itemgetter(0)
+_UNSURE = base.EXPIRED | base.CLOSED | base.INIT
 _TOP = 1 << 62  # above every OID
 
 
 class State:
-    """Loaded state: `count` entries below `root`, whose keys are of `family`; `nulls` entries below `null_root`."""
+    """Loaded state: `count` entries below `root`, whose keys are of `family`; `nulls` entries below `null_root`.
 
-    __slots__ = ("count", "family", "null_root", "nulls", "root")
+    `pending` is a list of ranks, OIDs and objects, by turns, of further entries, whose keys are their ranks and of `family`;
+    some may be below `root` already. None: nothing may be left pending.
+    """
+
+    __slots__ = ("count", "family", "null_root", "nulls", "pending", "root")
 
     def __init__(self) -> None:
+        self.pending: list[Any] | None = None
         self.family: str | None = None
         self.count = 0
         self.root: PairNode | None = None
@@ -200,7 +220,7 @@ class Index(Stored):
     # --- storing ------------------------------------------------------------------------------------------------------
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
-        state = self._data
+        state = self._p_settled()
         oids = [0 if root is None else int(root._p_oid) for root in (state.root, state.null_root)]
         values = [state.family, state.count, oids[0], state.nulls, oids[1]]
         return pack(self.KIND, values)[0], [oid for oid in oids if oid]
@@ -228,8 +248,9 @@ class Index(Stored):
     # --- entries ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        state = self._data
-        return state.count + state.nulls
+        with operation:
+            state = self._p_settled()
+            return state.count + state.nulls
 
     def add(self, key: Any, value: Any, /) -> None:
         """Add an entry; nothing happens when that very pair is there already.
@@ -243,6 +264,21 @@ class Index(Stored):
             UnsupportedTypeError: keys of that type, or that type beside the others, have no order. Error: `value` is
             no memo object. BadPrefixError: it belongs to another prefix. ReadOnlyError: the prefix is read-only.
         """
+        family = QUICK.get(type(key))
+        if family is not None and isinstance(value, MemoObject):
+            with operation:
+                state = self._data
+                pending = state.pending
+                if pending is not None and state.family == family and key == key:
+                    view, oid, flags = base.identify(value)
+                    if view is self._p_view and not flags & _UNSURE:
+                        self._p_changed()
+                        pending += (key, oid, value)
+                        return
+        self._p_add(key, value)
+
+    def _p_add(self, key: Any, value: Any) -> None:
+        """:meth:`add` for whatever is not ordinary."""
         obj = _memo(value)
         if obj._p_view is not self._p_view:
             self._p_follow(obj)
@@ -261,6 +297,10 @@ class Index(Stored):
             if not nulls and state.family is not None and family != state.family:
                 raise refuse(family, state.family)
             item: Item = (rank, obj._p_oid)
+            if state.pending is not None and family == state.family:
+                self._p_changed()
+                state.pending += (*item, obj)
+                return
             root = state.null_root if nulls else state.root
             if root is None:
                 self._p_change()
@@ -278,8 +318,48 @@ class Index(Stored):
                 state.root = root
                 state.family = family
                 state.count += 1
+                if family in RANKED:
+                    state.pending = None
+                elif state.pending is None:
+                    state.pending = []
+                    register(view, self)
             for walk in _walks(self):
                 if walk.ahead(nulls, item):
+                    walk.note_added(item)
+
+    def _p_settled(self) -> State:
+        """The state, with everything pending put into the tree. Inside an operation."""
+        state = self._data
+        if state.pending:
+            self._p_settle(state)
+        return state
+
+    def _p_settle(self, state: State) -> None:
+        """Put what is pending into the tree. Inside an operation."""
+        pending = state.pending
+        if not pending:
+            return
+        # What is made here stays: collections of garbage meanwhile would look at all of it again and again.
+        collecting = len(pending) > 3 * LEAF and gc.isenabled()
+        if collecting:
+            gc.disable()
+        try:
+            items, objects = _in_order(pending)
+            self._p_change()
+            added: list[Item] = []
+            assert state.root is not None
+            try:
+                for root in pairs.merge(self._p_view, state.root, items, objects, added):
+                    state.root = root
+            finally:
+                state.count += len(added)
+            pending.clear()
+        finally:
+            if collecting:
+                gc.enable()
+        for walk in _walks(self):
+            for item in added:
+                if walk.ahead(False, item):
                     walk.note_added(item)
 
     def _p_follow(self, obj: Any) -> None:
@@ -297,7 +377,7 @@ class Index(Stored):
         obj = _memo(value)
         with operation:
             begin(self)
-            state = self._data
+            state = self._p_settled()
             nulls = key is None
             family, rank, _ = ("", 0, None) if nulls else place(self._p_view, key)
             root = state.null_root if nulls else state.root
@@ -331,7 +411,7 @@ class Index(Stored):
             if not len(self):
                 return
             self._p_changed()
-            state = self._data
+            state = self._p_settled()
             for walk in _walks(self):
                 self._p_take_along(walk)
             for root in (state.root, state.null_root):
@@ -432,6 +512,7 @@ class Index(Stored):
         `nulls_lead` (None: if `null_first`). `desc`: all of it from back to front."""
         lead = null_first if nulls_lead is None else nulls_lead
         with operation:
+            self._p_settled()
             spans = self._p_spans(low, high, null_first, lead)
             running: list[Walk] = [Walk(*span) for span in spans]
             if desc:
@@ -454,7 +535,7 @@ class Index(Stored):
 
     def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
         """The OIDs of a selection's objects, from the leaves. Inside an operation."""
-        state = self._data
+        state = self._p_settled()
         oids = array("Q")
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             root = state.null_root if nulls else state.root
@@ -470,7 +551,7 @@ class Index(Stored):
     def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
         """About how many entries a selection has, without reading more than two ways down the tree. Inside an
         operation."""
-        state = self._data
+        state = self._p_settled()
         total = 0
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             if nulls:
@@ -489,7 +570,7 @@ class Index(Stored):
     def _check(self) -> None:
         """Verify the structure; AssertionError tells what is wrong."""
         with operation:
-            state = self._data
+            state = self._p_settled()
             for root, count, keyless in (
                 (state.root, state.count, state.family not in RANKED),
                 (state.null_root, state.nulls, True),
@@ -508,6 +589,22 @@ def _walks(index: Index) -> Any:
         return _get_walks(index)
     except AttributeError:
         return ()
+
+
+def _in_order(pending: list[Any]) -> tuple[list[Item], list[Any]]:
+    """The items and objects of pending entries, in order, none of them twice."""
+    rows = list(zip(pending[::3], pending[1::3], pending[2::3], strict=True))
+    rows.sort(key=_rank)  # compares bare keys, which is fast
+    ranks, oids, found = zip(*rows, strict=True)
+    items: list[Item] = list(zip(ranks, oids, strict=True))
+    objects = list(found)
+    if all(map(lt, items, islice(items, 1, None))):
+        return items, objects
+    entries: dict[Item, Any] = {}  # some of one key, or some twice; then the first stays
+    for item, obj in zip(items, objects, strict=True):
+        entries.setdefault(item, obj)
+    items = sorted(entries)
+    return items, [entries[item] for item in items]
 
 
 def _memo(value: Any) -> Any:
