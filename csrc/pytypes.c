@@ -344,6 +344,29 @@ static PyObject *persistent_new(PyTypeObject *type, PyObject *args, PyObject *kw
     return (PyObject *)p;
 }
 
+/* A memo object hashes by its identity in the store, so that it and its versions in snapshots hash alike. */
+static Py_hash_t persistent_hash(PyObject *self)
+{
+    const Persistent *p = (Persistent *)self;
+    uint64_t mixed = (uint64_t)(uintptr_t)self >> 4;
+    if ((p->flags & P_MEMO) && p->view != NULL && p->oid != 0)
+        mixed = (p->oid ^ p->view->uuid) * UINT64_C(0x9E3779B97F4A7C15);
+    Py_hash_t hash = (Py_hash_t)(mixed ^ mixed >> 32);
+    return hash == -1 ? -2 : hash;
+}
+
+/* Equal are an object and itself, and two versions of a memo object in snapshots of the same state. */
+static PyObject *persistent_compare(PyObject *self, PyObject *other, int op)
+{
+    if ((op == Py_EQ || op == Py_NE) && self != other && PyObject_TypeCheck(other, dbz_persistent_type)) {
+        const Persistent *a = (Persistent *)self, *b = (Persistent *)other;
+        if ((a->flags & b->flags & P_MEMO) && a->oid == b->oid && a->view != NULL && b->view != NULL && a->view->frozen != 0
+            && a->view->frozen == b->view->frozen && a->view->uuid == b->view->uuid)
+            return PyBool_FromLong(op == Py_EQ);
+    }
+    Py_RETURN_NOTIMPLEMENTED;
+}
+
 static int persistent_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((Persistent *)self)->view);
@@ -454,6 +477,8 @@ static PyType_Slot persistent_slots[] = {
     {Py_tp_new, persistent_new},
     {Py_tp_dealloc, persistent_dealloc},
     {Py_tp_finalize, persistent_finalize},
+    {Py_tp_hash, persistent_hash},
+    {Py_tp_richcompare, persistent_compare},
     {Py_tp_traverse, persistent_traverse},
     {Py_tp_clear, persistent_clear},
     {Py_tp_getattro, persistent_getattro},

@@ -83,6 +83,7 @@ struct ViewCore {
     uint64_t next_oid, end_oid;
     uint64_t weight, limit;    /* loaded bytes; 0 limit: no eviction */
     uint64_t uuid;      /* of the prefix */
+    uint64_t frozen;    /* the state that a snapshot's view shows for good; 0: a live view */
     PyObject *codes;    /* dict: class -> class code of references to its objects; NULL or incomplete at first */
     uint64_t changes;   /* counted while somebody watches, see dbz_touch() */
     uint64_t stuck;     /* weight that the last eviction could not get below the limit: not tried again at every load */

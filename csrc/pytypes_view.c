@@ -590,6 +590,13 @@ static PyObject *view_close(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *view_forget_oids(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    ((ViewCore *)self)->next_oid = ((ViewCore *)self)->end_oid = 0;
+    Py_RETURN_NONE;
+}
+
 static PyObject *view_discard_dirty(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -649,6 +656,7 @@ static PyMethodDef view_methods[] = {
     {"settle_all", view_settle_all, METH_NOARGS, "settle() for everything taken and not put back."},
     {"weigh", (PyCFunction)(void (*)(void))view_weigh, METH_FASTCALL, "weigh(obj, bytes): what a loaded object counts in the view's weight."},
     {"admit_unfinished", view_admit_unfinished, METH_O, "A stored reference needs this object under construction: it goes into the commit as it is."},
+    {"forget_oids", view_forget_oids, METH_NOARGS, "Reserve object ids anew before the next object is made: those in stock may be somebody else's."},
     {"discard_dirty", view_discard_dirty, METH_NOARGS, "Forget uncommitted changes: changed objects become ghosts, new ones expire."},
     {"held", view_held, METH_VARARGS, "held(oid, extra=0): whether a wrapper exists with more than `extra` references."},
     {"mark_orphan", view_mark_orphan, METH_O, "The stored refcount of this OID is 0: report it when its wrapper dies."},
@@ -668,6 +676,7 @@ static PyMemberDef view_members[] = {
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
     {"late", T_ULONGLONG, offsetof(ViewCore, late), READONLY, "place in the last take_dirty() list from which on take_new() has not seen it"},
     {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
+    {"frozen", T_ULONGLONG, offsetof(ViewCore, frozen), 0, "state that a snapshot's view shows for good; 0: a live view"},
     {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
     {"changes", T_ULONGLONG, offsetof(ViewCore, changes), READONLY, "changes counted while somebody watched"},
     {"limit", T_ULONGLONG, offsetof(ViewCore, limit), 0, "loaded bytes above which a load evicts; 0: no limit"},

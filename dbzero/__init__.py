@@ -34,6 +34,7 @@ from dbzero.errors import (
     MigrateError,
     NotAStoreError,
     NotInitializedError,
+    OutsideTransactionError,
     PoisonedError,
     PrefixError,
     ReadOnlyError,
@@ -43,6 +44,7 @@ from dbzero.errors import (
     StaleViewError,
     StateNotKeptError,
     StorageError,
+    TurnTimeoutError,
     UnsupportedFileSystemError,
     UnsupportedTypeError,
 )
@@ -55,10 +57,17 @@ from dbzero.model.weak import WeakProxy as MemoWeakProxy
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
 from dbzero.query import Query as QueryObject
+from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored from here on)
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
+from dbzero.query.changes import ModIterable, ModIterator, select_deleted, select_modified, select_new
+from dbzero.query.filters import filter
 from dbzero.query.find import find_live as find
 from dbzero.query.find import no
+from dbzero.query.forms import deserialize, serialize
+from dbzero.query.groups import count_op, group_by, make_sum
+from dbzero.query.joins import join
+from dbzero.query.splits import split_by
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
 from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
@@ -137,6 +146,8 @@ from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
 from dbzero.session.restricted import set_restricted
+from dbzero.session.snapshots import Snapshot as _Snapshot
+from dbzero.session.snapshots import SnapshotWindow, get_snapshot_of, snapshot
 from dbzero.session.statistics import (
     get_cache_stats,
     get_lang_cache_stats,
@@ -146,6 +157,9 @@ from dbzero.session.statistics import (
     get_type_stats,
     set_cache_size,
 )
+from dbzero.session.status import status
+from dbzero.session.transaction import transaction
+from dbzero.session.watching import watch
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -154,6 +168,7 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    Snapshot=_Snapshot,
     ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
     Tag=_Tag,
@@ -192,8 +207,11 @@ __all__ = [
     "MethodInfo",
     "MethodParam",
     "MigrateError",
+    "ModIterable",
+    "ModIterator",
     "NotAStoreError",
     "NotInitializedError",
+    "OutsideTransactionError",
     "PoisonedError",
     "PrefixError",
     "PrefixMetaData",
@@ -204,11 +222,13 @@ __all__ = [
     "ReferenceError",
     "SegmentError",
     "Snapshot",
+    "SnapshotWindow",
     "StaleFileError",
     "StaleViewError",
     "StateNotKeptError",
     "StorageError",
     "Tag",
+    "TurnTimeoutError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
     "as_tag",
@@ -230,9 +250,11 @@ __all__ = [
     "compare",
     "complete_with",
     "copy_prefix",
+    "count_op",
     "db0",
     "delete",
     "describe",
+    "deserialize",
     "dict",
     "drop",
     "enum",
@@ -240,6 +262,7 @@ __all__ = [
     "expired",
     "fetch",
     "fields_of",
+    "filter",
     "find",
     "find_singleton",
     "fulltext",
@@ -264,6 +287,7 @@ __all__ = [
     "get_queries",
     "get_schema",
     "get_slab_metrics",
+    "get_snapshot_of",
     "get_state_num",
     "get_storage_stats",
     "get_type",
@@ -271,6 +295,7 @@ __all__ = [
     "get_type_stats",
     "getattr_as",
     "getrefcount",
+    "group_by",
     "has_complete_action",
     "hash",
     "immutable",
@@ -289,10 +314,12 @@ __all__ = [
     "is_query",
     "is_singleton",
     "is_table_view",
+    "join",
     "list",
     "load",
     "load_all",
     "locked",
+    "make_sum",
     "materialized",
     "memo",
     "migration",
@@ -300,19 +327,28 @@ __all__ = [
     "open",
     "refresh",
     "rename_field",
+    "select_deleted",
+    "select_modified",
+    "select_new",
+    "serialize",
     "set",
     "set_cache_size",
     "set_prefix",
     "set_restricted",
+    "snapshot",
+    "split_by",
+    "status",
     "table_view",
     "tag_fields",
     "taggify",
     "tags",
     "touch",
+    "transaction",
     "tuple",
     "types",
     "uuid",
     "wait",
+    "watch",
     "weak_proxy",
     "weak_set",
 ]

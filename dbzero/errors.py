@@ -88,6 +88,22 @@ class ForkedError(ReadOnlyError):
     """
 
 
+class OutsideTransactionError(ReadOnlyError):
+    """A prefix that is open shared was to be written outside a transaction.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p", shared=True)
+    >>> with db0.atomic():
+    ...     numbers = db0.list([1])
+    >>> try:
+    ...     numbers.append(2)
+    ... except db0.OutsideTransactionError:
+    ...     print("use db0.atomic()")
+    use db0.atomic()
+    >>> db0.close()
+    """
+
+
 class AtomicError(Error):
     """Something cannot be done in, or beside, an open atomic block. End the block first.
 
@@ -242,6 +258,20 @@ class LeaseError(Error):
     ...         db0.open(name, "rw")
     ...     except db0.LeaseError:
     ...         db0.open(name, "rw", lock_flags={"blocking": True, "timeout": 30})
+    """
+
+
+class TurnTimeoutError(LeaseError, TimeoutError):
+    """The turn to write a prefix that is open shared did not come in time.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p", shared=True)
+    >>> try:
+    ...     with db0.atomic(wait=0.5):  # another process has the turn, say, and keeps it for longer
+    ...         numbers = db0.list([1])
+    ... except db0.TurnTimeoutError:
+    ...     print("busy, try again later")
+    >>> db0.close()
     """
 
 

@@ -52,6 +52,7 @@ from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
 from dbzero.model.memo import MemoObject
 from dbzero.model.values import convert
+from dbzero.model.versions import live_version
 from dbzero.model.view import View
 from dbzero.model.weak import WeakProxy, target_of
 from dbzero.query.base import Query
@@ -467,7 +468,7 @@ class Index(Stored):
         """The older name of :meth:`select`."""
         return self.select(low, high, null_first)
 
-    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Sorting:
+    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Query:
         """A query of the results of `query`, in order of their keys in this index. What isn't in the index is left
         out; equal keys keep the order of `query`, so that sorts can be nested.
 
@@ -482,6 +483,11 @@ class Index(Stored):
             raise TypeError(
                 f"sort() needs a query, not {type(query).__name__}: give it what select() or sort() returns"
             )
+        splits = query._p_splits()
+        if splits:
+            from dbzero.query.splits import objects_of, resplit  # it needs the tag index, and that collections
+
+            return resplit(Sorting(self, objects_of(query), desc, null_first), splits)
         return Sorting(self, query, desc, null_first)
 
     def _p_spans(
@@ -611,7 +617,7 @@ def _memo(value: Any) -> Any:
     if isinstance(value, WeakProxy):
         value = target_of(value)
     if isinstance(value, Persistent) and value._p_flags & base.MEMO:
-        return value
+        return live_version(value)
     raise Error(f"Expected a memo object, not {type(value).__name__}: an index holds memo objects only")
 
 

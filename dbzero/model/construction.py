@@ -70,6 +70,8 @@ def construct(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None)
 
 
 def _refusal(cls: Any, info: MemoClass, view: View) -> ReadOnlyError:
+    if view.shared:
+        return view.outside_transaction()
     if info.singleton:
         return ReadOnlyError(
             f"Cannot create singleton {cls.__qualname__} in read-only prefix {view.name}: singleton instance "

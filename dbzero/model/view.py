@@ -15,6 +15,7 @@ from dbzero.errors import (
     ExpiredError,
     ForkedError,
     ImmutableError,
+    OutsideTransactionError,
     ReadOnlyError,
     ReferenceError,
 )
@@ -120,18 +121,21 @@ class Layout:
 class View(ViewCore):  # type: ignore[misc]
     """The live objects of one prefix in this process, at `state`."""
 
-    def __init__(self, records: Records, state: int) -> None:
+    def __init__(self, records: Records, state: int, context: scope.Context = scope.live) -> None:
         """
         Args:
             records: where objects are read from.
             state: state number it shows.
+            context: a snapshot, for good at that state; by default the view is live.
         """
         self.records = records
         self.name = records.name
         self.uuid = records.uuid
         self.state = state
-        self.writable = records.writable
+        self.frozen = 0 if context is scope.live else state
+        self.writable = records.writable and not self.frozen
         self.forked = False
+        self.shared = False  # may be written in a transaction only, and is writable then
         self.incarnation = getattr(records, "incarnation", 0)
         self.decoder = make_decoder(self)
         self.autocommit_error: BaseException | None = None
@@ -147,7 +151,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.tag_index: Any = None  # the query layer's; one of `buffers`
-        self.context: scope.Context = scope.live
+        self.context = context
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
         self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
@@ -183,7 +187,7 @@ class View(ViewCore):  # type: ignore[misc]
                 )
             payload, refcount = found
         obj._p_decode(payload)
-        if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
+        if refcount == 0 and self.writable and not self.shared and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
         weigh = getattr(type(obj), "_p_weight", None)
         return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
@@ -229,6 +233,10 @@ class View(ViewCore):  # type: ignore[misc]
 
     def _refuse(self, obj: Any, writing: bool) -> NoReturn:
         flags = obj._p_flags
+        if (flags & base.CLOSED or self.closed) and self.frozen:
+            raise ClosedError(
+                f"Object is no longer accessible: the snapshot of state {self.frozen} of prefix {self.name!r} was closed"
+            )
         if flags & base.CLOSED or self.closed:
             raise ClosedError(
                 f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again"
@@ -249,7 +257,20 @@ class View(ViewCore):  # type: ignore[misc]
                 f"prefix {self.name!r} is being written by the process that this one was forked from; call db0.close() and db0.init() here, "
                 "then open it read-only"
             )
+        if self.frozen:
+            raise ReadOnlyError(
+                f"Cannot modify read-only prefix: {self.name} in a snapshot of state {self.frozen}; change the live object"
+            )
+        if self.shared:
+            raise self.outside_transaction()
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
+
+    def outside_transaction(self) -> OutsideTransactionError:
+        """The error for a write to a shared prefix that no transaction covers."""
+        return OutsideTransactionError(
+            f"prefix {self.name!r} is open shared: write it within `with db0.atomic():`, or in a function decorated with "
+            "@db0.transaction"
+        )
 
     # --- classes -----------------------------------------------------------------------------------------------------
 
@@ -627,6 +648,13 @@ class View(ViewCore):  # type: ignore[misc]
         for oid in oids:
             self.mark_orphan(oid)
 
+    def forget_changes(self) -> None:
+        """Be again as the store is at this state: what is pending is gone for good."""
+        self.discard_dirty()
+        self.discard_buffers()
+        self.deleted.clear()
+        self._forget_classes()
+
     def advance(self, state: int) -> None:
         """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what
         changed."""
@@ -663,8 +691,9 @@ class View(ViewCore):  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """In a forked child: what is pending belongs to the parent."""
-        self.forked = self.writable
+        self.forked = self.writable and not self.shared
         self.writable = False
+        self.forget_oids()
         self.discard_dirty()
         self.discard_buffers()
 

@@ -127,7 +127,8 @@ def find_target(stored: Deferred) -> Any:
     prefix_uuid, oid = _IDENTITY.unpack_from(stored.data)
     home: View | None = stored.view
     if home is None or home.records.uuid != prefix_uuid or home.closed:
-        home = scope.view_of_uuid(prefix_uuid)
+        context = scope.live if home is None else home.context
+        home = context.view_of_uuid(prefix_uuid)
     if home is None or home.closed:
         raise PrefixError(
             f"Prefix: {prefix_uuid:016x} not found: a reference leads to its object {make_uuid(prefix_uuid, oid)}; "

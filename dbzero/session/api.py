@@ -48,7 +48,7 @@ def init(
         config: settings as a dict; keyword settings win over it.
         prefix: a prefix to open at once and make current; `read_write` tells how.
         settings: `autocommit` (bool), `autocommit_interval` (ms), `cache_size` (bytes), `lang_cache_size` (instances), `lock_flags` (dict),
-            `no_auto_migrate`, `restricted`, `restricted_context`, `retention` (see `open`).
+            `no_auto_migrate`, `restricted`, `restricted_context`, `shared`, `retention` (see `open`).
 
     Raises:
         Error: already initialized. TypeError, ValueError: bad settings. StorageError: the directory cannot be used.
@@ -90,6 +90,7 @@ def open(
     autocommit: bool | None = None,
     lock_flags: Mapping[str, Any] | None = None,
     retention: int | Mapping[str, Any] | None = None,
+    shared: bool | None = None,
     restricted: Any = None,
     restricted_context: Any = None,
     **options: Any,
@@ -103,10 +104,13 @@ def open(
         lock_flags: `blocking`, `timeout` (seconds), `force_unlock` for a read-write open of a prefix that another process holds.
         retention: history to keep, for a prefix open read-write: a number of states, or a dict with `keep_states` and `keep_since` (seconds). When the
             file holds much more than that, it is compacted in the background (see `compact`). None: as set by `init`, where the default is all of it.
+        shared: for a prefix open read-write: write it together with other processes that open it so. Each reads what the others commit; a write is
+            made within `with db0.atomic():`, or a function decorated with `transaction`, and durable when that ends. None: as set by `init`.
         restricted, restricted_context: see ``set_restricted``, for this prefix.
 
     Raises:
-        LeaseError: another process has it open read-write. PrefixError: bad name, bad mode, or missing. StorageError: its files cannot be used.
+        LeaseError: another process has it open read-write, or shared and this one not. PrefixError: bad name, bad mode, or missing.
+        StorageError: its files cannot be used.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp())
@@ -128,6 +132,7 @@ def open(
         autocommit=autocommit,
         lock_flags=flags,
         retention=make_retention(retention),
+        shared=shared,
     )
     if restricted is not None or restricted_context is not None:
         restrict(opened.view, restricted, restricted_context)
@@ -261,7 +266,7 @@ def get_current_prefix() -> PrefixMetaData:
 
 
 def get_mutable_prefixes() -> Iterator[PrefixMetaData]:
-    """The prefixes that this process has open read-write.
+    """The prefixes that this process has open read-write, shared ones included.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp(), prefix="p")
@@ -269,7 +274,8 @@ def get_mutable_prefixes() -> Iterator[PrefixMetaData]:
     ['p']
     >>> db0.close()
     """
-    return (PrefixMetaData(p.name, p.prefix.uuid) for p in active().writable_prefixes())
+    opened = list(active().open_prefixes.values())
+    return (PrefixMetaData(p.name, p.prefix.uuid) for p in opened if p.writable or p.shared)
 
 
 def get_prefixes() -> Iterator[PrefixMetaData]:
@@ -303,6 +309,7 @@ def get_config() -> dict[str, Any]:
         "autocommit_interval": config.autocommit_interval,
         "no_auto_migrate": config.no_auto_migrate,
         "restricted": active().restricted,
+        "shared": config.shared,
     }
 
 

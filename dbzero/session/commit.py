@@ -15,6 +15,7 @@ from dbzero.model.base import NEW, operation
 from dbzero.model.view import View
 from dbzero.runtime.batch import Batch
 from dbzero.storage.prefix import DeltaRoomMade, Prefix
+from dbzero.storage.sharing import Published, SharedPrefix
 
 # References to an instance that this file itself holds while it asks whether anyone else does: the list of taken objects.
 _OWN_REFERENCES = 1
@@ -26,11 +27,12 @@ def commit_view(
     prefix: Prefix,
     unless: Callable[[], object] = lambda: None,
     taken: Callable[[], None] = lambda: None,
+    publish: Callable[[Published], object] | None = None,
 ) -> bool:
     """Commit what is pending in `view`. Returns whether a new state was made.
 
     Under the operation lock `unless` is asked whether to do nothing, and `taken` is told that the commit has all that
-    is pending.
+    is pending. `publish`, for a shared prefix in its turn, is told of the commit, which is published then and not durable yet.
 
     Raises StorageError and its kin; then everything that was pending still is.
     """
@@ -38,12 +40,18 @@ def commit_view(
         raise ReadOnlyError(f"Cannot modify read-only prefix: {prefix.name}")
     while True:
         try:
-            return _commit_once(view, prefix, unless, taken)
+            return _commit_once(view, prefix, unless, taken, publish)
         except DeltaRoomMade:
             continue
 
 
-def _commit_once(view: View, prefix: Prefix, unless: Callable[[], object], all_taken: Callable[[], None]) -> bool:
+def _commit_once(
+    view: View,
+    prefix: Prefix,
+    unless: Callable[[], object],
+    all_taken: Callable[[], None],
+    publish: Callable[[Published], object] | None,
+) -> bool:
     taken: list[Any] = []
     orphans: list[int] = []
     undo: list[Callable[[], None]] = []
@@ -68,7 +76,13 @@ def _commit_once(view: View, prefix: Prefix, unless: Callable[[], object], all_t
             restore(view, taken, orphans, undo)
             raise
     try:
-        state = prefix.commit(batch)
+        if publish is None:
+            state = prefix.commit(batch)
+        else:
+            assert isinstance(prefix, SharedPrefix)
+            made = prefix.publish(batch)
+            state = made.state
+            publish(made)
     except BaseException:
         with operation:
             restore(view, taken, orphans, undo)

@@ -79,11 +79,14 @@ class LockedManager:
     def _mutated(self, opened: OpenPrefix) -> int:
         """The state number of the last change in a prefix since the block began; 0: there was none."""
         view = opened.view
-        if not opened.writable or view.closed:
+        if not (opened.writable or opened.shared) or view.closed:
             return 0
-        view.flush()
+        if opened.writable:
+            view.flush()
         if view.changes == self._before.get(opened, 0):
             return 0
+        if not opened.writable:
+            return int(view.state)  # its transactions have committed
         return opened.state(finalized=view.changes == opened.committed_changes)
 
     def note_closing(self, opened: OpenPrefix) -> None:

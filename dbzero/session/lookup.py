@@ -13,6 +13,7 @@ from dbzero.model.instances import enter_classes, instances
 from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
+from dbzero.query.base import Query, identity_of
 from dbzero.session.api import PrefixMetaData
 from dbzero.session.deletion import pending_counts
 from dbzero.session.workspace import active
@@ -21,9 +22,10 @@ from dbzero.storage.discovery import name_of as discover_uuid
 
 def uuid(obj: Any, /) -> str:
     """The identity of a memo object, or of the target of a weak or expired reference: 24 characters A-Z, 2-7, the same in every process and for ever.
+    Of a query: 52 characters, the same for equal queries in every process and state.
 
     Raises:
-        Error: `obj` is no memo instance, or its `__init__` has not finished.
+        Error: `obj` is neither a memo instance nor a query, or its `__init__` has not finished.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp(), prefix="p")
@@ -38,6 +40,8 @@ def uuid(obj: Any, /) -> str:
     active()
     if weak.is_handle(obj):
         return weak.uuid_of(obj)
+    if isinstance(obj, Query):
+        return identity_of(obj)
     if isinstance(obj, Persistent):
         if obj._p_flags & base.EXPIRED:
             raise ReferenceError("Object is no longer accessible: it was deleted, and its UUID leads nowhere")
@@ -73,17 +77,17 @@ def fetch(identifier: Any, expected_type: Any = None, prefix: str | None = None)
         obj = base.find_live(identifier)
         if obj is not None:
             return obj
-    identifier, expected_type = _swap(identifier, expected_type)
+    identifier, expected_type = swapped(identifier, expected_type)
     if isinstance(identifier, str):
         obj = _by_uuid(identifier)
         if obj is None:
             raise ReferenceError(f"Memo instance expired: no object has the UUID {identifier}")
-        _require(obj, expected_type)
+        require(obj, expected_type)
         return obj
     obj = _singleton(identifier, prefix)
     if obj is None:
         raise Error(f"Singleton instance does not exist: {identifier.__qualname__}")
-    _require(obj, expected_type)
+    require(obj, expected_type)
     return obj
 
 
@@ -104,7 +108,7 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
     (True, True)
     >>> db0.close()
     """
-    identifier, expected_type = _swap(identifier, expected_type)
+    identifier, expected_type = swapped(identifier, expected_type)
     if isinstance(identifier, str):
         try:
             obj = _by_uuid(identifier)
@@ -114,7 +118,7 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
             if "Invalid UUID" in str(error):
                 return False
             raise
-        return obj is not None and _matches(obj, expected_type)
+        return obj is not None and matches(obj, expected_type)
     if not isinstance(identifier, type):
         raise Error(f"Invalid argument type: {type(identifier).__name__}; give a UUID or a memo class")
     active()
@@ -149,20 +153,23 @@ def find_singleton(cls: Any, prefix: str | None = None) -> Any:
     return _singleton(cls, prefix)
 
 
-def _swap(identifier: Any, expected: Any) -> tuple[Any, Any]:
+def swapped(identifier: Any, expected: Any) -> tuple[Any, Any]:
+    """(identifier, expected type), which may be given the other way round."""
     if isinstance(expected, str) and isinstance(identifier, type):
         return expected, identifier
     return identifier, expected
 
 
-def _matches(obj: Any, expected: Any) -> bool:
+def matches(obj: Any, expected: Any) -> bool:
+    """Whether an object is of the expected type; None expects nothing."""
     return expected is None or expected is MemoBase or isinstance(obj, expected)
 
 
-def _require(obj: Any, expected: Any) -> None:
+def require(obj: Any, expected: Any) -> None:
+    """Raise Error when an object is not of the expected type, or that is no memo class."""
     if expected is not None and class_info(expected) is None:
         raise Error(f"the expected type {expected!r} is not a memo class")
-    if not _matches(obj, expected):
+    if not matches(obj, expected):
         raise Error(f"Object type mismatch: it is a {type(obj).__qualname__}, not a {expected.__qualname__}")
 
 
@@ -193,6 +200,11 @@ def _by_uuid(text: str) -> Any:
         if name is None:
             raise PrefixError(f"the prefix of the object {text} is not below {workspace.root}")
         view = workspace.open(name, writable=False, make_current=False).view
+    return object_of(view, oid)
+
+
+def object_of(view: View, oid: int) -> Any:
+    """The memo object or the class record with that OID, or None."""
     obj = view.get(oid)
     if isinstance(obj, MemoObject):
         return view.migrated(obj)
@@ -224,6 +236,10 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
             return PrefixMetaData(name, prefix_uuid)
     if isinstance(obj, EnumValue) and obj._prefix is not None:
         return PrefixMetaData(*obj._prefix)
+    if isinstance(obj, Query):
+        view = obj._p_view()
+        if view is not None:
+            return PrefixMetaData(view.name, view.uuid)
     info = class_info(obj)
     scoped = info.prefix if info is not None else type_prefix(obj) if isinstance(obj, EnumType) else None
     if scoped is not None:

@@ -161,6 +161,16 @@ class System:
             raise
         return True
 
+    def try_lock_shared(self, fd: int, byte: int) -> bool:
+        """The same, but others may have it shared as well. An exclusive lock held is turned into a shared one."""
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+        except OSError as exc:
+            if exc.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
     def lock_taken(self, fd: int, byte: int) -> bool:
         """Whether another open file description holds a lock on the byte. Takes nothing."""
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
