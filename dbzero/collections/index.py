@@ -44,7 +44,7 @@ from dbzero.collections.nodes import (
     unpack,
 )
 from dbzero.collections.order import FAMILIES, NAMES, RANKED, Item, place, refuse
-from dbzero.collections.pairs import PairNode
+from dbzero.collections.pairs import PairNode, Pairs
 from dbzero.collections.pending import register
 from dbzero.collections.selections import Selection, Sorting
 from dbzero.errors import BadPrefixError, Error
@@ -65,6 +65,7 @@ QUICK = {kind: FAMILIES[kind] for kind in (int, float, str, bytes, dt.date)}
 
 _rank = itemgetter(0)
 _UNSURE = base.EXPIRED | base.CLOSED | base.INIT
+_FEW_LEAVES = 4  # that are read at once
 _TOP = 1 << 62  # above every OID
 
 
@@ -72,12 +73,14 @@ class State:
     """Loaded state: `count` entries below `root`, whose keys are of `family`; `nulls` entries below `null_root`.
 
     `pending` is a list of ranks, OIDs and objects, by turns, of further entries, whose keys are their ranks and of `family`;
-    some may be below `root` already. None: nothing may be left pending.
+    some may be below `root` already. None: nothing may be left pending. As long as `token` is the same object, the trees
+    have the same entries.
     """
 
-    __slots__ = ("count", "family", "null_root", "nulls", "pending", "root")
+    __slots__ = ("count", "family", "null_root", "nulls", "pending", "root", "token")
 
     def __init__(self) -> None:
+        self.token = object()
         self.pending: list[Any] | None = None
         self.family: str | None = None
         self.count = 0
@@ -89,13 +92,16 @@ class State:
 class Walk:
     """One running iteration over one of the trees, from `start` to `high`, which both may be None: no bound.
 
+    `bare`: nobody wants the keys, and the items may stand for those that are not None.
+
     Ahead of it, `added` was not there when it began, `removed` was; the latter's places are in `order`, ascending.
     `cut`: the tree as it was is gone, what is left to visit is in `removed`.
     """
 
-    __slots__ = ("__weakref__", "added", "cut", "done", "high", "nulls", "order", "removed", "start")
+    __slots__ = ("__weakref__", "added", "bare", "cut", "done", "high", "nulls", "order", "removed", "start")
 
-    def __init__(self, nulls: bool, start: Item | None, high: Item | None) -> None:
+    def __init__(self, nulls: bool, start: Item | None, high: Item | None, bare: bool) -> None:
+        self.bare = bare
         self.nulls = nulls
         self.start = start
         self.high = high
@@ -136,7 +142,7 @@ class Walk:
             if end < len(data.items):
                 following = None  # what follows is higher
             items, objects = data.items[at:end], data.objects[at:end]
-            keys = [None] * len(items) if self.nulls else data.span(at, end)
+            keys = [None] * len(items) if self.nulls else items if self.bare else data.span(at, end)
         if self.added or self.order:
             items, keys, objects = self._mend(items, keys, objects, following)
         self.start = following
@@ -182,7 +188,7 @@ class BackWalk(Walk):
                 following = None  # what follows is lower
             at = min(at, end)
             items, objects = data.items[at:end], data.objects[at:end]
-            keys = [None] * len(items) if self.nulls else data.span(at, end)
+            keys = [None] * len(items) if self.nulls else items if self.bare else data.span(at, end)
         if self.added or self.order:
             items, keys, objects = self._mend(items, keys, objects, following)
         self.start = following
@@ -425,6 +431,7 @@ class Index(Stored):
         """Mark the index changed. Inside an atomic block, whose end may put the trees back, running walks take along what
         they have still to visit: their notes would not be right for the trees that were put back."""
         self._p_changed()
+        self._data.token = object()
         if base.block_depth():
             for walk in _walks(self):
                 if not (walk.done or walk.cut):
@@ -512,17 +519,24 @@ class Index(Stored):
         return spans
 
     def _p_batches(
-        self, low: Any, high: Any, null_first: bool, nulls_lead: bool | None = None, desc: bool = False
+        self,
+        low: Any,
+        high: Any,
+        null_first: bool,
+        nulls_lead: bool | None = None,
+        desc: bool = False,
+        bare: bool = False,
     ) -> Iterator[Batch]:
         """The entries of a selection as they are now, leaf by leaf, in order of key; those without one stand first if
-        `nulls_lead` (None: if `null_first`). `desc`: all of it from back to front."""
+        `nulls_lead` (None: if `null_first`). `desc`: all of it from back to front. `bare`: keys are not wanted, anything
+        but None may stand for them."""
         lead = null_first if nulls_lead is None else nulls_lead
         with operation:
             self._p_settled()
             spans = self._p_spans(low, high, null_first, lead)
-            running: list[Walk] = [Walk(*span) for span in spans]
+            running: list[Walk] = [Walk(*span, bare) for span in spans]
             if desc:
-                running = [BackWalk(nulls, end, start) for nulls, start, end in reversed(spans)]
+                running = [BackWalk(nulls, end, start, bare) for nulls, start, end in reversed(spans)]
             walks = _walks(self)
             if type(walks) is not WeakSet:
                 walks = WeakSet()
@@ -539,20 +553,44 @@ class Index(Stored):
                     yield batch
             walks.discard(walk)
 
-    def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
-        """The OIDs of a selection's objects, from the leaves. Inside an operation."""
+    def _p_parts(self, low: Any, high: Any, null_first: bool) -> Iterator[tuple[Pairs, int, int]]:
+        """A selection as parts of leaves: (state, first place, place behind the last). Inside one operation."""
         state = self._p_settled()
-        oids = array("Q")
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             root = state.null_root if nulls else state.root
             following: Item | None = start
             while root is not None:
                 data, at, following = pairs.part(root, following)
                 stop = len(data.items) if end is None else bisect_right(data.items, end, at)
-                oids.extend([oid for _, oid in (data.items if stop - at == len(data.items) else data.items[at:stop])])
+                yield data, at, stop
                 if following is None or stop < len(data.items):
                     break
-        return BitMap64(oids)
+
+    def _p_few(self, low: Any, high: Any, null_first: bool) -> list[Any] | None:
+        """The objects of a selection that lies in a few leaves, in order; None: it doesn't."""
+        objects: list[Any] = []
+        with operation:
+            for n, (data, at, stop) in enumerate(self._p_parts(low, high, null_first)):
+                if n == _FEW_LEAVES:
+                    return None
+                objects += data.objects[at:stop]
+        return objects
+
+    def _p_count(self, low: Any, high: Any, null_first: bool) -> int:
+        """How many entries a selection has."""
+        with operation:
+            return sum([stop - at for _, at, stop in self._p_parts(low, high, null_first)])
+
+    def _p_token(self) -> object:
+        """What stays the same object as long as no entry comes or goes. Inside an operation."""
+        return self._p_settled().token
+
+    def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
+        """The OIDs of a selection's objects, from the leaves. Inside an operation."""
+        items: list[Item] = []
+        for data, at, stop in self._p_parts(low, high, null_first):
+            items += data.items if stop - at == len(data.items) else data.items[at:stop]
+        return BitMap64(array("Q", base.item_oids(items)))
 
     def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
         """About how many entries a selection has, without reading more than two ways down the tree. Inside an
