@@ -187,20 +187,28 @@ class Sorting(Query):
         if not left:
             return
         group: list[tuple[int, Any]] = []  # results of one key
-        last: Any = None
+        rank: Any = None
+        null = False
         places: dict[int, int] = {}
         for items, keys, objects in self.index._p_batches(None, None, self.null_first, desc=self.desc, bare=True):
             here = [entry for entry in zip(items, objects, strict=True) if entry[0][1] in left]
-            null = keys[0] is None
+            if (keys[0] is None) != null:
+                null = not null
+                yield from self._in_order(group, places)
+                group = []
             for item, obj in here:
-                if item[1] not in left:
+                oid = item[1]
+                if oid not in left:
                     continue  # it came a moment ago
-                if group and (null, item[0]) != last:
-                    yield from self._in_order(group, places)
+                left.discard(oid)
+                if group and item[0] != rank:
+                    if len(group) > 1:
+                        yield from self._in_order(group, places)
+                    else:
+                        yield group[0][1]
                     group = []
-                last = (null, item[0])
-                left.discard(item[1])
-                group.append((item[1], obj))
+                rank = item[0]
+                group.append((oid, obj))
             if not left:
                 break
         yield from self._in_order(group, places)

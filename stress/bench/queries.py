@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ ROWS = {  # row -> (operations it is divided by, unit)
     "find a tag in a range, 1 in 20": "ns a result",
     "sort, first 20": "us",
     "sort descending, first 20": "us",
+    "group_by a function, count": "ns an object",
 }
 
 
@@ -100,6 +102,9 @@ class Plain:
                 if len(found) == 20:
                     break
         return found
+
+    def grouped(self) -> Any:
+        return Counter(thing.number // 10 % 10 for thing in self.sets["ten"])
 
 
 class DbZero:
@@ -172,6 +177,9 @@ class DbZero:
 
     def top(self, desc: bool) -> Any:
         return list(self.ix.sort(self.db0.find("ten"), desc=desc)[:20])
+
+    def grouped(self) -> Any:
+        return self.db0.group_by(lambda thing: thing.number // 10 % 10, self.db0.find("ten"))
 
 
 class SQLite:
@@ -250,6 +258,12 @@ class SQLite:
             f"ORDER BY rank {order} LIMIT 20"
         )
 
+    def grouped(self) -> Any:
+        query = (
+            "SELECT o.number / 10 % 10, COUNT(*) FROM tag t JOIN thing o ON o.id = t.id WHERE t.name = 'ten' GROUP BY 1"
+        )
+        return self.rows(query)
+
 
 CONTENDERS: dict[str, Any] = {"plain": Plain, "dbzero": DbZero, "peer": DbZero, "sqlite": SQLite}
 
@@ -270,7 +284,7 @@ def measure(name: str, n: int) -> dict[str, float]:
         def best(row: str, work: Callable[[], Any], operations: int = 0) -> None:
             size = work()  # warm, and to know how many
             divisor = operations or max(len(size), 1)
-            loops = max(1, 2000 // (divisor if not operations else 1)) if not operations or operations < 1000 else 1
+            loops = 1 if divisor > 1000 else max(1, 2000 // divisor)
             times = []
             for _ in range(REPEATS):
                 started = time.process_time()
@@ -295,6 +309,7 @@ def measure(name: str, n: int) -> dict[str, float]:
         best("find a tag in a range, 1 in 20", lambda: api.tag_in_span(low, low + n // 2))
         best("sort, first 20", lambda: api.top(False), 1)
         best("sort descending, first 20", lambda: api.top(True), 1)
+        best("group_by a function, count", api.grouped, n // 10)
         api.close()
         return rows
 
