@@ -282,9 +282,12 @@ def measure(name: str, n: int) -> dict[str, float]:
             rows[row] = (time.perf_counter() - started) / operations * 1e9
 
         def best(row: str, work: Callable[[], Any], operations: int = 0) -> None:
-            size = work()  # warm, and to know how many
+            work()
+            warm = time.perf_counter()
+            size = work()  # to know how many there are, and how long it takes
+            warm = time.perf_counter() - warm
             divisor = operations or max(len(size), 1)
-            loops = 1 if divisor > 1000 else max(1, 2000 // divisor)
+            loops = max(1, min(2000 // divisor, int(0.2 / warm)))
             times = []
             for _ in range(REPEATS):
                 started = time.process_time()
