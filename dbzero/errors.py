@@ -190,6 +190,10 @@ class StateNotKeptError(PrefixError):
     """
 
 
+class InDoubtError(StorageError):
+    """A commit of several prefixes is in doubt here, and the prefix whose files say whether it was made cannot be asked."""
+
+
 class StaleViewError(StorageError):
     """The prefix was recovered by a successor while it was being read. Call `db0.refresh()` and repeat.
 
