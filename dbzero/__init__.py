@@ -30,6 +30,7 @@ from dbzero.errors import (
     ForkedError,
     FormatVersionError,
     ImmutableError,
+    InDoubtError,
     LeaseError,
     MigrateError,
     NotAStoreError,
@@ -145,6 +146,15 @@ from dbzero.session.api import (
 from dbzero.session.atomic import AtomicManager, atomic, atomic_assign, begin_atomic
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
+from dbzero.session.fast_query import (
+    FastQuery,
+    FastQueryCache,
+    GroupByBucket,
+    GroupByEval,
+    GroupDef,
+    init_fast_query,
+    signature_of,
+)
 from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
@@ -196,11 +206,17 @@ __all__ = [
     "EnumType",
     "Error",
     "ExpiredError",
+    "FastQuery",
+    "FastQueryCache",
     "FencedError",
     "FieldRef",
     "ForkedError",
     "FormatVersionError",
+    "GroupByBucket",
+    "GroupByEval",
+    "GroupDef",
     "ImmutableError",
+    "InDoubtError",
     "LeaseError",
     "LockedManager",
     "Memo",
@@ -307,6 +323,7 @@ __all__ = [
     "index_of",
     "indexed_fields",
     "init",
+    "init_fast_query",
     "is_enum",
     "is_enum_value",
     "is_fulltext",
@@ -341,6 +358,7 @@ __all__ = [
     "set_cache_size",
     "set_prefix",
     "set_restricted",
+    "signature_of",
     "snapshot",
     "split_by",
     "status",

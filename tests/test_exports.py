@@ -46,9 +46,10 @@ NAMES = {
     *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
     *("transaction", "status", "watch", "OutsideTransactionError", "TurnTimeoutError"),
     *("LockedManager", "await_commit", "async_wait"),
-    *("compact", "copy_prefix", "drop", "StateNotKeptError"),
+    *("compact", "copy_prefix", "drop", "StateNotKeptError", "InDoubtError"),
     *("tags", "as_tag", "find", "no"),
     *("filter", "split_by", "join", "group_by", "count_op", "make_sum", "serialize", "deserialize"),
+    *("FastQuery", "FastQueryCache", "GroupByBucket", "GroupByEval", "GroupDef", "init_fast_query", "signature_of"),
     *("snapshot", "get_snapshot_of", "SnapshotWindow"),
     *("select_new", "select_deleted", "select_modified", "ModIterable", "ModIterator"),
 }

@@ -129,17 +129,23 @@ def class_info(cls: Any) -> MemoClass | None:
     return found if isinstance(found, MemoClass) else None
 
 
+MAIN = ("__main__", "__mp_main__")
+"""Names of the main module; the second one in children that multiprocessing spawned."""
+
+
 def module_name(cls: type) -> str:
     """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the
     script's file stem."""
-    return main_name() if cls.__module__ == "__main__" else cls.__module__
+    return main_name() if cls.__module__ in MAIN else cls.__module__
 
 
 def main_name() -> str:
     """What the module ``__main__`` is recorded as: its name under ``python -m``, else the script's file stem."""
-    main = sys.modules.get("__main__")
+    main = sys.modules.get("__mp_main__") or sys.modules.get(
+        "__main__"
+    )  # while a spawned child runs it, it has the first name
     spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name != "__main__":
+    if spec is not None and spec.name not in MAIN:
         return str(spec.name)
     file = getattr(main, "__file__", None)
     return os.path.splitext(os.path.basename(str(file)))[0] if file else "__main__"
