@@ -170,10 +170,13 @@ static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, Py
         goto fail;
     if (!fresh || !(p->flags & P_INIT))
         return obj;
-    if (dbz_op_acquire() < 0)       /* another thread's block must not take it for its own */
+    /* Another thread's block must not take it for its own. With no block open and something dirty, adoption runs no Python code: none can begin meanwhile. */
+    int alone = DBZ_LIKELY(dbz_write_mask != 0 && p->view->dirty_count > 0);
+    if (!alone && dbz_op_acquire() < 0)
         goto fail;
     int rc = dbz_adopt(p->view, p);
-    dbz_op_release();
+    if (!alone)
+        dbz_op_release();
     if (rc < 0)
         goto fail;
     class_info *info = dbz_class_info(Py_TYPE(obj));
