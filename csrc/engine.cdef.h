@@ -10,7 +10,7 @@ typedef struct {
     const uint8_t *payload; uint64_t payload_len;
     const uint64_t *refs; uint64_t ref_count;
 } dbz_record;
-typedef struct { int slot; int error; int lock_fd; ...; } dbz_seg;
+typedef struct { int slot; int error; int lock_fd; int fd; uint64_t generation; ...; } dbz_seg;
 typedef struct dbz_reader dbz_reader;
 typedef struct dbz_batch dbz_batch;
 typedef struct dbz_merge dbz_merge;
@@ -92,8 +92,30 @@ uint32_t dbz_incarnation(dbz_seg *seg, uint32_t prefix);
 void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
+int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
+
+typedef struct {
+    uint64_t turn, turns, until, freed, now, log_number, log_end, log_chain;
+    uint32_t holder, pid, waiting, torn;
+} dbz_turn_info;
+int dbz_turn_status(dbz_seg *seg, uint32_t prefix, dbz_turn_info *out);
+int dbz_turn_queue(dbz_seg *seg, uint32_t prefix, uint32_t *pids, uint32_t cap);
+int dbz_turn_try(dbz_seg *seg, uint32_t prefix, int64_t allowed);
+int dbz_turn_join(dbz_seg *seg, uint32_t prefix);
+int dbz_turn_wait(dbz_seg *seg, uint32_t prefix, uint32_t entry, int64_t allowed, int64_t timeout);
+void dbz_turn_leave(dbz_seg *seg, uint32_t prefix, uint32_t entry);
+void dbz_turn_sweep(dbz_seg *seg, uint32_t prefix);
+int dbz_turn_seize(dbz_seg *seg, uint32_t prefix, uint64_t word, int64_t allowed);
+int dbz_turn_extend(dbz_seg *seg, uint32_t prefix, int64_t allowed);
+int dbz_turn_drop(dbz_seg *seg, uint32_t prefix);
+void dbz_turn_torn(dbz_seg *seg, uint32_t prefix, uint32_t torn);
+void dbz_log_place(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
+uint64_t dbz_log_number(dbz_seg *seg, uint32_t prefix);
+int dbz_lease_share(dbz_seg *seg, uint32_t prefix, uint64_t epoch, int on);
+int dbz_sync_begin(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t patience);
+void dbz_sync_end(dbz_seg *seg, uint32_t prefix, uint64_t state);
 
 int64_t dbz_fs_type(const char *path);
 

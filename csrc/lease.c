@@ -16,6 +16,8 @@ static int newer(uint64_t a, uint64_t b)
 static int holder_lives(dbz_seg *seg, dbz_prefix *x, uint64_t word)
 {
     uint32_t owner = (uint32_t)(word & 0xffff);
+    if (owner == DBZ_GROUP)
+        return 0;   /* the turn says who of them writes, and its holder is who comes here */
     if (owner == 0 || owner == (owner_word(seg, 0) & 0xffff))
         return 0;
     if (owner == DBZ_NO_SLOT)
@@ -63,6 +65,15 @@ int dbz_lease_drop(dbz_seg *seg, uint32_t prefix, uint64_t epoch)
     if (LOAD_SC(x->lease_waiters) != 0)
         dbz_futex_wake(&x->lease_wakeup);
     return DBZ_OK;
+}
+
+int dbz_lease_share(dbz_seg *seg, uint32_t prefix, uint64_t epoch, int on)
+{
+    dbz_prefix *x = dbz_seg_prefix(seg, prefix);
+    if (x == NULL)
+        return DBZ_E_ARG;
+    uint64_t mine = owner_word(seg, epoch), group = epoch << 16 | DBZ_GROUP, from = on ? mine : group;
+    return CAS(x->lease, from, on ? group : mine) ? DBZ_OK : DBZ_E_FENCED;
 }
 
 uint64_t dbz_lease_word(dbz_seg *seg, uint32_t prefix)
@@ -163,6 +174,29 @@ int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t sta
     atomic_fetch_add_explicit(&x->waiters, 1, memory_order_seq_cst);
     if (LOAD_SC(x->wakeup) == ticket && LOAD_SC(x->durable) <= state && LOAD_SC(x->incarnation) == incarnation)
         rc = dbz_futex_wait(&x->wakeup, ticket, deadline);
+    atomic_fetch_sub_explicit(&x->waiters, 1, memory_order_seq_cst);
+    return rc;
+}
+
+int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns)
+{
+    dbz_prefix *x = dbz_seg_prefix(seg, prefix);
+    if (x == NULL)
+        return DBZ_E_ARG;
+    int rc = DBZ_OK;
+    int64_t deadline = dbz_deadline(timeout_ns);
+    uint64_t before = LOAD_SC(x->durable);
+    atomic_fetch_add_explicit(&x->waiters, 1, memory_order_seq_cst);
+    while (LOAD_SC(x->wakeup) == ticket && LOAD_SC(x->durable) <= __atomic_load_n(seen, __ATOMIC_ACQUIRE) && LOAD_SC(x->incarnation) == incarnation) {
+        rc = dbz_futex_wait(&x->wakeup, ticket, deadline);
+        uint32_t now = LOAD_SC(x->wakeup);
+        uint64_t durable = LOAD_SC(x->durable);
+        if (rc != DBZ_OK || now == ticket || durable == before || LOAD_SC(x->poisoned))
+            break;
+        /* Only states became durable that the caller has made itself. */
+        ticket = now;
+        before = durable;
+    }
     atomic_fetch_sub_explicit(&x->waiters, 1, memory_order_seq_cst);
     return rc;
 }

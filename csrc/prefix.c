@@ -10,13 +10,15 @@ static dbz_prefix *slot_at(dbz_seg *seg, uint32_t index, int *rc)
     return *rc == DBZ_OK ? dbz_seg_prefix(seg, index) : NULL;
 }
 
-static int reusable(dbz_seg *seg, dbz_prefix *x)
+static int reusable(dbz_seg *seg, dbz_prefix *x, uint32_t index)
 {
     uint32_t zombie = LOAD(x->zombie);
     if (LOAD(x->assigned) != 2)
         return 0;
     if (zombie == 0)
         return 1;
+    if (zombie == DBZ_GROUP)
+        return dbz_oldest_pin(seg, index) == UINT64_MAX;   /* whoever may still write a word of it has a view of it, which pins */
     if (zombie == DBZ_NO_SLOT)
         return seg->lock_fd >= 0 && dbz_lock_taken(seg->lock_fd, DBZ_PROCS, 1) == 0;
     return !dbz_proc_alive(seg, zombie - 1);
@@ -35,7 +37,7 @@ int dbz_prefix_find(dbz_seg *seg, const uint8_t name_hash[16], const char *name)
             vacant = vacant < 0 ? (int)i : vacant;
             break;
         }
-        if (vacant < 0 && reusable(seg, x))
+        if (vacant < 0 && reusable(seg, x, i))
             vacant = (int)i;
     }
     if (vacant < 0)
@@ -47,6 +49,7 @@ int dbz_prefix_find(dbz_seg *seg, const uint8_t name_hash[16], const char *name)
     STORE(x->zombie, 0);
     dbz_prefix_reset(seg, (uint32_t)vacant, 0, 0);
     STORE(x->lease, 0);
+    dbz_turn_clear(x);
     memcpy(x->name_hash, name_hash, sizeof x->name_hash);
     size_t len = strlen(name);
     len = len < sizeof x->name ? len : sizeof x->name - 1;
@@ -119,6 +122,7 @@ int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *s
     STORE(x->ready, 0);
     STORE(x->incarnation, fresh_incarnation(seg));
     dbz_wake(seg, prefix);
+    dbz_turn_alarm(x);
     return DBZ_OK;
 }
 

@@ -1,5 +1,5 @@
 /* Module `_persistent` and Persistent, the base type of every stored object. See pytypes.h for the flags and who may change them. */
-#include "pytypes.h"
+#include "pytypes_stored.h"
 #include <stddef.h>
 #include <string.h>
 
@@ -190,7 +190,7 @@ static int classify(PyObject *name)
 
 /* What a field's value is read as. A deferred value (a weak reference, a function named by its import path, ...) is made at each read: whether it can be
  * made, and what of, may change while the object that holds it stays loaded. Steals `found`. */
-static PyObject *settle(PyObject *found)
+PyObject *dbz_settle(PyObject *found)
 {
     if (DBZ_LIKELY(found == NULL || Py_TYPE(found) != deferred_type))
         return found;
@@ -221,7 +221,7 @@ static PyObject *getattro_slow(PyObject *self, PyObject *name)
     }
     if (dbz_load(p, 0) < 0)
         return NULL;
-    return settle(PyObject_GenericGetAttr(self, name));
+    return dbz_settle(PyObject_GenericGetAttr(self, name));
 }
 
 static PyObject *persistent_getattro(PyObject *self, PyObject *name)
@@ -233,7 +233,7 @@ static PyObject *persistent_getattro(PyObject *self, PyObject *name)
     if ((flags & P_READ_SLOW) && ((flags & P_READ_SLOW) != P_BLOCK || !dbz_block_mine()))
         return getattro_slow(self, name);
     p->flags |= P_USED;
-    return settle(PyObject_GenericGetAttr(self, name));
+    return dbz_settle(PyObject_GenericGetAttr(self, name));
 }
 
 static int store_locked(Persistent *p, PyObject *name, PyObject *value)
@@ -344,6 +344,29 @@ static PyObject *persistent_new(PyTypeObject *type, PyObject *args, PyObject *kw
     return (PyObject *)p;
 }
 
+/* A memo object hashes by its identity in the store, so that it and its versions in snapshots hash alike. */
+static Py_hash_t persistent_hash(PyObject *self)
+{
+    const Persistent *p = (Persistent *)self;
+    uint64_t mixed = (uint64_t)(uintptr_t)self >> 4;
+    if ((p->flags & P_MEMO) && p->view != NULL && p->oid != 0)
+        mixed = (p->oid ^ p->view->uuid) * UINT64_C(0x9E3779B97F4A7C15);
+    Py_hash_t hash = (Py_hash_t)(mixed ^ mixed >> 32);
+    return hash == -1 ? -2 : hash;
+}
+
+/* Equal are an object and itself, and two versions of a memo object in snapshots of the same state. */
+static PyObject *persistent_compare(PyObject *self, PyObject *other, int op)
+{
+    if ((op == Py_EQ || op == Py_NE) && self != other && PyObject_TypeCheck(other, dbz_persistent_type)) {
+        const Persistent *a = (Persistent *)self, *b = (Persistent *)other;
+        if ((a->flags & b->flags & P_MEMO) && a->oid == b->oid && a->view != NULL && b->view != NULL && a->view->frozen != 0
+            && a->view->frozen == b->view->frozen && a->view->uuid == b->view->uuid)
+            return PyBool_FromLong(op == Py_EQ);
+    }
+    Py_RETURN_NOTIMPLEMENTED;
+}
+
 static int persistent_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((Persistent *)self)->view);
@@ -390,14 +413,12 @@ static void persistent_dealloc(PyObject *self)
     Py_XDECREF(view);
 }
 
-static PyObject *persistent_changed(PyObject *self, PyObject *unused)
+int dbz_changed(Persistent *p)
 {
-    (void)unused;
-    Persistent *p = (Persistent *)self;
     if (DBZ_LIKELY((p->flags & dbz_write_mask) && !(p->flags & P_READ_SLOW)))
-        Py_RETURN_NONE;
+        return 0;
     if (dbz_op_acquire() < 0)
-        return NULL;
+        return -1;
     int rc = p->flags & P_READ_SLOW ? load_locked(p, 1) : 0;
     if (rc == 0 && !(p->flags & (P_DIRTY | P_INIT | P_LOADING)) && !p->view->writable)
         rc = dbz_refuse(p, 1);
@@ -406,7 +427,13 @@ static PyObject *persistent_changed(PyObject *self, PyObject *unused)
     if (rc == 0 && !(p->flags & (P_DIRTY | P_INIT | P_LOADING)))
         rc = dbz_mark_dirty(p);
     dbz_op_release();
-    if (rc < 0)
+    return rc;
+}
+
+static PyObject *persistent_changed(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    if (dbz_changed((Persistent *)self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -450,6 +477,8 @@ static PyType_Slot persistent_slots[] = {
     {Py_tp_new, persistent_new},
     {Py_tp_dealloc, persistent_dealloc},
     {Py_tp_finalize, persistent_finalize},
+    {Py_tp_hash, persistent_hash},
+    {Py_tp_richcompare, persistent_compare},
     {Py_tp_traverse, persistent_traverse},
     {Py_tp_clear, persistent_clear},
     {Py_tp_getattro, persistent_getattro},
@@ -660,9 +689,11 @@ static int execute(PyObject *module)
         PyErr_SetString(PyExc_ImportError, here == home ? "dbzero's base types are loaded already" : "dbzero cannot be used from a second interpreter of one process");
         return -1;
     }
-    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_block_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0 || dbz_paths_ready(module) < 0
+    if (add_names(module) < 0 || dbz_lock_ready(module) < 0 || dbz_block_ready(module) < 0 || dbz_persistent_ready(module) < 0 || dbz_view_ready(module) < 0 || dbz_meta_ready(module) < 0
+        || dbz_paths_ready(module) < 0 || dbz_stored_ready(module) < 0 || dbz_list_ready(module) < 0 || dbz_keyed_ready(module) < 0
         || PyModule_AddFunctions(module, dbz_meta_functions) < 0 || PyModule_AddFunctions(module, dbz_encode_functions) < 0
-        || PyModule_AddFunctions(module, dbz_decode_functions) < 0 || PyModule_AddFunctions(module, dbz_oid_functions) < 0)
+        || PyModule_AddFunctions(module, dbz_decode_functions) < 0 || PyModule_AddFunctions(module, dbz_oid_functions) < 0
+        || PyModule_AddFunctions(module, dbz_move_functions) < 0)
         return -1;
     home = here;
     return 0;

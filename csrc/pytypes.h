@@ -2,7 +2,9 @@
  *
  * Files: pytypes.c (module, Persistent), pytypes_map.c (the identity map), pytypes_view.c (ViewCore: dirty list, eviction),
  * pytypes_meta.c (MemoMeta, construction), pytypes_lock.c (the operation lock), pytypes_encode.c and pytypes_decode.c (records of ordinary content), pytypes_oids.c (sets of object ids),
- * pytypes_paths.c (short ways), pytypes_block.c (undo logs of atomic blocks). All of it runs with the GIL held; "atomic" below means: no call that may run Python code or release the GIL.
+ * pytypes_paths.c (short ways), pytypes_stored.c, pytypes_list.c and pytypes_keyed.c (collections, see pytypes_stored.h), pytypes_block.c (undo logs of atomic blocks),
+ * pytypes_move.c (collections that change their prefix). All of it runs with the
+ * GIL held; "atomic" below means: no call that may run Python code or release the GIL.
  */
 #ifndef DBZ_PYTYPES_H
 #define DBZ_PYTYPES_H
@@ -73,6 +75,7 @@ struct ViewCore {
     PyObject **dirty;   /* strong */
     size_t dirty_count, dirty_room;
     size_t scanned;     /* how many of the dirty list take_new() has seen */
+    uint64_t late;      /* place in take_dirty()'s last list from which on it had not */
     uint64_t *orphans;
     size_t orphan_count, orphan_room;
     uint64_t *saving;   /* OIDs taken for the commit under way */
@@ -80,6 +83,7 @@ struct ViewCore {
     uint64_t next_oid, end_oid;
     uint64_t weight, limit;    /* loaded bytes; 0 limit: no eviction */
     uint64_t uuid;      /* of the prefix */
+    uint64_t frozen;    /* the state that a snapshot's view shows for good; 0: a live view */
     PyObject *codes;    /* dict: class -> class code of references to its objects; NULL or incomplete at first */
     uint64_t changes;   /* counted while somebody watches, see dbz_touch() */
     uint64_t stuck;     /* weight that the last eviction could not get below the limit: not tried again at every load */
@@ -93,6 +97,14 @@ typedef struct {
     PyObject *plain;        /* set of names known not to be data descriptors of the type */
 } class_info;
 
+extern uint32_t dbz_write_mask;     /* an object with one of these flags may be written without asking anybody; 0 while a block is open or changes are watched */
+
+/* May the object's state be changed without further ado? Else _p_changed() decides: it loads, marks dirty, saves, or refuses. */
+static inline int dbz_writable_now(const Persistent *p)
+{
+    return (p->flags & dbz_write_mask) && !(p->flags & P_WRITE_SLOW);
+}
+
 extern PyTypeObject *dbz_persistent_type, *dbz_view_type, *dbz_meta_type;
 extern PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s_convert, *dbz_s_refuse, *dbz_s_clear, *dbz_s_reserve, *dbz_s_first, *dbz_s_mro, *dbz_s_weight;
 
@@ -100,6 +112,8 @@ extern PyObject *dbz_empty_tuple, *dbz_s_dict, *dbz_s_class, *dbz_s_load, *dbz_s
 int dbz_op_acquire(void);           /* -1 with an exception set when a signal handler raised */
 void dbz_op_release(void);
 int dbz_op_outermost(void);         /* held by this thread for one operation, which is in no other one; holds of blocks don't count */
+int dbz_op_elsewhere(void);         /* another thread is in the middle of an operation */
+int dbz_op_free(void);              /* nobody holds it */
 int dbz_op_mine(void);              /* held by this thread */
 int dbz_op_inside(void);            /* held by this thread, for more than its blocks */
 unsigned long dbz_op_depth(void);
@@ -117,11 +131,12 @@ int dbz_is_atom(PyObject *value);
 /* Put a tuple of names and a list of as many values into an object, past its own setters and conversion. Where no descriptor can intervene, by way of
  * generic attribute setting: CPython then keeps the fields without a dict, which makes them faster to read and smaller. */
 int dbz_put_fields(PyObject *obj, PyObject *names, PyObject *values);
+PyObject *dbz_settle(PyObject *found);              /* what a stored value is read as; steals its argument, NULL stays NULL */
+int dbz_changed(Persistent *p);                     /* _p_changed(): 0, or -1 with an exception */
 PyObject *dbz_alloc(PyTypeObject *type, ViewCore *view, uint64_t oid, uint32_t flags);
 int dbz_persistent_ready(PyObject *module);
 
 /* pytypes_block.c */
-extern uint32_t dbz_write_mask;     /* an object with one of these flags may be written without asking anybody; 0 while a block is open or changes are watched */
 int dbz_touch_slow(Persistent *p);
 int dbz_block_created(Persistent *p);
 int dbz_block_admits(void);         /* 0: no block, or it belongs to the running context; -1 with AtomicError. For the holder of the operation lock */
@@ -152,6 +167,10 @@ int dbz_trim(ViewCore *v, PyObject *keep);          /* evict if the limit asks f
 void dbz_orphan_died(ViewCore *v, uint64_t oid);
 int dbz_view_ready(PyObject *module);
 
+/* pytypes_move.c */
+extern uint64_t dbz_moves;          /* collections that changed their view in this process */
+extern PyMethodDef dbz_move_functions[];
+
 /* pytypes_encode.c */
 extern PyMethodDef dbz_encode_functions[];
 
@@ -166,6 +185,9 @@ uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
 
 /* pytypes_paths.c */
 int dbz_paths_ready(PyObject *module);
+PyObject *dbz_stable_hash(PyObject *form);          /* of an int, bool or str; else NULL without an exception when it takes Python */
+/* How far numbers[first..] are at most `key`, in an ascending list: the place of the first that is greater. -1: it is no list of 64-bit numbers. */
+Py_ssize_t dbz_count_up_to(PyObject *numbers, Py_ssize_t first, long long key);
 
 /* pytypes_meta.c */
 class_info *dbz_class_info(PyTypeObject *type);

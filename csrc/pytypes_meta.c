@@ -142,6 +142,45 @@ ViewCore *dbz_current_view(void)
 
 /* --- construction ------------------------------------------------------------------------------------------------------------------------ */
 
+/* A collection that this object took in its __init__ went to another prefix before the object was finished: convert anew, which says so. */
+static int convert_moved(Persistent *p)
+{
+    PyObject *fields = dbz_state((PyObject *)p);
+    PyObject *items = fields == NULL ? NULL : PyDict_Items(fields);
+    int rc = items == NULL ? -1 : 0;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_Size(items); i++) {
+        PyObject *item = PyList_GetItem(items, i), *value = PyTuple_GetItem(item, 1);
+        if (!PyObject_TypeCheck(value, dbz_persistent_type) || ((Persistent *)value)->view == p->view)
+            continue;
+        PyObject *converted = PyObject_CallMethodObjArgs((PyObject *)p->view, dbz_s_convert, value, NULL);
+        rc = converted == NULL ? -1 : PyDict_SetItem(fields, PyTuple_GetItem(item, 0), converted);
+        Py_XDECREF(converted);
+    }
+    Py_XDECREF(items);
+    Py_XDECREF(fields);
+    return rc;
+}
+
+/* The construction of an object failed. If a commit has taken it, the view takes it out of what is stored. Whoever kept a reference holds a dead one, which
+ * holds nothing itself. Keeps the exception that is set. */
+static void abandon(Persistent *p)
+{
+    PyObject *kind, *value, *trace, *r;
+    PyErr_Fetch(&kind, &value, &trace);
+    if (p->view != NULL && dbz_map_get(p->view, p->oid) == p) {
+        PyObject *name = PyUnicode_FromString("_abandon");
+        r = name == NULL ? NULL : PyObject_CallMethodObjArgs((PyObject *)p->view, name, (PyObject *)p, NULL);
+        if (r == NULL)
+            PyErr_WriteUnraisable((PyObject *)p->view);
+        Py_XDECREF(r);
+        Py_XDECREF(name);
+    }
+    p->flags |= P_EXPIRED;
+    if (dbz_ghostify(p) < 0)
+        PyErr_WriteUnraisable((PyObject *)p->view);
+    PyErr_Restore(kind, value, trace);
+}
+
 static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, PyObject *kwargs)
 {
     newfunc make = (newfunc)PyType_GetSlot(cls, Py_tp_new);
@@ -165,13 +204,17 @@ static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, Py
             return NULL;
         }
     }
+    uint64_t moves = dbz_moves;
     initproc init = (initproc)PyType_GetSlot(Py_TYPE(obj), Py_tp_init);
     if (init(obj, args, kwargs) < 0)
         goto fail;
     if (!fresh || !(p->flags & P_INIT))
         return obj;
-    /* Another thread's block must not take it for its own. With no block open and something dirty, adoption runs no Python code: none can begin meanwhile. */
-    int alone = DBZ_LIKELY(dbz_write_mask != 0 && p->view->dirty_count > 0);
+    if (dbz_moves != moves && convert_moved(p) < 0)
+        goto fail;
+    /* Another thread's block must not take it for its own, nor a commit that has begun. With nobody at work, and something dirty already, adoption runs no Python
+     * code and so is whole without the lock. */
+    int alone = DBZ_LIKELY(dbz_write_mask != 0 && p->view->dirty_count > 0 && dbz_op_free());
     if (!alone && dbz_op_acquire() < 0)
         goto fail;
     int rc = dbz_adopt(p->view, p);
@@ -185,7 +228,7 @@ static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, Py
     return obj;
 fail:
     if (fresh && (p->flags & P_INIT))
-        p->flags |= P_EXPIRED;      /* whoever kept a reference holds a dead one */
+        abandon(p);
     Py_DECREF(obj);
     return NULL;
 }

@@ -195,7 +195,8 @@ static PyObject *groups_dict(const group *groups, size_t n)
     return dict;
 }
 
-/* Nothing here runs Python code between reading the dirty list and storing how far it was read. */
+/* Under the operation lock, so nobody takes the dirty list meanwhile. But whatever allocates an object may run a collection and let other threads create
+ * objects: what they append behind `at` is not seen yet. */
 static PyObject *f_take_new(PyObject *module, PyObject *view)
 {
     (void)module;
@@ -208,8 +209,9 @@ static PyObject *f_take_new(PyObject *module, PyObject *view)
     size_t n = 0, last = 0, from = v->scanned < v->dirty_count ? v->scanned : v->dirty_count;
     PyObject *unfinished = PyList_New(0), *dict = NULL, *result = NULL;
     int rc = unfinished == NULL ? -1 : 0;
-    for (size_t i = from; rc == 0 && i < v->dirty_count; i++) {
-        Persistent *p = (Persistent *)v->dirty[i];
+    size_t at = from;
+    for (; rc == 0 && at < v->dirty_count; at++) {
+        Persistent *p = (Persistent *)v->dirty[at];
         if ((p->flags & (P_MEMO | P_NEW | P_EXPIRED)) != (P_MEMO | P_NEW))
             continue;
         if (p->flags & P_INIT) {
@@ -237,7 +239,7 @@ static PyObject *f_take_new(PyObject *module, PyObject *view)
         }
     }
     if (rc == 0 && (dict = groups_dict(groups, n)) != NULL && (result = PyTuple_Pack(2, dict, unfinished)) != NULL)
-        v->scanned = v->dirty_count;
+        v->scanned = at;
     for (size_t i = 0; i < n; i++)
         free(groups[i].oids);
     free(groups);

@@ -289,7 +289,7 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
     if (list == NULL)
         return NULL;
     PyObject **taken = v->dirty;
-    size_t count = v->dirty_count, i;
+    size_t count = v->dirty_count, i, late = 0;
     for (i = 0; i < count; i++) {
         if (((Persistent *)taken[i])->flags & P_EXPIRED)
             continue;
@@ -297,7 +297,9 @@ static PyObject *view_take_dirty(PyObject *self, PyObject *unused)
             Py_DECREF(list);    /* nothing was changed yet */
             return PyErr_NoMemory();
         }
+        late += i < v->scanned;
     }
+    v->late = late;
     v->dirty = NULL;
     v->dirty_count = v->dirty_room = v->scanned = 0;
     for (i = 0; i < count; i++)
@@ -316,9 +318,11 @@ static PyObject *view_put_back(PyObject *self, PyObject *list)
         return NULL;
     }
     for (Py_ssize_t i = 0; i < PyList_Size(list); i++) {
-        Persistent *p = persistent_arg(PyList_GetItem(list, i), v);
+        Persistent *p = persistent_arg(PyList_GetItem(list, i), NULL);
         if (p == NULL)
             return NULL;
+        if (p->view != v)
+            continue;       /* moved to another prefix meanwhile */
         p->flags &= ~(uint32_t)P_SAVING;
         if (!(p->flags & (P_DIRTY | P_EXPIRED | P_CLOSED)) && push_dirty(v, p) < 0)
             return NULL;
@@ -352,7 +356,7 @@ static uint64_t measured(Persistent *p)
         PyErr_Clear();
         weight = OVERHEAD;
     }
-    return weight;
+    return weight != 0 ? weight : p->weight > OVERHEAD ? p->weight - OVERHEAD : OVERHEAD;
 }
 
 static PyObject *view_settle_all(PyObject *self, PyObject *unused)
@@ -586,6 +590,13 @@ static PyObject *view_close(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+static PyObject *view_forget_oids(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    ((ViewCore *)self)->next_oid = ((ViewCore *)self)->end_oid = 0;
+    Py_RETURN_NONE;
+}
+
 static PyObject *view_discard_dirty(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -645,6 +656,7 @@ static PyMethodDef view_methods[] = {
     {"settle_all", view_settle_all, METH_NOARGS, "settle() for everything taken and not put back."},
     {"weigh", (PyCFunction)(void (*)(void))view_weigh, METH_FASTCALL, "weigh(obj, bytes): what a loaded object counts in the view's weight."},
     {"admit_unfinished", view_admit_unfinished, METH_O, "A stored reference needs this object under construction: it goes into the commit as it is."},
+    {"forget_oids", view_forget_oids, METH_NOARGS, "Reserve object ids anew before the next object is made: those in stock may be somebody else's."},
     {"discard_dirty", view_discard_dirty, METH_NOARGS, "Forget uncommitted changes: changed objects become ghosts, new ones expire."},
     {"held", view_held, METH_VARARGS, "held(oid, extra=0): whether a wrapper exists with more than `extra` references."},
     {"mark_orphan", view_mark_orphan, METH_O, "The stored refcount of this OID is 0: report it when its wrapper dies."},
@@ -662,7 +674,9 @@ static PyMemberDef view_members[] = {
     {"writable", T_BOOL, offsetof(ViewCore, writable), 0, "whether objects may be changed"},
     {"closed", T_BOOL, offsetof(ViewCore, closed), READONLY, "close() was called"},
     {"weight", T_ULONGLONG, offsetof(ViewCore, weight), READONLY, "bytes counted for loaded objects"},
+    {"late", T_ULONGLONG, offsetof(ViewCore, late), READONLY, "place in the last take_dirty() list from which on take_new() has not seen it"},
     {"uuid", T_ULONGLONG, offsetof(ViewCore, uuid), 0, "uuid of the prefix"},
+    {"frozen", T_ULONGLONG, offsetof(ViewCore, frozen), 0, "state that a snapshot's view shows for good; 0: a live view"},
     {"codes", T_OBJECT, offsetof(ViewCore, codes), 0, "class -> class code of references to its objects"},
     {"changes", T_ULONGLONG, offsetof(ViewCore, changes), READONLY, "changes counted while somebody watched"},
     {"limit", T_ULONGLONG, offsetof(ViewCore, limit), 0, "loaded bytes above which a load evicts; 0: no limit"},

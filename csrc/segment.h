@@ -22,7 +22,7 @@
 #include "errors.h"
 
 #define DBZ_MAGIC UINT64_C(0x314f52455a4244)  /* "DBZERO1" */
-#define DBZ_ABI 1u
+#define DBZ_ABI 2u
 #define DBZ_PAGE 4096u
 #define DBZ_BLOCK (UINT64_C(1) << 20)   /* unit in which segment memory is reserved */
 #define DBZ_CHUNK (UINT64_C(1) << 18)   /* unit in which the delta arena is handed out */
@@ -31,6 +31,7 @@
 #define DBZ_PINS 14u                     /* pins a process can hold in its own slot */
 #define DBZ_DELTA_CHUNKS 1024u           /* chunks one delta generation can own: 8,388,608 entries */
 #define DBZ_WAYS 8u
+#define DBZ_QUEUE 64u                    /* processes that can wait for a turn at one prefix in order of arrival */
 #define DBZ_STATE_BITS 40u               /* publish word: epoch (24 high bits) | state (40 low bits) */
 #define DBZ_STATE_MASK ((UINT64_C(1) << DBZ_STATE_BITS) - 1)
 
@@ -116,6 +117,18 @@ typedef struct {
     _Atomic uint64_t state;   /* the newest state merged in */
 } dbz_root;
 
+/* One process that waits for its turn.
+ * claim   process word (see dbz_prefix.turn) of who uses the entry, 0: free. Claimed by CAS; a dead claimant's entry is claimed from it by CAS, emptied, and freed.
+ * ticket  order of arrival, stored before the entry's bit in dbz_prefix.waiting is set and until it is cleared.
+ * word    the futex this waiter alone sleeps on: bumped (seq_cst) by whoever wants it to look at the turn.
+ * skipped set by a waiter that went past this one because it did not take a free turn for longer than its grace; the owner clears it when it looks again. */
+typedef struct {
+    _Atomic uint64_t claim;
+    _Atomic uint64_t ticket;
+    _Atomic uint32_t word;
+    _Atomic uint32_t skipped;
+} dbz_waiting;
+
 /* Prefix slot.
  *
  * Slots are assigned under the root's file lock; everything below `ready` is lock-free.
@@ -138,6 +151,19 @@ typedef struct {
  * force, so there is no odd state to repair (model: stress/models/delta_recycle.pml).
  * Rotation, installing a root and retiring happen under the prefix's checkpoint lock: they never run beside each other, only beside commits and readers.
  *
+ * Shared writers. The lease belongs to all of them (owner 0xfffe): each has a read lock on the lease's byte. Who of them may write just now has the *turn*:
+ * turn       process word of the holder - generation of its process slot (48) | slot + 1 (16) -, 0 free. One word, so that a holder is never taken for the dead owner of an
+ *            earlier turn. Taken by CAS from 0, or from the word of a process found dead; given back by CAS to 0 (all seq_cst).
+ * waiting    bit i: queue[i] waits. A waiter sets its bit (seq_cst) before it loads `turn`, and sleeps only if that is not 0; who gives back stores 0 and then loads
+ *            `waiting`: one of them sees the other, so no wake-up is lost (model: stress/models/turn.pml). Only the earliest waiter is woken. A waiter that gives up
+ *            passes the wake-up on. A free turn that the earliest one does not take is taken by the k-th after k graces: stopped and dead waiters hold nobody up.
+ * turns, turn_until, freed  turns begun; CLOCK_MONOTONIC time from which the holder may be replaced (0: just begun or free); when it was last given back. For waiters.
+ * torn       1 from before a holder's first write until it gives the turn back in good order, 2 in the fresh slot of a forced takeover: whoever gets the turn and finds it
+ *            not 0 recovers from the files first (new epoch). So a holder may die anywhere.
+ * log_*      where the log ends: number, offset, chain checksum. Stored before the turn is given back, and log_number also before anything that stands in that
+ *            file is published: who loads published, then log_number, knows that all of it stands in that file or in ones before, which are durable.
+ * syncing    process slot + 1 of who is in fdatasync for everybody (a hint: who has waited too long does it himself, so its death or stop costs time only).
+ *
  * A holder that is replaced while it still lives (stopped, perhaps in the middle of dbz_delta_apply) may go on writing into the slot and the chunks it knows. So its slot
  * is not used again: the successor *retires* it (dbz_prefix_retire: fence the published word, mark the slot, wake everybody) and gets a fresh one. The old slot and its
  * chunks are reused when the process in `zombie` is dead. A holder that died needs none of this: its slot is reset in place. */
@@ -145,7 +171,7 @@ typedef struct {
     _Alignas(64) _Atomic uint32_t ready;      /* 0 empty, 1 usable */
     _Atomic uint32_t cache_key;               /* unique per (slot, incarnation); part of every frame tag */
     _Atomic uint32_t assigned;                /* 0 never used, 1 in use, 2 retired */
-    _Atomic uint32_t zombie;                  /* retired: process slot + 1 of the replaced holder, 0xffff: one without a slot */
+    _Atomic uint32_t zombie;                  /* retired: process slot + 1 of the replaced holder, 0xffff: one without a slot, 0xfffe: shared writers */
     uint8_t name_hash[16];                    /* guarded by the root's file lock */
     _Atomic uint64_t file_id, prefix_uuid;
     _Atomic uint64_t floor;                   /* oldest state that is promised */
@@ -167,6 +193,17 @@ typedef struct {
     _Atomic uint32_t lease_waiters;
     _Alignas(64) dbz_delta delta[2];
     char name[256];                           /* for status output only, NUL-terminated, may be cut; guarded by the root's file lock */
+    _Alignas(64) _Atomic uint64_t turn;
+    _Atomic uint64_t waiting[DBZ_QUEUE / 64];
+    _Atomic uint64_t turns;
+    _Atomic uint64_t turn_until;
+    _Atomic uint64_t freed;
+    _Atomic uint64_t tickets;
+    _Atomic uint32_t torn;
+    _Atomic uint32_t syncing;
+    _Alignas(64) _Atomic uint64_t log_number;
+    _Atomic uint64_t log_end, log_chain;
+    _Alignas(64) dbz_waiting queue[DBZ_QUEUE];
 } dbz_prefix;
 
 /* Frame header of the page cache. See cache.c for the protocol.
@@ -326,8 +363,47 @@ void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 /* The same, but returns at once when the wakeup word is no longer `ticket` (from dbz_ticket): no wake between reading the ticket and sleeping is lost. */
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
+/* The same for a process that makes states itself: sleeps on while durable does not go beyond *seen, which its threads raise (release) before they make it so. */
+int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
+
+/* --- turns.c: shared writers ------------------------------------------------------------------------------------------------------------- */
+/* All: DBZ_E_ARG for no such prefix, DBZ_E_FULL for a process without a slot. Times in nanoseconds. */
+/* The words for people and for deciding; `holder`: 0 the turn is free, 1 its holder lives, 2 it is dead. */
+typedef struct {
+    uint64_t turn, turns, until, freed, now, log_number, log_end, log_chain;
+    uint32_t holder, pid, waiting, torn;
+} dbz_turn_info;
+int dbz_turn_status(dbz_seg *seg, uint32_t prefix, dbz_turn_info *out);
+/* pids of the waiters, earliest first; returns how many were stored. */
+int dbz_turn_queue(dbz_seg *seg, uint32_t prefix, uint32_t *pids, uint32_t cap);
+/* Take a free turn that nobody waits for. DBZ_E_BUSY; DBZ_E_FENCED: the slot was retired. `allowed`: how long it may be kept before a waiter may replace us. */
+int dbz_turn_try(dbz_seg *seg, uint32_t prefix, int64_t allowed);
+/* Line up: the entry's number, or DBZ_E_FULL. */
+int dbz_turn_join(dbz_seg *seg, uint32_t prefix);
+/* Sleep until it is this entry's turn (0; the entry is free then), at most `timeout` (DBZ_E_TIMEOUT). DBZ_E_FENCED: the slot was retired. */
+int dbz_turn_wait(dbz_seg *seg, uint32_t prefix, uint32_t entry, int64_t allowed, int64_t timeout);
+/* Out of the line. */
+void dbz_turn_leave(dbz_seg *seg, uint32_t prefix, uint32_t entry);
+/* Free the entries of dead waiters. */
+void dbz_turn_sweep(dbz_seg *seg, uint32_t prefix);
+/* Take the turn from `word`, whose process is dead (0: from nobody). DBZ_E_BUSY when it is not there any more. */
+int dbz_turn_seize(dbz_seg *seg, uint32_t prefix, uint64_t word, int64_t allowed);
+/* Be allowed `allowed` from now on. */
+int dbz_turn_extend(dbz_seg *seg, uint32_t prefix, int64_t allowed);
+/* Give the turn back and wake the next. DBZ_E_FENCED: it was not ours. */
+int dbz_turn_drop(dbz_seg *seg, uint32_t prefix);
+void dbz_turn_torn(dbz_seg *seg, uint32_t prefix, uint32_t torn);
+void dbz_log_place(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
+uint64_t dbz_log_number(dbz_seg *seg, uint32_t prefix);
+/* Holder of the lease word: hand it to all shared writers (`on`), or take it back for ourselves. DBZ_E_FENCED. */
+int dbz_lease_share(dbz_seg *seg, uint32_t prefix, uint64_t epoch, int on);
+/* Who syncs for everybody: 0: the caller is to, and calls dbz_sync_end; 1: `state` is durable; 2: poisoned, or another incarnation. Sleeps while another process is at it,
+ * but at most `patience`: then 0. */
+int dbz_sync_begin(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t patience);
+/* `state` (0: none) is durable. */
+void dbz_sync_end(dbz_seg *seg, uint32_t prefix, uint64_t state);
 
 /* --- watch.c: following files written by a process that shares no segment with us --------------------------------------------------------- */
 int dbz_watch_open(const char *directory);                      /* inotify descriptor, or DBZ_E_IO with errno set */

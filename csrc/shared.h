@@ -5,6 +5,7 @@
 #include "segment.h"
 
 #define DBZ_NO_SLOT 0xffffu            /* owner field of a process that has no slot */
+#define DBZ_GROUP 0xfffeu              /* owner field of the lease while shared writers have it together */
 #define DBZ_EPOCH24 UINT64_C(0xffffff)
 
 /* Word access with the orders the structs' arguments name. */
@@ -29,6 +30,8 @@ void dbz_delta_clear(dbz_seg *seg, uint32_t prefix);          /* move gens, then
 /* Futex on a shared word. deadline_ns: CLOCK_MONOTONIC, < 0 for ever. 0 (woken, changed or interrupted) or DBZ_E_TIMEOUT. */
 int dbz_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t deadline_ns);
 void dbz_futex_wake(_Atomic uint32_t *word);
+void dbz_turn_alarm(dbz_prefix *x);                           /* wake every waiter */
+void dbz_turn_clear(dbz_prefix *x);                           /* a slot is assigned anew: nobody's turn, nobody waits */
 int64_t dbz_deadline(int64_t timeout_ns);                     /* < 0 stays < 0 */
 
 #endif

@@ -34,6 +34,7 @@ from dbzero.errors import (
     MigrateError,
     NotAStoreError,
     NotInitializedError,
+    OutsideTransactionError,
     PoisonedError,
     PrefixError,
     ReadOnlyError,
@@ -43,20 +44,30 @@ from dbzero.errors import (
     StaleViewError,
     StateNotKeptError,
     StorageError,
+    TurnTimeoutError,
     UnsupportedFileSystemError,
     UnsupportedTypeError,
 )
 from dbzero.model.construction import materialized, set_prefix
-from dbzero.model.enums import enum, is_enum, is_enum_value
+from dbzero.model.enums import EnumType, enum, is_enum, is_enum_value
 from dbzero.model.memo import MemoBase, is_memo, memo
 from dbzero.model.migration import migration
 from dbzero.model.weak import ExpiredReference as _ExpiredReference
+from dbzero.model.weak import WeakProxy as MemoWeakProxy
 from dbzero.model.weak import WeakProxy as _WeakProxy
 from dbzero.model.weak import expired, weak_proxy
+from dbzero.query import Query as QueryObject
+from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored from here on)
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
+from dbzero.query.changes import ModIterable, ModIterator, select_deleted, select_modified, select_new
+from dbzero.query.filters import filter
 from dbzero.query.find import find_live as find
 from dbzero.query.find import no
+from dbzero.query.forms import deserialize, serialize
+from dbzero.query.groups import count_op, group_by, make_sum
+from dbzero.query.joins import join
+from dbzero.query.splits import split_by
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
 from dbzero.query.tags import tags
 from dbzero.reflection.classes import (
@@ -69,10 +80,12 @@ from dbzero.reflection.classes import (
 )
 from dbzero.reflection.comparing import compare, hash
 from dbzero.reflection.decorators import (
+    check_params_not_equal,
     complete_with,
     fulltext,
     get_complete_action,
     get_complete_action_name,
+    get_lambda_source,
     has_complete_action,
     immutable,
     is_fulltext,
@@ -95,6 +108,7 @@ from dbzero.reflection.helpers import (
     is_singleton,
     touch,
 )
+from dbzero.reflection.interfaces import Memo, Snapshot, Tag
 from dbzero.reflection.loading import load, load_all
 from dbzero.reflection.members import (
     CallableType,
@@ -131,6 +145,21 @@ from dbzero.session.deletion import delete
 from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
+from dbzero.session.restricted import set_restricted
+from dbzero.session.snapshots import Snapshot as _Snapshot
+from dbzero.session.snapshots import SnapshotWindow, get_snapshot_of, snapshot
+from dbzero.session.statistics import (
+    get_cache_stats,
+    get_lang_cache_stats,
+    get_prefix_stats,
+    get_slab_metrics,
+    get_storage_stats,
+    get_type_stats,
+    set_cache_size,
+)
+from dbzero.session.status import status
+from dbzero.session.transaction import transaction
+from dbzero.session.watching import watch
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -139,6 +168,7 @@ types = _SimpleNamespace(
     Index=_collections.Index,
     List=_collections.List,
     ObjectIterable=_query.Query,
+    Snapshot=_Snapshot,
     ObjectTagManager=_ObjectTagManager,
     Set=_collections.Set,
     Tag=_Tag,
@@ -160,6 +190,7 @@ __all__ = [
     "ClosedError",
     "CorruptError",
     "DiskFullError",
+    "EnumType",
     "Error",
     "ExpiredError",
     "FencedError",
@@ -169,25 +200,35 @@ __all__ = [
     "ImmutableError",
     "LeaseError",
     "LockedManager",
+    "Memo",
     "MemoBase",
     "MemoMetaClass",
+    "MemoWeakProxy",
     "MethodInfo",
     "MethodParam",
     "MigrateError",
+    "ModIterable",
+    "ModIterator",
     "NotAStoreError",
     "NotInitializedError",
+    "OutsideTransactionError",
     "PoisonedError",
     "PrefixError",
     "PrefixMetaData",
     "Query",
+    "QueryObject",
     "QueryParam",
     "ReadOnlyError",
     "ReferenceError",
     "SegmentError",
+    "Snapshot",
+    "SnapshotWindow",
     "StaleFileError",
     "StaleViewError",
     "StateNotKeptError",
     "StorageError",
+    "Tag",
+    "TurnTimeoutError",
     "UnsupportedFileSystemError",
     "UnsupportedTypeError",
     "as_tag",
@@ -200,6 +241,7 @@ __all__ = [
     "begin_locked",
     "build_flags",
     "bytearray",
+    "check_params_not_equal",
     "clear_cache",
     "close",
     "collect_cycles",
@@ -208,9 +250,11 @@ __all__ = [
     "compare",
     "complete_with",
     "copy_prefix",
+    "count_op",
     "db0",
     "delete",
     "describe",
+    "deserialize",
     "dict",
     "drop",
     "enum",
@@ -218,30 +262,40 @@ __all__ = [
     "expired",
     "fetch",
     "fields_of",
+    "filter",
     "find",
     "find_singleton",
     "fulltext",
     "get_address",
     "get_attributes",
+    "get_cache_stats",
     "get_callables",
     "get_complete_action",
     "get_complete_action_name",
     "get_config",
     "get_current_prefix",
+    "get_lambda_source",
+    "get_lang_cache_stats",
     "get_memo_class",
     "get_memo_classes",
     "get_methods",
     "get_mutable_prefixes",
     "get_prefix_of",
+    "get_prefix_stats",
     "get_prefixes",
     "get_properties",
     "get_queries",
     "get_schema",
+    "get_slab_metrics",
+    "get_snapshot_of",
     "get_state_num",
+    "get_storage_stats",
     "get_type",
     "get_type_info",
+    "get_type_stats",
     "getattr_as",
     "getrefcount",
+    "group_by",
     "has_complete_action",
     "hash",
     "immutable",
@@ -260,10 +314,12 @@ __all__ = [
     "is_query",
     "is_singleton",
     "is_table_view",
+    "join",
     "list",
     "load",
     "load_all",
     "locked",
+    "make_sum",
     "materialized",
     "memo",
     "migration",
@@ -271,17 +327,28 @@ __all__ = [
     "open",
     "refresh",
     "rename_field",
+    "select_deleted",
+    "select_modified",
+    "select_new",
+    "serialize",
     "set",
+    "set_cache_size",
     "set_prefix",
+    "set_restricted",
+    "snapshot",
+    "split_by",
+    "status",
     "table_view",
     "tag_fields",
     "taggify",
     "tags",
     "touch",
+    "transaction",
     "tuple",
     "types",
     "uuid",
     "wait",
+    "watch",
     "weak_proxy",
     "weak_set",
 ]

@@ -8,6 +8,7 @@ from dbzero.reflection.classes import (
     get_memo_classes,
     get_schema,
 )
+from dbzero.reflection.decorators import check_params_not_equal
 from dbzero.reflection.members import (
     CallableType,
     MethodInfo,
@@ -21,6 +22,7 @@ from dbzero.reflection.members import (
     import_model,
     is_private,
 )
+from dbzero.session.api import PrefixMetaData
 
 __all__ = [
     "AttributeInfo",
@@ -28,8 +30,10 @@ __all__ = [
     "MemoMetaClass",
     "MethodInfo",
     "MethodParam",
+    "PrefixMetaData",
     "Query",
     "QueryParam",
+    "check_params_not_equal",
     "get_attributes",
     "get_callables",
     "get_memo_class",

@@ -20,10 +20,10 @@ class Failure(Exception):
 
 
 class Child:
-    """A role of `bank.py` as a process of its own."""
+    """A role of `bank.py`, or of another script, as a process of its own."""
 
-    def __init__(self, role: str, root: Path, *arguments: object) -> None:
-        command = [sys.executable, str(HERE / "bank.py"), role, str(root), *map(str, arguments)]
+    def __init__(self, role: str, root: Path, *arguments: object, script: str = "bank.py") -> None:
+        command = [sys.executable, str(HERE / script), role, str(root), *map(str, arguments)]
         self.role = role
         self.lines: list[str] = []
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -28,11 +28,18 @@ NAMES = {
     *("import_model", "is_private", "tag_fields", "indexed_fields", "fields_of", "FieldRef", "immutable"),
     *("is_immutable", "is_query", "is_immutable_query", "is_immutable_parameter", "fulltext", "is_fulltext"),
     *("table_view", "is_table_view", "complete_with", "has_complete_action", "get_complete_action"),
+    *("Memo", "MemoWeakProxy", "EnumType", "QueryObject", "Tag", "Snapshot"),
+    *("check_params_not_equal", "get_lambda_source", "set_restricted", "set_cache_size", "get_type_stats"),
+    *("get_cache_stats", "get_lang_cache_stats", "get_prefix_stats", "get_slab_metrics", "get_storage_stats"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
     *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
+    *("transaction", "status", "watch", "OutsideTransactionError", "TurnTimeoutError"),
     *("LockedManager", "await_commit", "async_wait"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError"),
     *("tags", "as_tag", "find", "no"),
+    *("filter", "split_by", "join", "group_by", "count_op", "make_sum", "serialize", "deserialize"),
+    *("snapshot", "get_snapshot_of", "SnapshotWindow"),
+    *("select_new", "select_deleted", "select_modified", "ModIterable", "ModIterator"),
 }
 
 
@@ -44,7 +51,16 @@ def test_the_public_names_are_these() -> None:
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"types", "db0"}))
 def test_every_public_name_is_documented(name: str) -> None:
-    assert (inspect.getdoc(getattr(db0, name)) or "").strip()
+    text = inspect.getdoc(getattr(db0, name)) or ""
+    assert text.split(">>>")[0].strip() and ">>> " in text
+
+
+@pytest.mark.parametrize("name", sorted(vars(db0.types)))
+def test_every_method_of_a_type_is_documented(name: str) -> None:
+    cls = getattr(db0.types, name)
+    assert (cls.__doc__ or "").strip()
+    methods = [method for method in dir(cls) if not method.startswith("_") and callable(getattr(cls, method))]
+    assert [method for method in methods if not (inspect.getdoc(getattr(cls, method)) or "").strip()] == []
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)"
     )
 
-    status = commands.add_parser("status", help="show what a store holds on disk")
+    status = commands.add_parser("status", help="show what a store holds on disk, and who uses it")
     status.add_argument("--root", type=Path, metavar="DIR", help="store directory (default: the demo's)")
     status.add_argument(
         "prefix", nargs="?", metavar="PREFIX", help="one prefix (default: every prefix of the directory)"

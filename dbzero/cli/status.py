@@ -1,4 +1,4 @@
-"""``python -m dbzero status``: what a store holds on disk, prefix by prefix. Reads only; a writer may be at work meanwhile."""
+"""``python -m dbzero status``: what a store holds on disk, prefix by prefix, and which processes use it. Reads only; a writer may be at work meanwhile."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dbzero import errors
+from dbzero.runtime.segment import Segment
+from dbzero.runtime.status import describe
 from dbzero.storage import names
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.syscalls import SYSTEM
@@ -38,7 +40,43 @@ def run(root: Path, prefix: str | None) -> int:
     if not console.is_terminal:
         console = Console(width=WIDTH)
     console.print(table)
+    _show_use(console, root)
     return 1 if failed else 0
+
+
+def _show_use(console: Console, root: Path) -> None:
+    """The processes that use the store just now, if any."""
+    segment = Segment.look(root)
+    if segment is None:
+        console.print("No process uses it.")
+        return
+    with segment:
+        found = describe(segment)
+    memory = found["segment"]
+    rate = memory["cache_hit_rate"]
+    console.print(
+        f"Shared memory {memory['name']}: {memory['reserved'] / 2**20:,.0f} MiB in use, cache {memory['cache_size'] / 2**20:,.0f} MiB, "
+        f"{memory['cache_hits'] + memory['cache_misses']:,} lookups, {'-' if rate is None else f'{rate:.1%}'} hits"
+    )
+    people = Table(title="Processes", title_justify="left")
+    for column in ("pid", "since", "pinned states"):
+        people.add_column(column)
+    for one in found["processes"]:
+        pins = ", ".join(f"{pin['prefix']}: {pin['state']:,} (-{pin['behind']:,})" for pin in one["pins"])
+        since = datetime.fromtimestamp(one["started"]).strftime("%Y-%m-%d %H:%M:%S")
+        people.add_row(str(one["pid"]), since, pins if one["live"] else "has died")
+    console.print(people)
+    prefixes = Table(title="Prefixes in use", title_justify="left")
+    for column in ("prefix", "published", "durable", "written by", "turn", "waiting for it"):
+        prefixes.add_column(column)
+    for name, one in found["prefixes"].items():
+        writer = "nobody" if one["writer"] is None else one["writer"]
+        if one["writer_pid"] is not None:
+            writer = f"process {one['writer_pid']}"
+        turn = "-" if one["turn_pid"] is None else f"process {one['turn_pid']}"
+        waiting = ", ".join(map(str, one["queue"])) or "-"
+        prefixes.add_row(name, f"{one['published']:,}", f"{one['durable']:,}", writer, turn, waiting)
+    console.print(prefixes)
 
 
 def _row(root: str, name: str) -> list[str]:

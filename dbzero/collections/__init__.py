@@ -14,7 +14,8 @@ from dbzero.collections.dicts import Dict, make_dict
 from dbzero.collections.index import Index, make_index
 from dbzero.collections.lists import List, make_list
 from dbzero.collections.pairs import PairNode
-from dbzero.collections.sets import Set, SetNode, make_set
+from dbzero.collections.sets import Set, make_set
+from dbzero.collections.settrees import SetNode
 from dbzero.collections.tuples import Tuple, make_tuple
 from dbzero.collections.weaksets import WeakSet, make_weak_set
 from dbzero.model import kinds

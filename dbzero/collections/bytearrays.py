@@ -14,7 +14,19 @@ from typing import Any
 
 from dbzero.collections import counted
 from dbzero.collections.counted import CHUNK, ListNode
-from dbzero.collections.nodes import Stored, begin, corrupt, create, member, natural, pack, relieve, set_data, unpack
+from dbzero.collections.nodes import (
+    Stored,
+    begin,
+    corrupt,
+    create,
+    member,
+    moved,
+    natural,
+    pack,
+    relieve,
+    set_data,
+    unpack,
+)
 from dbzero.model import base, scope
 from dbzero.model.base import operation
 from dbzero.model.view import View
@@ -127,8 +139,8 @@ class ByteArray(Stored):
         raise TypeError("unhashable type: 'ByteArray'")
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: a copy."""
-        return make(view, self._p_read())
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`."""
+        return moved(self, view, lambda: make(view, self._p_read()))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbzero.collections.fronts import Fronted
 from dbzero.collections.nodes import (
     DEPTH,
     FANOUT,
     LEAF,
     SPARSE,
+    Stored,
     corrupt,
     create,
     member,
@@ -31,36 +31,41 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.model.base import CountedInner
 from dbzero.model.view import View
 
 CHUNK = 2048  # most bytes in a leaf of a bytearray
 BYTES = 63  # stands where other nodes have their level
 
 
-class Inner:
-    """State of an inner node: `counts[k]` values below `children[k]`, whose first has position `starts[k]` (starts:
-    None until asked for)."""
+if TYPE_CHECKING:
 
-    __slots__ = ("children", "counts", "level", "starts")
+    class Inner:
+        """State of an inner node: `counts[k]` values below `children[k]`, whose first has position `starts[k]` (starts:
+        None until asked for). Defined in C, so that the short ways find leaves without Python."""
 
-    def __init__(self, level: int, counts: list[int], children: list[ListNode]) -> None:
-        self.level = level
-        self.counts = counts
-        self.children = children
-        self.starts: list[int] | None = None
+        level: int
+        counts: list[int]
+        children: list[ListNode]
+        starts: list[int] | None
 
-    def __len__(self) -> int:
-        return len(self.children)
+        def __init__(self, level: int, counts: list[int], children: list[ListNode]) -> None: ...
 
-    def index(self) -> list[int]:
-        """The start positions, computed when needed."""
-        starts = self.starts
-        if starts is None:
-            starts = self.starts = list(accumulate(self.counts[:-1], initial=0))
-        return starts
+        def __len__(self) -> int: ...
+
+else:
+    Inner = CountedInner
 
 
-class ListNode(Fronted):
+def _starts(data: Inner) -> list[int]:
+    """The start positions, computed when needed."""
+    starts = data.starts
+    if starts is None:
+        starts = data.starts = list(accumulate(data.counts[:-1], initial=0))
+    return starts
+
+
+class ListNode(Stored):
     """One node of the tree of a list or tuple, or of a bytearray, whose leaves have a bytearray for a state."""
 
     __slots__ = ()
@@ -114,7 +119,7 @@ def locate(root: ListNode, position: int) -> tuple[ListNode, int]:
             if position >= len(data):
                 raise corrupt(node, f"{len(data)} values, expected more than {position}")
             return node, position
-        starts = data.starts or data.index()
+        starts = _starts(data)
         k = bisect_right(starts, position) - 1
         position -= starts[k]
         node = data.children[k]
@@ -132,7 +137,7 @@ def _descend(root: ListNode, position: int) -> tuple[list[tuple[ListNode, int]],
             if position > len(data):
                 raise corrupt(node, f"{len(data)} values, expected {position} or more")
             return path, node, position
-        starts = data.starts or data.index()
+        starts = _starts(data)
         k = bisect_right(starts, position) - 1
         position -= starts[k]
         path.append((node, k))
@@ -173,17 +178,36 @@ def _attach(
     return create(view, ListNode, Inner(level, [total(left), moved + added], [root, right]))
 
 
-def push_leaf(view: View, root: ListNode | None, values: list[Any]) -> ListNode:
-    """Append a whole leaf of `values` (which becomes its state)."""
-    leaf = create(view, ListNode, values)
-    if root is None:
-        return leaf
+def push_leaf(view: View, root: ListNode | None, leaf: ListNode) -> ListNode:
+    """Append a whole leaf."""
+    return leaf if root is None else _push(view, root, leaf, len(leaf._data))
+
+
+def push_leaves(view: View, root: ListNode | None, leaves: list[ListNode]) -> ListNode | None:
+    """Append whole leaves. A new tree is built bottom-up."""
+    if root is not None:
+        for leaf in leaves:
+            root = push_leaf(view, root, leaf)
+        return root
+    nodes = [(len(leaf._data), leaf) for leaf in leaves]
+    level = 1
+    while len(nodes) > 1:
+        parts = [list(zip(*nodes[i : i + FANOUT], strict=True)) for i in range(0, len(nodes), FANOUT)]
+        nodes = [
+            (sum(counts), create(view, ListNode, Inner(level, list(counts), list(children))))
+            for counts, children in parts
+        ]
+        level += 1
+    return nodes[0][1] if nodes else None
+
+
+def _push(view: View, root: ListNode, leaf: ListNode, n: int) -> ListNode:
     path: list[tuple[ListNode, int]] = []
     node = root
     for _ in DEPTH:
         data = node._data
         if type(data) is not Inner:
-            return _attach(view, root, path, leaf, 0, len(values))
+            return _attach(view, root, path, leaf, 0, n)
         path.append((node, len(data.children) - 1))
         node = data.children[-1]
     raise corrupt(root, "tree without leaves")
@@ -337,12 +361,6 @@ def cut(root: ListNode, position: int, most: int) -> tuple[Any, ListNode | None]
     del data[offset : offset + most]
     _recount(path, -len(removed))
     return removed, _shrunk(root, path, leaf)
-
-
-def put(root: ListNode, position: int, value: Any) -> None:
-    """Replace the value at `position` (in range)."""
-    leaf, offset = locate(root, position)
-    touch(leaf)[offset] = value
 
 
 def leaves(root: ListNode) -> Iterator[ListNode]:

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbzero.collections.fronts import FRONT, Fronted, forget, link
 from dbzero.collections.keyed import KeyedNode
 from dbzero.collections.keys import flatten, restore
 from dbzero.collections.nodes import LEAF, Stored, corrupt, natural
+from dbzero.model import base
 
+if TYPE_CHECKING:
 
-class Entries:
-    """State of a leaf of entries: parallel lists, in ascending order of sequence number."""
+    class Entries:
+        """State of a leaf of entries: parallel lists, in ascending order of sequence number. Defined in C."""
 
-    __slots__ = ("keys", "seqs", "values")
+        seqs: list[int]
+        keys: list[Any]
+        values: list[Any]
 
-    def __init__(self, seqs: list[int], keys: list[Any], values: list[Any]) -> None:
-        self.seqs = seqs
-        self.keys = keys
-        self.values = values
+        def __init__(self, seqs: list[int], keys: list[Any], values: list[Any]) -> None: ...
 
-    def __len__(self) -> int:
-        return len(self.seqs)
+        def __len__(self) -> int: ...
+
+    class State:
+        """Loaded state: the entries in `items`, or (items None) `count` of them in the trees, and some `pending`. `next`
+        is the next sequence number, `last` the last leaf of entries if known, and `version` changes with every change.
+        Defined in C."""
+
+        items: dict[Any, Any] | None
+        entries: DictNode | None
+        index: IndexNode | None
+        count: int
+        next: int
+        last: DictNode | None
+        front: dict[Any, Any]
+        pending: dict[Any, Any] | None
+        version: int
+
+        def __init__(self, items: dict[Any, Any] | None) -> None: ...
+
+else:
+    Entries, State = base.Entries, base.DictState
 
 
 class DictNode(Fronted, KeyedNode):
@@ -47,9 +67,9 @@ class DictNode(Fronted, KeyedNode):
         return Entries(seqs, restored_keys(self, values[2 * n + 1 :], n), values[n + 1 : 2 * n + 1])
 
     def _p_absorb(self, left: Entries, right: Entries, other: KeyedNode) -> None:
-        left.seqs += right.seqs
-        left.keys += right.keys
-        left.values += right.values
+        left.seqs.extend(right.seqs)
+        left.keys.extend(right.keys)
+        left.values.extend(right.values)
         forget(self, other)
 
 
@@ -93,23 +113,6 @@ def restored_keys(node: Stored, values: list[Any], n: int) -> list[Any]:
     if len(forms) != n or different != n:
         raise corrupt(node, f"{len(forms)} keys, {different} of them different, for {n} values")
     return forms
-
-
-class State:
-    """Loaded state: the entries in `items`, or (items None) `count` of them in the trees. `next` is the next sequence
-    number, `last` the last leaf of entries if known, and `version` changes with every change."""
-
-    __slots__ = ("count", "entries", "front", "index", "items", "last", "next", "version")
-
-    def __init__(self, items: dict[Any, Any] | None) -> None:
-        self.items = items
-        self.entries: DictNode | None = None
-        self.index: IndexNode | None = None
-        self.count = 0
-        self.next = 0
-        self.last: DictNode | None = None
-        self.front: dict[Any, Any] = {}
-        self.version = 0
 
 
 def remember(front: dict[Any, Any], node: DictNode, form: Any, value: Any) -> None:

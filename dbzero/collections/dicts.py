@@ -5,7 +5,9 @@ trees: the *entries*, in order of insertion, each with a sequence number (:class
 key's stable hash to the sequence numbers of the entries that have it (:class:`IndexNode`). So a change touches one
 leaf of each, and iteration reads leaves in order. The nodes of both and the loaded state are defined in
 :mod:`dbzero.collections.dictnodes`. Keys are kept in native form (:mod:`dbzero.collections.keys`). In front of the
-trees stands a front (:mod:`dbzero.collections.fronts`), a builtin dict of entries found lately.
+trees stands a front (:mod:`dbzero.collections.fronts`), a builtin dict of entries found lately, and before that what is
+pending (:mod:`dbzero.collections.pending`). Both trees are worked on in :mod:`dbzero.collections.dicttrees`. What is
+ordinary of getting and setting is done in C (csrc/pytypes_keyed.c).
 """
 
 from __future__ import annotations
@@ -13,21 +15,21 @@ from __future__ import annotations
 import collections.abc
 from bisect import bisect_left
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbzero.collections import keyed
-from dbzero.collections.dictnodes import DictNode, Entries, IndexNode, State, note, remember, restored_keys
+from dbzero.collections import dicttrees, keyed
+from dbzero.collections.dictnodes import DictNode, IndexNode, State, remember, restored_keys
 from dbzero.collections.dictviews import DictItems, DictKeys, DictValues
-from dbzero.collections.fronts import FRONT, link
-from dbzero.collections.keys import admit, flatten, native, reveal, reveal_all, stable_hash
+from dbzero.collections.keys import admit, flatten, native, reveal, reveal_all
 from dbzero.collections.nodes import (
     ATOMS,
     LEAF,
     Stored,
     begin,
+    carried,
     corrupt,
-    create,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -36,18 +38,18 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.collections.pending import register
 from dbzero.collections.text import shown
 from dbzero.model import scope
-from dbzero.model.base import Persistent, operation
-from dbzero.model.deferred import Deferred, all_resolved, resolved
+from dbzero.model.base import DictWays, Persistent, operation
+from dbzero.model.deferred import all_resolved, resolved
 from dbzero.model.values import convert
 from dbzero.model.view import View
 
 _MISSING: Any = object()
-acquire, release = operation.acquire, operation.release  # for the shortest method
 
 
-class Dict(Stored):
+class Dict(Stored, DictWays):  # type: ignore[misc]
     """A dict that lives in a prefix. Make one with ``db0.dict``; it has the methods, operators and order of a builtin
     dict.
 
@@ -85,33 +87,20 @@ class Dict(Stored):
         """Make the stored `items` the whole content. Inside an operation."""
         state = touch(self)
         state.front.clear()
+        if state.pending:
+            state.pending.clear()
         state.version += 1
         state.last = None
         if len(items) <= LEAF:
             state.items, state.entries, state.index, state.count, state.next = items, None, None, 0, 0
             return
-        view = self._p_view
-        keys, values, n = list(items), list(items.values()), len(items)
-        state.entries = keyed.build(
-            view,
-            DictNode,
-            [
-                (i, Entries(list(range(i, min(i + LEAF, n))), keys[i : i + LEAF], values[i : i + LEAF]))
-                for i in range(0, n, LEAF)
-            ],
-        )
-        hashed: dict[int, Any] = {}
-        for seq, form in enumerate(keys):
-            note(hashed, stable_hash(form), seq)
-        order, size = sorted(hashed), LEAF * 3 // 4
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
-        state.index = keyed.build(view, IndexNode, [(part[0], {key: hashed[key] for key in part}) for part in parts])
-        state.items, state.count, state.next = None, n, n
+        dicttrees.build(self._p_view, state, items)
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
         state = self._data
         if state.items is not None:
             return pack(self.KIND, [0, len(state.items), *state.items.values(), *flatten(state.items)])
+        self._p_settle(state)
         assert state.entries is not None and state.index is not None
         oids = [state.entries._p_oid, state.index._p_oid]
         return pack(self.KIND, [state.count, state.next, *oids])[0], oids
@@ -141,54 +130,54 @@ class Dict(Stored):
     def _p_native(self, view: View) -> Any:
         raise TypeError("unhashable type: 'Dict'")
 
+    def _p_carried(self) -> Any:
+        return {key: carried(value) for key, value in self.items()}
+
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty dict's
-        counterpart. BadPrefixError when it has entries."""
+        """What another prefix's `view` stores when this is assigned to one of its objects: see
+        :func:`moved`. BadPrefixError when it has entries."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view)
+        return moved(self, view, lambda: self._p_make(view))
 
     # --- look-up ------------------------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
-        state = self._data
-        return state.count if state.items is None else len(state.items)
+    if TYPE_CHECKING:
 
-    def __getitem__(self, key: Any) -> Any:
-        state = self._data
-        items = state.items
-        form = key if type(key) in ATOMS else native(self._p_view, key)
-        if items is None:
-            items = state.front
-            if form not in items:
-                found = self._p_get(form, _MISSING)
-                if found is _MISSING:
-                    raise KeyError(key)
-                return resolved(found)
-        try:
-            value = items[form]
-        except KeyError:
-            raise KeyError(key) from None
-        return value if type(value) is not Deferred else value.resolve()
+        def __len__(self) -> int: ...
 
-    def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
-        state = self._data
-        form = key if type(key) in ATOMS else native(self._p_view, key)
-        if state.items is not None:
-            found = state.items.get(form, default)
-        else:
-            found = state.front.get(form, _MISSING)
-            if found is _MISSING:
-                found = self._p_get(form, default)
-        return found if type(found) is not Deferred else found.resolve()
+        def __contains__(self, key: Any) -> bool: ...
 
-    def __contains__(self, key: Any) -> bool:
-        state = self._data
-        form = key if type(key) in ATOMS else native(self._p_view, key)
-        if state.items is not None:
-            return form in state.items
-        return form in state.front or self._p_get(form, _MISSING) is not _MISSING
+        def __getitem__(self, key: Any) -> Any: ...
+
+        def __setitem__(self, key: Any, value: Any) -> None: ...
+
+        def __delitem__(self, key: Any) -> None: ...
+
+        def get(self, key: Any, default: Any = None, /) -> Any:
+            """The value of `key`, or `default`."""
+
+    # each of these is called for what is not ordinary
+
+    def _p_length(self) -> int:
+        with operation:
+            state = self._data
+            if state.items is not None:
+                return len(state.items)
+            self._p_settle(state)
+            return state.count
+
+    def _p_getitem(self, key: Any) -> Any:
+        found = self._p_get(key if type(key) in ATOMS else native(self._p_view, key), _MISSING)
+        if found is _MISSING:
+            raise KeyError(key)
+        return resolved(found)
+
+    def _p_get_slowly(self, key: Any, default: Any) -> Any:
+        return resolved(self._p_get(key if type(key) in ATOMS else native(self._p_view, key), default))
+
+    def _p_has_slowly(self, key: Any) -> bool:
+        return self._p_get(key if type(key) in ATOMS else native(self._p_view, key), _MISSING) is not _MISSING
 
     def _p_get(self, form: Any, default: Any) -> Any:
         """The stored value of a key in native form, or `default`."""
@@ -197,9 +186,10 @@ class Dict(Stored):
             state = self._data
             if state.items is not None:
                 return state.items.get(form, default)
-            assert state.index is not None
-            key = stable_hash(form)
-            found = self._p_entry(state, keyed.find(state.index, key)._data.get(key), form)
+            for known in (state.pending, state.front):
+                if known and form in known:
+                    return known[form]
+            found = dicttrees.find(state, form)
             if found is None:
                 return default
             node, i = found
@@ -207,33 +197,18 @@ class Dict(Stored):
             remember(state.front, node, form, value)
             return value
 
-    def _p_entry(self, state: State, place: Any, form: Any) -> tuple[DictNode, int] | None:
-        """The leaf of entries with `form`, and its place there, given what the index holds for its hash. Inside an
-        operation."""
-        if place is None:
-            return None
-        assert state.entries is not None
-        for seq in (place,) if type(place) is int else place:
-            node = keyed.find(state.entries, seq)
-            data = node._data
-            i = bisect_left(data.seqs, seq)
-            if i == len(data.seqs) or data.seqs[i] != seq:
-                raise corrupt(node, f"entry {seq} is missing")
-            key = data.keys[i]
-            if key is form or key == form:
-                return node, i
-        return None
+    def _p_settle(self, state: State) -> None:
+        """Put what is pending into the trees. Inside an operation."""
+        if state.pending:
+            dicttrees.settle(self._p_view, state)
 
     # --- change -------------------------------------------------------------------------------------------------------
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        acquire()
-        try:
+    def _p_setitem(self, key: Any, value: Any) -> None:
+        with operation:
             if type(value) not in ATOMS:
                 value = convert(self._p_view, value)
             self._p_put(key if type(key) in ATOMS else admit(self._p_view, key), value)
-        finally:
-            release()
 
     def _p_put(self, form: Any, value: Any) -> None:
         """Set a stored value. Inside an operation."""
@@ -246,58 +221,10 @@ class Dict(Stored):
             if len(items) > LEAF:
                 self._p_fill(items)
             return
-        assert state.index is not None
-        key = stable_hash(form)
-        leaf = keyed.find(state.index, key)
-        places = leaf._data
-        place = places.get(key)
-        if place is not None:
-            found = self._p_entry(state, place, form)
-            if found is not None:
-                node, i = found
-                touch(node).values[i] = value
-                remember(state.front, node, form, value)
-                return
-        seq = state.next
-        self._p_push(state, seq, form, value)
-        leaf._p_changed()
-        if place is None:
-            places[key] = seq
-        else:
-            note(places, key, seq)
-        state.next = seq + 1
-        state.count += 1
-        if len(places) > LEAF:
-            path = keyed.find_path(state.index, key)[0]
-            order = sorted(places)
-            # ascending keys fill leaves nearly completely
-            order = order[LEAF * 7 // 8 if key == order[-1] else LEAF // 2 :]
-            right = create(self._p_view, IndexNode, {k: places.pop(k) for k in order})
-            state.index = keyed.attach(self._p_view, state.index, path, right, order[0])
-
-    def _p_push(self, state: State, seq: int, form: Any, value: Any) -> None:
-        """Append an entry. Inside an operation."""
-        assert state.entries is not None
-        front = state.front
-        if len(front) >= FRONT:
-            front.clear()
-        node = state.last
-        if node is None:
-            node = state.last = keyed.find(state.entries, seq)
-        link(node, front)
-        data = node._data
-        seqs = data.seqs
-        if len(seqs) < LEAF:
-            node._p_changed()
-            seqs.append(seq)
-            data.keys.append(form)
-            data.values.append(value)
-        else:
-            path, _ = keyed.find_path(state.entries, seq)
-            node = state.last = create(self._p_view, DictNode, Entries([seq], [form], [value]))
-            link(node, front)
-            state.entries = keyed.attach(self._p_view, state.entries, path, node, seq)
-        front[form] = value
+        if state.pending is None:
+            state.pending = {}
+            register(self._p_view, self)
+        state.pending[form] = value
 
     def _p_take(self, form: Any, default: Any) -> Any:
         """Remove an entry and return its value; `default` when there is none. Inside an operation."""
@@ -310,39 +237,13 @@ class Dict(Stored):
             self._p_changed()
             state.version += 1
             return items.pop(form)
-        assert state.index is not None and state.entries is not None
-        key = stable_hash(form)
-        path, leaf = keyed.find_path(state.index, key)
-        place = leaf._data.get(key)
-        found = self._p_entry(state, place, form)
-        if found is None:
-            return default
-        node, i = found
-        self._p_changed()
-        data = touch(node)
-        seq, value = data.seqs[i], data.values[i]
-        places = touch(leaf)
-        if type(place) is int:
-            del places[key]
-        else:
-            rest = [other for other in place if other != seq]
-            places[key] = rest if len(rest) > 1 else rest[0]
-        del data.seqs[i], data.keys[i], data.values[i]
-        state.front.pop(form, None)
-        state.last = None
-        state.count -= 1
-        state.version += 1
+        self._p_settle(state)
+        value = dicttrees.take(self, state, form, default)
         if not state.count:
             self._p_fill({})
-            return value
-        index = keyed.shrunk(state.index, path, leaf)
-        entries = keyed.shrunk(state.entries, keyed.find_path(state.entries, seq)[0], node)
-        if index is None or entries is None:
-            raise corrupt(self, f"no entries left, expected {state.count}")
-        state.index, state.entries = index, entries
         return value
 
-    def __delitem__(self, key: Any) -> None:
+    def _p_delitem(self, key: Any) -> None:
         form = native(self._p_view, key)
         with operation:
             if self._p_take(form, _MISSING) is _MISSING:
@@ -367,6 +268,7 @@ class Dict(Stored):
             if state.items is not None:
                 form = next(reversed(state.items))
             else:
+                self._p_settle(state)
                 assert state.entries is not None
                 form = keyed.find(state.entries, state.next)._data.keys[-1]
             value = self._p_take(form, None)
@@ -422,6 +324,7 @@ class Dict(Stored):
                     return list(items), list(items.values()), None, state
                 keys = [form for form in items if form not in seen]
                 return keys, [items[form] for form in keys], None, state
+            self._p_settle(state)
             assert state.entries is not None
             while True:
                 leaf, _, high = keyed.find_bound(state.entries, cursor)
@@ -486,6 +389,7 @@ class Dict(Stored):
         state = self._data
         if state.items is not None:
             return dict(state.items)
+        self._p_settle(state)
         assert state.entries is not None
         items: dict[Any, Any] = {}
         high: int | None = None
@@ -551,40 +455,13 @@ class Dict(Stored):
                     "small dict of a wrong size"
                 )
                 return
-            assert state.entries is not None and state.index is not None
-            entries: dict[int, Any] = {}
-
-            def seqs_of(data: Entries) -> list[int]:
-                assert len(data.seqs) == len(data.keys) == len(data.values) <= LEAF, "leaf of a wrong size"
-                entries.update(zip(data.seqs, data.keys, strict=True))
-                return data.seqs
-
-            places: list[tuple[int, int]] = []
-
-            def hashes_of(data: dict[int, Any]) -> list[int]:
-                assert len(data) <= LEAF, "index leaf of a wrong size"
-                for key, place in data.items():
-                    places.extend((key, seq) for seq in ((place,) if type(place) is int else place))
-                return list(data)
-
-            seqs = keyed.check(state.entries, seqs_of)
-            assert seqs == sorted(seqs) and len(seqs) == state.count > 0 and seqs[-1] < state.next, (
-                "wrong number or order of entries"
-            )
-            keyed.check(state.index, hashes_of)
-            assert sorted(seq for _, seq in places) == seqs, "index and entries differ"
-            assert all(stable_hash(entries[seq]) == key for key, seq in places), "entry under a wrong hash"
-            assert state.last is None or state.last is keyed.find(state.entries, state.next), "wrong last leaf"
-            assert all(_agree(self._p_find_value(form), value) for form, value in list(state.front.items())), (
-                "wrong entry in front of the trees"
-            )
-
-    def _p_find_value(self, form: Any) -> Any:
-        state = self._data
-        assert state.index is not None
-        key = stable_hash(form)
-        found = self._p_entry(state, keyed.find(state.index, key)._data.get(key), form)
-        return _MISSING if found is None else found[0]._data.values[found[1]]
+            self._p_settle(state)
+            dicttrees.check(state)
+            for form, value in list(state.front.items()):
+                found = dicttrees.find(state, form)
+                assert found is not None and _agree(found[0]._data.values[found[1]], value), (
+                    "wrong entry in front of the trees"
+                )
 
 
 def _agree(found: Any, value: Any) -> bool:
@@ -631,6 +508,14 @@ def make_dict(iterable: Any = None, /, **kw: Any) -> Dict:
         TypeError: `iterable` is neither, or a key is unhashable. ValueError: an element isn't a pair.
         UnsupportedTypeError: a key or value can't be stored.
         ReadOnlyError: the prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> person = db0.dict({"name": "Ann"}, age=30)
+    >>> person["city"] = "York"
+    >>> person
+    {'name': 'Ann', 'age': 30, 'city': 'York'}
+    >>> db0.close()
     """
     made: Dict = Dict._p_make(scope.current_view(True), () if iterable is None else iterable, kw)
     return made

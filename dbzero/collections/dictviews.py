@@ -6,13 +6,20 @@ from collections.abc import ItemsView as _Items
 from collections.abc import Iterator
 from collections.abc import KeysView as _Keys
 from collections.abc import ValuesView as _Values
+from types import MappingProxyType
 from typing import Any
+
+
+def _mapping_of(view: Any) -> MappingProxyType[Any, Any]:
+    """The dict that the view is of, read-only."""
+    return MappingProxyType(view._mapping)
 
 
 class DictKeys(_Keys[Any]):
     """The keys of a Dict."""
 
     __slots__ = ()
+    mapping = property(_mapping_of)
 
     def __iter__(self) -> Iterator[Any]:
         walk: Iterator[Any] = self._mapping._p_walk(0)  # type: ignore[attr-defined]
@@ -29,6 +36,7 @@ class DictValues(_Values[Any]):
     """The values of a Dict."""
 
     __slots__ = ()
+    mapping = property(_mapping_of)
 
     def __iter__(self) -> Iterator[Any]:
         walk: Iterator[Any] = self._mapping._p_walk(1)  # type: ignore[attr-defined]
@@ -45,6 +53,7 @@ class DictItems(_Items[Any, Any]):
     """The (key, value) pairs of a Dict."""
 
     __slots__ = ()
+    mapping = property(_mapping_of)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         walk: Iterator[Any] = self._mapping._p_walk(2)  # type: ignore[attr-defined]

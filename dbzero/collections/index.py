@@ -11,6 +11,7 @@ with the index.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -24,7 +25,9 @@ from dbzero.collections.nodes import (
     begin,
     corrupt,
     create,
+    is_referenced,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -39,6 +42,7 @@ from dbzero.errors import BadPrefixError, Error
 from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
 from dbzero.model.values import convert
+from dbzero.model.versions import live_version
 from dbzero.model.view import View
 from dbzero.model.weak import WeakProxy, target_of
 from dbzero.query.base import Query
@@ -216,11 +220,11 @@ class Index(Stored):
         set_data(self, state)
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty index's
-        counterpart. BadPrefixError when it has entries."""
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`.
+        BadPrefixError when it has entries, as their objects cannot move."""
         if len(self):
             refuse_move(self, view)
-        return make(view)
+        return moved(self, view, lambda: make(view))
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
@@ -233,14 +237,17 @@ class Index(Stored):
 
         Args:
             key: None, or a key of the same family as the others.
-            value: a memo object of the index's prefix.
+            value: a memo object of the index's prefix. The first one of another prefix takes an index along that is
+            stored nowhere yet.
 
         Raises:
             UnsupportedTypeError: keys of that type, or that type beside the others, have no order. Error: `value` is
             no memo object. BadPrefixError: it belongs to another prefix. ReadOnlyError: the prefix is read-only.
         """
-        view = self._p_view
         obj = _memo(value)
+        if obj._p_view is not self._p_view:
+            self._p_follow(obj)
+        view = self._p_view
         if obj._p_view is not view:
             raise BadPrefixError(
                 f"an object of prefix {obj._p_view.name!r} cannot be added to an index of prefix {view.name!r}: use "
@@ -275,6 +282,13 @@ class Index(Stored):
             for walk in _walks(self):
                 if walk.ahead(nulls, item):
                     walk.note_added(item)
+
+    def _p_follow(self, obj: Any) -> None:
+        """Move to the prefix of `obj`, if that is live and this index is empty and stored nowhere."""
+        home: View = obj._p_view
+        with operation:
+            if home.writable and self._p_view.writable and not len(self) and not is_referenced(self):
+                moved(self, home, lambda: make(home))
 
     def remove(self, key: Any, value: Any, /) -> None:
         """Remove an entry; nothing happens when that pair isn't there.
@@ -374,7 +388,7 @@ class Index(Stored):
         """The older name of :meth:`select`."""
         return self.select(low, high, null_first)
 
-    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Sorting:
+    def sort(self, query: Query, /, *, desc: bool = False, null_first: bool = False) -> Query:
         """A query of the results of `query`, in order of their keys in this index. What isn't in the index is left
         out; equal keys keep the order of `query`, so that sorts can be nested.
 
@@ -389,6 +403,11 @@ class Index(Stored):
             raise TypeError(
                 f"sort() needs a query, not {type(query).__name__}: give it what select() or sort() returns"
             )
+        splits = query._p_splits()
+        if splits:
+            from dbzero.query.splits import objects_of, resplit  # it needs the tag index, and that collections
+
+            return resplit(Sorting(self, objects_of(query), desc, null_first), splits)
         return Sorting(self, query, desc, null_first)
 
     def _p_spans(
@@ -442,17 +461,17 @@ class Index(Stored):
     def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
         """The OIDs of a selection's objects, from the leaves. Inside an operation."""
         state = self._data
-        found = BitMap64()
+        oids = array("Q")
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             root = state.null_root if nulls else state.root
             following: Item | None = start
             while root is not None:
                 data, at, following = pairs.part(root, following)
                 stop = len(data.items) if end is None else bisect_right(data.items, end, at)
-                found.update([oid for _, oid in data.items[at:stop]])
+                oids.extend([oid for _, oid in (data.items if stop - at == len(data.items) else data.items[at:stop])])
                 if following is None or stop < len(data.items):
                     break
-        return found
+        return BitMap64(oids)
 
     def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
         """About how many entries a selection has, without reading more than two ways down the tree. Inside an
@@ -501,7 +520,7 @@ def _memo(value: Any) -> Any:
     if isinstance(value, WeakProxy):
         value = target_of(value)
     if isinstance(value, Persistent) and value._p_flags & base.MEMO:
-        return value
+        return live_version(value)
     raise Error(f"Expected a memo object, not {type(value).__name__}: an index holds memo objects only")
 
 

@@ -13,8 +13,9 @@ Algorithm: the B+-tree (Comer, *The Ubiquitous B-Tree*, 1979), with relaxed mini
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbzero.collections.nodes import (
     DEPTH,
@@ -31,22 +32,25 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.model import base
 from dbzero.model.base import find_leaf
 from dbzero.model.view import View
 
+if TYPE_CHECKING:
 
-class Inner:
-    """State of an inner node."""
+    class Inner:
+        """State of an inner node. Defined in C, so that the short ways find children without Python."""
 
-    __slots__ = ("children", "level", "marks")
+        marks: list[Any]
+        children: list[Any]
+        level: int
 
-    def __init__(self, level: int, marks: list[Any], children: list[Any]) -> None:
-        self.level = level
-        self.marks = marks
-        self.children = children
+        def __init__(self, level: int, marks: list[Any], children: list[Any]) -> None: ...
 
-    def __len__(self) -> int:
-        return len(self.children)
+        def __len__(self) -> int: ...
+
+else:
+    Inner = base.Inner
 
 
 class KeyedNode(Stored):
@@ -101,7 +105,7 @@ Path = list[tuple[KeyedNode, int]]
 
 def find(root: N, key: Any) -> N:
     """The leaf in whose range `key` is."""
-    leaf: N | None = find_leaf(root, key, Inner)
+    leaf: N | None = find_leaf(root, key)
     if leaf is not None:
         return leaf
     node = root
@@ -257,6 +261,16 @@ def build(view: View, cls: type[N], leaves: list[tuple[int, Any]]) -> N:
         ]
         level += 1
     return nodes[0][1]
+
+
+def leaves(root: N) -> Iterator[N]:
+    """Every leaf, in order. The tree must not change meanwhile."""
+    data = root._data
+    if type(data) is not Inner:
+        yield root
+        return
+    for child in data.children:
+        yield from leaves(child)
 
 
 def check(root: KeyedNode, keys_of: Any) -> list[Any]:

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, MutableSequence
 from itertools import islice
 from operator import index, is_
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from dbzero.collections import counted
-from dbzero.collections.nodes import ATOMS, LEAF, begin
-from dbzero.collections.sequences import Sequence, State, stored_values
+from dbzero.collections.counted import ListNode
+from dbzero.collections.nodes import ATOMS, LEAF, begin, create, touch
+from dbzero.collections.sequences import Sequence, State, push, stored_values
 from dbzero.collections.tuples import Tuple
 from dbzero.model import scope
-from dbzero.model.base import list_append, operation, set_leaf
+from dbzero.model.base import ListWays, operation
 from dbzero.model.deferred import all_resolved, resolved
 from dbzero.model.values import convert
 
 _BATCH = 1024
 acquire, release = operation.acquire, operation.release  # for the shortest method
-set_leaf(LEAF)
 
 
-class List(Sequence):
+class List(Sequence, ListWays):  # type: ignore[misc]
     """A list that lives in a prefix. Make one with ``db0.list``; it has the methods, operators and order of a builtin
     list.
 
@@ -42,7 +42,13 @@ class List(Sequence):
 
     # --- one value ----------------------------------------------------------------------------------------------------
 
-    append: ClassVar[Callable[[Any, Any], None]] = list_append
+    if TYPE_CHECKING:
+
+        def append(self, value: Any, /) -> None: ...
+
+        def __setitem__(self, key: Any, value: Any) -> None: ...
+
+        def __delitem__(self, key: Any) -> None: ...
 
     def _p_append(self, value: Any) -> None:
         """append() for all that is not ordinary."""
@@ -54,15 +60,19 @@ class List(Sequence):
             state = self._data
             tail = state.tail
             if len(tail) >= LEAF:
-                state.tree = counted.push_leaf(self._p_view, state.tree, tail)
-                state.count += LEAF
-                state.tail = tail = []
-            tail.append(value)
-            state.version += 1
+                leaf = create(self._p_view, ListNode, tail)
+                tree = counted.push_leaf(self._p_view, state.tree, leaf)
+                if state.full and len(state.front) * LEAF == state.count:
+                    state.front.append(leaf)
+                state.arrange([value], tree, state.count + len(tail))
+            else:
+                tail.append(value)
+                state.version += 1
         finally:
             release()
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def _p_setitem(self, key: Any, value: Any) -> None:
+        """Setting a value or a slice, for all that is not ordinary."""
         if isinstance(key, slice):
             self._p_assign(key, value)
             return
@@ -82,8 +92,8 @@ class List(Sequence):
             self._data.tail[offset] = value
             self._data.version += 1
         else:
-            assert state.tree is not None
-            counted.put(state.tree, position, value)
+            node, offset = self._p_leaf(state, position)
+            touch(node)[offset] = value
             state.version += 1
 
     def insert(self, position: Any, value: Any) -> None:
@@ -114,11 +124,11 @@ class List(Sequence):
             if len(tail) >= LEAF:
                 self._p_uneven(state)
                 half = LEAF // 2
-                state.tree = counted.push_leaf(self._p_view, state.tree, tail[:half])
-                state.count += half
-                del tail[:half]
+                tree = counted.push_leaf(self._p_view, state.tree, create(self._p_view, ListNode, tail[:half]))
+                tail = tail[half:]
+                state.arrange(tail, tree, state.count + half)
                 if position < state.count:
-                    state.tree = counted.insert(self._p_view, state.tree, position, value)
+                    state.tree = counted.insert(self._p_view, tree, position, value)
                     state.count += 1
                     state.version += 1
                     return
@@ -136,9 +146,9 @@ class List(Sequence):
         if state.tree is None or position >= state.count:
             value = state.tail.pop(position - state.count)
             if not state.tail and state.tree is not None:
-                state.tail, state.tree = counted.pop_leaf(state.tree)
-                state.count -= len(state.tail)
-                state.front.pop(state.count // LEAF, None)
+                tail, tree = counted.pop_leaf(state.tree)
+                del state.front[(state.count - len(tail)) // LEAF :]
+                state.arrange(tail, tree, state.count - len(tail))
                 state.full = state.full or state.tree is None
         else:
             self._p_uneven(state)
@@ -175,7 +185,7 @@ class List(Sequence):
                     self._p_delete(position)
                     return
 
-    def __delitem__(self, key: Any) -> None:
+    def _p_delitem(self, key: Any) -> None:
         if isinstance(key, slice):
             self._p_assign(key, ())
             return
@@ -229,7 +239,7 @@ class List(Sequence):
                     ready.append(value if type(value) in ATOMS else convert(view, value))
             finally:
                 state = self._data
-                state.extend(view, ready)
+                push(view, state, ready)
                 state.version += 1
 
     def _p_assign(self, key: slice, values: Iterable[Any]) -> None:
@@ -249,6 +259,11 @@ class List(Sequence):
             if step != 1:
                 places = range(start, stop, step)
                 if isinstance(values, tuple) and not values:
+                    if len(places) * LEAF > n:
+                        rest = self._p_read(0, n)
+                        del rest[key]
+                        self._p_replace(rest)
+                        return
                     for position in sorted(places, reverse=True):
                         self._p_delete(position)
                     return
@@ -268,23 +283,50 @@ class List(Sequence):
                 return
             for i in range(same):
                 self._p_set(start + i, new[i])
-            for position in range(stop - 1, start + same - 1, -1):
-                self._p_delete(position)
-            for i in range(same, len(new)):
-                if start + i >= len(self):
-                    self.append(new[i])
-                else:
-                    self._p_insert(start + i, new[i])
+            self._p_remove(start + same, stop)
+            self._p_paste(start + same, new[same:])
+
+    def _p_remove(self, start: int, stop: int) -> None:
+        """Remove what is at start..stop-1 (in range), leaf by leaf. Inside an operation, the list being marked changed."""
+        state = self._data
+        if stop > state.count:
+            del state.tail[max(start - state.count, 0) : stop - state.count]
+            state.version += 1
+            stop = state.count
+        while start < stop and state.tree is not None:
+            self._p_uneven(state)
+            removed, tree = counted.cut(state.tree, start, stop - start)
+            stop -= len(removed)
+            state.arrange(state.tail, tree, state.count - len(removed))
+        state.full = state.full or state.tree is None
+
+    def _p_paste(self, position: int, values: list[Any]) -> None:
+        """Insert stored values before `position` (in range, or the end). Inside an operation, the list being marked
+        changed."""
+        state = self._data
+        if not values:
+            return
+        if position >= len(self):
+            push(self._p_view, state, values)
+        elif state.tree is not None and position < state.count:
+            self._p_uneven(state)
+            tree = counted.paste(self._p_view, state.tree, position, values)
+            state.arrange(state.tail, tree, state.count + len(values))
+        else:
+            at = position - state.count
+            tail, rest = state.tail[:at] + values, state.tail[at:]
+            state.arrange([], state.tree, state.count)
+            push(self._p_view, state, tail + rest)
 
     def _p_replace(self, values: list[Any]) -> None:
         """Make stored `values` the whole content. Inside an operation."""
         self._p_changed()
         state = self._data
         fresh = State([])
-        fresh.extend(self._p_view, values)
-        state.tail, state.tree, state.count, state.full = fresh.tail, fresh.tree, fresh.count, True
+        push(self._p_view, fresh, values)
         state.front.clear()
-        state.version += 1
+        state.arrange(fresh.tail, fresh.tree, fresh.count)
+        state.full = True
 
     def clear(self) -> None:
         """Remove everything."""
@@ -370,6 +412,15 @@ def make_list(iterable: Iterable[Any] | None = None, /) -> List:
     Raises:
         TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the
         prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> numbers = db0.list([1, 2, 3])
+    >>> numbers.append([4])
+    >>> numbers[3].append(5)
+    >>> numbers
+    [1, 2, 3, [4, 5]]
+    >>> db0.close()
     """
     values = () if iterable is None else iterable
     iter(values)

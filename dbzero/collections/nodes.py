@@ -1,7 +1,7 @@
 """What every stored collection and every node of its trees has in common.
 
-State lives in one slot, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
-through the slot descriptor and so neither converts nor marks anything. Two rules keep this safe:
+State lives in one field, ``_data``. Reading it loads a ghost first (the C base type sees to that); writing it goes
+through the field's descriptor and so neither converts nor marks anything. Two rules keep this safe:
 
 * A node may turn back into a ghost at any moment between operations, never within one. So nothing keeps what
   ``node._data`` returned beyond the operation, or across user code: it is fetched again.
@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from dbzero.errors import BadPrefixError, CorruptError
-from dbzero.model.base import Persistent, operation
+from dbzero.model import base
+from dbzero.model.base import NEW, dirty_objects, move, operation, set_leaf
 from dbzero.model.codec import ATOMS, decode_values, encode_values
 from dbzero.model.kinds import FIRST_OID
 from dbzero.model.view import View
@@ -24,18 +25,23 @@ LEAF = 128  # most values in a leaf, and in a collection that is a single record
 FANOUT = 128  # most children of an inner node
 SPARSE = 4  # a node filled to less than 1/SPARSE is merged with a neighbour if both together fill at most 3/4
 DEPTH = range(40)  # no tree is deeper: a longer walk has met a cycle
+set_leaf(LEAF)
 
 
-class Stored(Persistent):  # type: ignore[misc]
+class Stored(base.Stored):  # type: ignore[misc]
     """Base of collections and nodes: a persistent object whose whole state is ``_data``."""
 
-    __slots__ = ("_data",)
+    __slots__ = ()
 
     _data: Any
     KIND: ClassVar[int]
 
     def _p_clear(self) -> None:
         set_data(self, None)
+
+    def _p_carried(self) -> Any:
+        """What another prefix is given for it as an item of a tuple that goes there: builtin containers, so a copy."""
+        return self
 
     def _p_save(self) -> Any:
         """A copy of the state, for an atomic block that may have to put it back."""
@@ -50,7 +56,7 @@ def copied(data: Any) -> Any:
     """A copy of a state: of its containers, not of what they hold, which changes of the state replace. What is only
     derived, in front of a tree, starts empty."""
     kind: Any = type(data)
-    if isinstance(data, Persistent):
+    if isinstance(data, base.Persistent):
         return data
     names = _slots.get(kind)
     if names is None:
@@ -62,7 +68,7 @@ def copied(data: Any) -> Any:
         value = getattr(data, name)
         if name == "front":
             value = type(value)()
-        elif not isinstance(value, Persistent) and hasattr(value, "copy"):
+        elif not isinstance(value, base.Persistent) and hasattr(value, "copy"):
             value = value.copy()
         setattr(made, name, value)
     return made
@@ -70,7 +76,7 @@ def copied(data: Any) -> Any:
 
 _slots: dict[type, tuple[str, ...]] = {}
 
-set_data: Callable[[Stored, Any], None] = cast(Any, Stored.__dict__["_data"]).__set__
+set_data: Callable[[Stored, Any], None] = cast(Any, base.Stored.__dict__["_data"]).__set__
 
 __all__ = [
     "ATOMS",
@@ -80,10 +86,13 @@ __all__ = [
     "SPARSE",
     "Stored",
     "begin",
+    "carried",
     "copied",
     "corrupt",
     "create",
+    "is_referenced",
     "member",
+    "moved",
     "natural",
     "pack",
     "refuse_move",
@@ -127,8 +136,55 @@ def refuse_move(obj: Stored, view: View) -> NoReturn:
     """A collection with items was assigned to an object of another prefix."""
     kind = type(obj).__name__.lower()
     raise BadPrefixError(
-        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to prefix {view.name!r}; assign a copy"
+        f"a {kind} of prefix {obj._p_view.name!r} with items cannot be moved to another prefix, {view.name!r}; assign a copy"
     )
+
+
+def moved(obj: S, view: View, counterpart: Callable[[], S], copy: bool = False) -> S:
+    """What another prefix's `view` stores when `obj` is assigned to one of its objects: `obj` itself, which takes the
+    place of the `counterpart` made there.
+
+    Inside an atomic block, which must be able to put everything back, it is the counterpart that is stored.
+
+    Raises BadPrefixError when something stored refers to `obj`, which then has to stay; with `copy` the counterpart is
+    stored instead, because nobody can tell the two apart.
+    """
+    with operation:
+        obj._p_activate()
+        home: View = obj._p_view
+        if not home.writable or is_referenced(obj):
+            if copy:
+                return counterpart()
+            kind = type(obj).__name__.lower()
+            raise BadPrefixError(
+                f"a {kind} of prefix {home.name!r} that is stored there cannot be moved to another prefix, "
+                f"{view.name!r}; assign a copy"
+            )
+        made = counterpart()
+        data = made._data
+        if not move(obj, made):
+            return made
+        set_data(obj, data)
+        return obj
+
+
+def carried(item: Any) -> Any:
+    """What another prefix is given for an item of a tuple that goes there."""
+    return item._p_carried() if isinstance(item, Stored) else item
+
+
+def is_referenced(obj: Stored) -> bool:
+    """Whether something stored refers to `obj`, pending changes included."""
+    view: View = obj._p_view
+    oid = obj._p_oid
+    view.flush()
+    count = view.records.refcount(oid, view.state)
+    for dirty in dirty_objects(view):
+        count += dirty._p_encode()[1].count(oid)
+        if dirty._p_flags & NEW:
+            continue
+        count -= list(view.records.references(dirty._p_oid, view.state)).count(oid)
+    return bool(count > 0)
 
 
 def relieve(obj: Stored) -> None:

@@ -149,6 +149,8 @@ class PairNode(KeyedNode):
         if left.keys is not None:
             assert right.keys is not None
             left.keys += right.keys
+        other._p_changed()  # it goes with the next commit, but what it refers to is counted before
+        set_data(other, Pairs([], None, []))
 
 
 class Place(NamedTuple):

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyroaring import BitMap64
 
+from dbzero.errors import ReferenceError
 from dbzero.model.base import Persistent, operation
 from dbzero.model.codec import encode_values
+from dbzero.model.scope import Context
 from dbzero.query.base import Query
 
 if TYPE_CHECKING:
@@ -20,6 +22,21 @@ def _view_of(index: Index) -> View:
     index._p_activate()
     view: View = index._p_view
     return view
+
+
+def _within(index: Index, context: Context) -> Index:
+    """The same index in another context. ReferenceError when it does not exist there."""
+    view = _view_of(index)
+    if view.context is context:
+        return index
+    there = context.view_of_uuid(view.uuid)
+    found = None if there is None else there.get(index._p_oid)
+    if type(found) is not type(index):
+        raise ReferenceError(
+            f"the index that a query uses, object {index._p_oid} of prefix {view.name!r}, does not exist in that state"
+        )
+    same: Index = found
+    return same
 
 
 class Selection(Query):
@@ -62,6 +79,9 @@ class Selection(Query):
     def _p_form(self) -> tuple[Any, ...]:
         bounds = encode_values([self.low, self.high])[0]
         return ("select", _view_of(self.index).uuid, self.index._p_oid, bounds, self.null_first)
+
+    def _p_within(self, context: Context) -> Query:
+        return Selection(_within(self.index, context), self.low, self.high, self.null_first)
 
     def _p_detail(self) -> str:
         if self.low is None and self.high is None:
@@ -136,6 +156,13 @@ class Sorting(Query):
     def _p_form(self) -> tuple[Any, ...]:
         where = (_view_of(self.index).uuid, self.index._p_oid)
         return ("sort", *where, self.desc, self.null_first, self.source._p_form())
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self.source._p_shape()
+
+    def _p_within(self, context: Context) -> Query:
+        index = _within(self.index, context)
+        return Sorting(index, self.source._p_within(context), self.desc, self.null_first)
 
     def _p_detail(self) -> str:
         return f"index{' descending' if self.desc else ''} of {self.source._p_detail()}"

@@ -11,17 +11,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import ge, gt, index, le, lt
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dbzero.collections import counted
 from dbzero.collections.counted import ListNode
-from dbzero.collections.fronts import FRONT, link
 from dbzero.collections.nodes import (
     ATOMS,
     LEAF,
     Stored,
+    carried,
     corrupt,
+    create,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -30,43 +32,53 @@ from dbzero.collections.nodes import (
     unpack,
 )
 from dbzero.collections.text import shown
-from dbzero.model.base import operation
-from dbzero.model.deferred import Deferred, all_resolved, resolved
+from dbzero.model.base import ListState, SequenceWays, operation
+from dbzero.model.deferred import all_resolved, resolved
 from dbzero.model.values import convert
 from dbzero.model.view import View
 
+if TYPE_CHECKING:
 
-class State:
-    """Loaded state: `count` values in `tree` (None: none), then `tail`. `version` changes with every change.
+    class State:
+        """Loaded state: `count` values in `tree` (None: none), then `tail`. `version` changes with every change.
 
-    While all leaves of the tree are `full`, the `front` may hold the containers of loaded leaves by leaf number."""
+        While all leaves of the tree are `full`, the `front` may hold loaded leaves by leaf number. Defined in C, for
+        the short ways."""
 
-    __slots__ = ("count", "front", "full", "tail", "tree", "version")
+        tail: list[Any]
+        tree: ListNode | None
+        count: int
+        full: bool
+        front: list[ListNode | None]
+        version: int
 
-    def __init__(self, tail: list[Any]) -> None:
-        self.tail = tail
-        self.tree: ListNode | None = None
-        self.count = 0
-        self.full = True
-        self.front: dict[int, list[Any]] = {}
-        self.version = 0
+        def __init__(self, tail: list[Any]) -> None: ...
 
-    def extend(self, view: View, values: list[Any]) -> None:
-        """Append stored values. Inside an operation, the collection being marked changed (or new)."""
-        tail = self.tail
-        room = LEAF - len(tail)
-        if len(values) <= room:
-            tail.extend(values)
-            return
-        at = 0
-        while len(values) - at > room:
-            leaf = tail + values[at : at + room]
-            self.tree = counted.push_leaf(view, self.tree, leaf)
-            self.count += len(leaf)
-            at += room
-            room = LEAF
-            tail = self.tail = []
-        tail.extend(values[at:])
+        def arrange(self, tail: list[Any], tree: ListNode | None, count: int) -> None:
+            """Set all three and the version in one step, as readers take no lock."""
+
+else:
+    State = ListState
+
+
+def push(view: View, state: State, values: list[Any]) -> None:
+    """Append stored values. Inside an operation, the collection being marked changed (or new)."""
+    tail = state.tail
+    room = LEAF - len(tail)
+    if len(values) <= room:
+        tail.extend(values)
+        return
+    at = 0
+    leaves = []
+    while len(values) - at > room:
+        leaves.append(create(view, ListNode, tail + values[at : at + room]))
+        at += room
+        room = LEAF
+        tail = []
+    tree = counted.push_leaves(view, state.tree, leaves)
+    if state.full and len(state.front) * LEAF == state.count:
+        state.front.extend(leaves)
+    state.arrange(values[at:], tree, state.count + LEAF * len(leaves))
 
 
 def stored_values(view: View, values: Iterable[Any]) -> list[Any]:
@@ -74,7 +86,7 @@ def stored_values(view: View, values: Iterable[Any]) -> list[Any]:
     return [value if type(value) in ATOMS else convert(view, value) for value in values]
 
 
-class Sequence(Stored):
+class Sequence(Stored, SequenceWays):  # type: ignore[misc]
     """Base of List and Tuple."""
 
     __slots__ = ()
@@ -97,7 +109,7 @@ class Sequence(Stored):
             obj = cls.__new__(cls)
             set_data(obj, state)
             view.adopt(obj)
-            state.extend(view, stored_values(view, source))
+            push(view, state, stored_values(view, source))
         return obj
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
@@ -135,22 +147,22 @@ class Sequence(Stored):
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
+    if TYPE_CHECKING:
+
+        def __len__(self) -> int: ...
+
+        def __getitem__(self, key: Any) -> Any: ...
+
+        def __iter__(self) -> Iterator[Any]: ...
+
+    def _p_length(self) -> int:
+        """len() for all that is not ordinary."""
         state = self._data
         return state.count + len(state.tail)
 
-    def __getitem__(self, key: Any) -> Any:
+    def _p_getitem(self, key: Any) -> Any:
+        """Getting a value or a slice, for all that is not ordinary."""
         if type(key) is int:
-            state = self._data
-            if state.tree is None:
-                value = state.tail[key]
-                return value if type(value) is not Deferred else value.resolve()
-            if 0 <= key < state.count:
-                try:
-                    value = state.front[key // LEAF][key % LEAF]
-                    return value if type(value) is not Deferred else value.resolve()
-                except LookupError:
-                    pass  # not in front, or another thread is changing the list
             return resolved(self._p_get(key))
         if isinstance(key, slice):
             return self._p_slice(key)
@@ -174,16 +186,22 @@ class Sequence(Stored):
                     raise IndexError(f"{type(self).__name__.lower()} index out of range")
             if position >= count or state.tree is None:
                 return state.tail[position - count]
-            node, offset = counted.locate(state.tree, position)
-            values = node._data
-            if state.full:
-                if len(values) != LEAF:
-                    raise corrupt(node, f"{len(values)} values in a leaf that should be full")
-                if len(state.front) >= FRONT:
-                    state.front.clear()
-                link(node, state.front)
-                state.front[position // LEAF] = values
-            return values[offset]
+            node, offset = self._p_leaf(state, position)
+            return node._data[offset]
+
+    def _p_leaf(self, state: State, position: int) -> tuple[ListNode, int]:
+        """The leaf that holds `position` (below state.count), and the offset there. Inside an operation."""
+        assert state.tree is not None
+        node, offset = counted.locate(state.tree, position)
+        if state.full:
+            n = len(node._data)
+            if n != LEAF:
+                raise corrupt(node, f"{n} values in a leaf that should be full")
+            front, k = state.front, position // LEAF
+            if k >= len(front):
+                front.extend([None] * (k + 1 - len(front)))
+            front[k] = node
+        return node, offset
 
     def _p_slice(self, key: slice) -> Any:
         with operation:
@@ -222,22 +240,8 @@ class Sequence(Stored):
             state = self._data
             if state.tree is None or position >= state.count:
                 return state.tail, position - state.count, state
-            leaf, offset = counted.locate(state.tree, position)
+            leaf, offset = self._p_leaf(state, position)
             return leaf._data, offset, state
-
-    def __iter__(self) -> Iterator[Any]:
-        position = 0
-        while True:
-            values, offset, state = self._p_part(position)
-            if offset >= len(values):
-                return
-            version = state.version
-            # every change, and an eviction, changes the version
-            for value in islice(values, offset, None) if offset else values:
-                position += 1
-                yield value if type(value) is not Deferred else value.resolve()
-                if state.version != version:
-                    break
 
     def __reversed__(self) -> Iterator[Any]:
         position = len(self) - 1
@@ -334,17 +338,17 @@ class Sequence(Stored):
             return f"({parts[0]},)"
         return left + ", ".join(parts) + right
 
+    def _p_carried(self) -> Any:
+        return self._p_builtin([carried(item) for item in self])
+
     # --- moving -------------------------------------------------------------------------------------------------------
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty collection's
-        counterpart there.
-
-        Raises BadPrefixError when the collection has items (a tuple is copied).
-        """
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`.
+        BadPrefixError when it has items."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view, ())
+        return moved(self, view, lambda: self._p_make(view, ()))
 
     def _check(self) -> None:
         """Verify the structure; AssertionError tells what is wrong."""
@@ -355,7 +359,8 @@ class Sequence(Stored):
                 assert state.count == 0, "count without a tree"
             else:
                 assert counted.check(state.tree) == state.count, "wrong number of values in the tree"
-                leaves = [leaf._data for leaf in counted.leaves(state.tree)]
-                assert not state.full or all(len(leaf) == LEAF for leaf in leaves), "a leaf that isn't full"
+                leaves = list(counted.leaves(state.tree))
+                assert not state.full or all(len(leaf._data) == LEAF for leaf in leaves), "a leaf that isn't full"
                 assert state.full or not state.front, "leaves in front of an uneven tree"
-                assert all(leaves[i] is leaf for i, leaf in state.front.items()), "a wrong leaf in front of the tree"
+                assert len(state.front) <= len(leaves), "leaves in front of the tree that are not in it"
+                assert all(leaf in (None, leaves[k]) for k, leaf in enumerate(state.front)), "a wrong leaf in front"

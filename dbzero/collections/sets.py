@@ -3,27 +3,26 @@
 State: up to LEAF elements in the collection's own record, loaded as a builtin set; more of them in a keyed tree by
 stable hash, each leaf a builtin set. Elements are kept in native form (:mod:`dbzero.collections.keys`). In front of
 the tree stands a *front*: a builtin set of elements found lately, so that most tests for membership don't walk. It is
-emptied when any leaf it was filled from is cleared, and holds at most FRONT elements.
+emptied when any leaf it was filled from is cleared, and holds at most FRONT elements. Before it is looked into what is
+pending (:mod:`dbzero.collections.pending`). The tree is worked on in :mod:`dbzero.collections.settrees`; what is ordinary
+of testing and adding is done in C (csrc/pytypes_keyed.c).
 """
 
 from __future__ import annotations
 
 import collections.abc
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbzero.collections import keyed
-from dbzero.collections.fronts import FRONT, Fronted, forget, link
-from dbzero.collections.keyed import KeyedNode
-from dbzero.collections.keys import admit, flatten, native, restore, reveal, reveal_all, stable_hash
+from dbzero.collections import keyed, settrees
+from dbzero.collections.keys import admit, flatten, native, reveal, reveal_all, stable_hash
 from dbzero.collections.nodes import (
     ATOMS,
     LEAF,
     Stored,
     begin,
-    corrupt,
-    create,
     member,
+    moved,
     natural,
     pack,
     refuse_move,
@@ -32,73 +31,15 @@ from dbzero.collections.nodes import (
     touch,
     unpack,
 )
+from dbzero.collections.pending import register
+from dbzero.collections.settrees import SetNode, State, restored
 from dbzero.collections.text import shown
 from dbzero.model import scope
-from dbzero.model.base import operation
+from dbzero.model.base import SetWays, operation
 from dbzero.model.view import View
 
-acquire, release = operation.acquire, operation.release  # for the shortest method
 
-
-class SetNode(Fronted, KeyedNode):
-    """One node of a set's tree. A leaf's state is a builtin set of native forms."""
-
-    __slots__ = ()
-    KIND = 10
-
-    def _p_leaf_values(self, data: set[Any]) -> list[Any]:
-        return flatten(data)
-
-    def _p_leaf_state(self, values: list[Any]) -> set[Any]:
-        return restored(self, values)
-
-    def _p_absorb(self, left: set[Any], right: set[Any], other: KeyedNode) -> None:
-        left |= right
-        forget(self, other)
-
-
-def restored(node: Stored, values: list[Any]) -> set[Any]:
-    """The native forms stored by :func:`flatten`, as a set; CorruptError when they can't be."""
-    try:
-        forms = restore(node._p_view, values)
-        found = set(forms)
-    except (ValueError, TypeError, IndexError) as error:
-        raise corrupt(node, str(error)) from None
-    if len(found) != len(forms):
-        raise corrupt(node, "an element stands there twice")
-    return found
-
-
-class State:
-    """Loaded state: the elements in `items`, or (items None) `count` of them in the tree below `root`. `version`
-    changes with every change."""
-
-    __slots__ = ("count", "front", "items", "root", "version")
-
-    def __init__(self, items: set[Any] | None) -> None:
-        self.items = items
-        self.root: SetNode | None = None
-        self.count = 0
-        self.front: set[Any] = set()
-        self.version = 0
-
-
-def _leaves(forms: Iterable[Any]) -> list[tuple[int, Any]]:
-    """The forms, cut into leaf states with their lower bounds."""
-    hashed = sorted([(stable_hash(form), i, form) for i, form in enumerate(forms)])
-    size = LEAF * 3 // 4
-    leaves: list[tuple[int, Any]] = []
-    at = 0
-    while at < len(hashed):
-        end = min(at + size, len(hashed))
-        while end < len(hashed) and hashed[end][0] == hashed[end - 1][0]:
-            end += 1  # equal hashes stay together
-        leaves.append((hashed[at][0], {form for _, _, form in hashed[at:end]}))
-        at = end
-    return leaves
-
-
-class Set(Stored):
+class Set(Stored, SetWays):  # type: ignore[misc]
     """A set that lives in a prefix. Make one with ``db0.set``; it has the methods and operators of a builtin set.
 
     Elements are None, bool, int, float, str, bytes, Decimal, date, datetime, time, tuples of these, and memo objects,
@@ -106,7 +47,7 @@ class Set(Stored):
     persistent one on the same prefix. A change while iterating is tolerated: an element is visited at most once.
     """
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
     KIND = 7
     __hash__ = None  # type: ignore[assignment]
     __class_getitem__: Any = classmethod(type(set[int]))
@@ -134,17 +75,19 @@ class Set(Stored):
         """Make `forms` the whole content. Inside an operation."""
         state = touch(self)
         state.front.clear()
+        if state.pending:
+            state.pending.clear()
         state.version += 1
         if len(forms) <= LEAF:
             state.items, state.root, state.count = forms, None, 0
         else:
-            state.root = keyed.build(self._p_view, SetNode, _leaves(forms))
-            state.items, state.count = None, len(forms)
+            settrees.build(self._p_view, state, forms)
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
         state = self._data
         if state.items is not None:
             return pack(self.KIND, [0, *flatten(state.items)])
+        self._p_settle(state)
         assert state.root is not None
         oid = state.root._p_oid
         return pack(self.KIND, [state.count, oid])[0], [oid]
@@ -170,26 +113,44 @@ class Set(Stored):
     def _p_native(self, view: View) -> Any:
         raise TypeError("unhashable type: 'Set'")
 
+    def _p_carried(self) -> Any:
+        return set(self)
+
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects: an empty set's counterpart.
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`.
         BadPrefixError when it has elements."""
         if len(self):
             refuse_move(self, view)
-        return self._p_make(view, ())
+        return moved(self, view, lambda: self._p_make(view, ()))
 
     # --- one element --------------------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
-        state = self._data
-        return state.count if state.items is None else len(state.items)
+    if TYPE_CHECKING:
 
-    def __contains__(self, value: Any) -> bool:
-        state = self._data
-        if type(value) not in ATOMS:
-            value = native(self._p_view, value)
-        if state.items is not None:
-            return value in state.items
-        return value in state.front or self._p_has(value)
+        def __len__(self) -> int: ...
+
+        def __contains__(self, value: Any) -> bool: ...
+
+        def add(self, value: Any, /) -> None:
+            """Add an element."""
+
+    # each of these is called for what is not ordinary
+
+    def _p_length(self) -> int:
+        with operation:
+            state = self._data
+            if state.items is not None:
+                return len(state.items)
+            self._p_settle(state)
+            return state.count
+
+    def _p_has_slowly(self, value: Any) -> bool:
+        return self._p_has(value if type(value) in ATOMS else self._p_sought(value))
+
+    def _p_sought(self, value: Any) -> Any:
+        """The native form of what is looked for. A set, which has no hash, is looked for as a frozenset of its
+        elements, as a builtin set does it."""
+        return native(self._p_view, frozenset(value) if isinstance(value, (set, Set)) else value)
 
     def _p_has(self, form: Any) -> bool:
         relieve(self)
@@ -197,28 +158,16 @@ class Set(Stored):
             state = self._data
             if state.items is not None:
                 return form in state.items
-            assert state.root is not None
-            leaf = keyed.find(state.root, stable_hash(form))
-            if form not in leaf._data:
-                return False
-            front = state.front
-            if len(front) >= FRONT:
-                front.clear()
-            link(leaf, front)
-            front.add(form)
-            return True
+            return form in (state.pending or ()) or settrees.has(state, form)
 
-    def add(self, value: Any) -> None:
-        """Add an element. TypeError when it is unhashable, UnsupportedTypeError when it can't be stored."""
+    def _p_add_slowly(self, value: Any) -> None:
         if type(value) not in ATOMS:
             value = admit(self._p_view, value)
-        acquire()
-        try:
+        with operation:
             self._p_add(value)
-        finally:
-            release()
 
     def _p_add(self, form: Any) -> None:
+        """Add an element in native form. Inside an operation."""
         begin(self)
         state = self._data
         items = state.items
@@ -230,42 +179,20 @@ class Set(Stored):
                 if len(items) > LEAF:
                     self._p_fill(items)
             return
-        assert state.root is not None
-        if form in state.front:
-            return
-        key = stable_hash(form)
-        leaf = keyed.find(state.root, key)
-        data = leaf._data
-        if form in data:
-            return
+        if state.pending is None:
+            if settrees.has(state, form):
+                return  # and the set stays clean
+            self._p_changed()
+            state.pending = set()
+            register(self._p_view, self)
         self._p_changed()
-        leaf._p_changed()
-        data.add(form)
-        front = state.front
-        if len(front) >= FRONT:
-            front.clear()
-        link(leaf, front)
-        front.add(form)
-        state.count += 1
+        state.pending.add(form)
         state.version += 1
-        if len(data) > LEAF:
-            state.root = self._p_split(state.root, keyed.find_path(state.root, key)[0], leaf, key)
 
-    def _p_split(self, root: SetNode, path: keyed.Path, leaf: SetNode, key: int) -> SetNode:
-        data = leaf._data
-        hashed = sorted([(stable_hash(form), i, form) for i, form in enumerate(data)])
-        n = len(hashed)
-        # ascending keys fill leaves nearly completely
-        cut = n * 7 // 8 if key == hashed[-1][0] else n // 2
-        places = [i for i in range(1, n) if hashed[i][0] != hashed[i - 1][0]]
-        if not places:
-            return root  # equal hashes stay together
-        cut = min(places, key=lambda i: abs(i - cut))
-        moved = {form for _, _, form in hashed[cut:]}
-        right = create(self._p_view, SetNode, moved)
-        link(right, self._data.front)
-        data -= moved
-        return keyed.attach(self._p_view, root, path, right, hashed[cut][0])
+    def _p_settle(self, state: State) -> None:
+        """Put what is pending into the tree. Inside an operation."""
+        if state.pending:
+            settrees.settle(self._p_view, state)
 
     def _p_drop(self, form: Any) -> bool:
         """Remove an element; False when it isn't there. Inside an operation."""
@@ -278,33 +205,24 @@ class Set(Stored):
             state.items.discard(form)
             state.version += 1
             return True
-        assert state.root is not None
-        path, leaf = keyed.find_path(state.root, stable_hash(form))
-        if form not in leaf._data:
+        self._p_settle(state)
+        if not settrees.drop(self, state, form):
             return False
-        self._p_changed()
-        touch(leaf).discard(form)
-        state.front.discard(form)
-        state.count -= 1
-        state.version += 1
-        root = keyed.shrunk(state.root, path, leaf)
-        if root is None:
+        if state.root is None:
             self._p_fill(set())
-        else:
-            state.root = root
-            if state.count * 4 <= LEAF:
-                self._p_fill(self._p_forms())
+        elif state.count * 4 <= LEAF:
+            self._p_fill(self._p_forms())
         return True
 
     def discard(self, value: Any) -> None:
         """Remove an element if it is there."""
-        form = native(self._p_view, value)
+        form = self._p_sought(value)
         with operation:
             self._p_drop(form)
 
     def remove(self, value: Any) -> None:
         """Remove an element. KeyError when it isn't there."""
-        form = native(self._p_view, value)
+        form = self._p_sought(value)
         with operation:
             if not self._p_drop(form):
                 raise KeyError(value)
@@ -319,6 +237,7 @@ class Set(Stored):
             if state.items is not None:
                 form = next(iter(state.items))
             else:
+                self._p_settle(state)
                 assert state.root is not None
                 form = next(iter(keyed.find_bound(state.root, None)[0]._data))
             self._p_drop(form)
@@ -332,6 +251,7 @@ class Set(Stored):
             state = self._data
             if state.items is not None:
                 return set(state.items)
+            self._p_settle(state)
             forms: set[Any] = set()
             assert state.root is not None
             leaf, _, bound = keyed.find_bound(state.root, None)
@@ -352,6 +272,7 @@ class Set(Stored):
             if state.items is not None:
                 forms = list(state.items)
             else:
+                self._p_settle(state)
                 assert state.root is not None
                 leaf, low, following = keyed.find_bound(state.root, bound)
                 forms = list(leaf._data)
@@ -540,6 +461,7 @@ class Set(Stored):
             if state.items is not None:
                 assert state.root is None and len(state.items) <= LEAF, "small set of a wrong size"
                 return
+            self._p_settle(state)
             assert state.root is not None
             keys = keyed.check(state.root, lambda leaf: map(stable_hash, leaf))
             assert len(keys) == state.count > 0, "wrong number of elements"
@@ -562,6 +484,14 @@ def make_set(iterable: Iterable[Any] | None = None, /) -> Set:
     Raises:
         TypeError: `iterable` can't be iterated, or an element is unhashable. UnsupportedTypeError: an element can't be
         stored. ReadOnlyError: the prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> colors = db0.set(["red", "blue"])
+    >>> colors.add("red")
+    >>> colors == {"red", "blue"}, "green" in colors
+    (True, False)
+    >>> db0.close()
     """
     values = () if iterable is None else iterable
     iter(values)

@@ -8,6 +8,7 @@ from operator import index
 from typing import Any
 
 from dbzero.collections.keys import native
+from dbzero.collections.nodes import carried, moved
 from dbzero.collections.sequences import Sequence
 from dbzero.model import scope
 from dbzero.model.view import View
@@ -35,7 +36,8 @@ class Tuple(Sequence):
         return tuple([native(view, value) for value in self])
 
     def _p_harden(self, view: View) -> Any:
-        return self._p_make(view, self)
+        """A tuple goes with its items: collections among them are copied."""
+        return moved(self, view, lambda: self._p_make(view, [carried(item) for item in self]), copy=True)
 
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, (tuple, Tuple)):
@@ -67,6 +69,13 @@ def make_tuple(iterable: Iterable[Any] = (), /) -> Tuple:
     Raises:
         TypeError: `iterable` can't be iterated. UnsupportedTypeError: a value can't be stored. ReadOnlyError: the
         prefix is read-only.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> pair = db0.tuple((1, "x"))
+    >>> pair, pair == (1, "x"), pair[1]
+    ((1, 'x'), True, 'x')
+    >>> db0.close()
     """
     iter(iterable)
     made: Tuple = Tuple._p_make(scope.current_view(True), iterable)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dbzero.collections.nodes import Stored, member, pack, refuse_move, set_data, unpack
+from dbzero.collections.nodes import Stored, member, moved, pack, set_data, unpack
 from dbzero.collections.sets import Set
 from dbzero.collections.text import shown
 from dbzero.errors import UnsupportedTypeError
@@ -57,11 +57,9 @@ class WeakSet(Stored):
         set_data(self, member(self, Set, unpack(self, payload, 1)[0]))
 
     def _p_harden(self, view: View) -> Any:
-        """What another prefix's `view` stores when this is assigned to one of its objects. BadPrefixError when it has
-        members."""
-        if len(self._data):
-            refuse_move(self, view)
-        return self._p_make(view, ())
+        """What another prefix's `view` stores when this is assigned to one of its objects: see :func:`moved`."""
+        forms = [Deferred(view, form.code, form.data) for form in self._data._p_forms()]
+        return moved(self, view, lambda: self._p_make(view, forms))
 
     # --- members ------------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,17 @@ encode_ordinary = _persistent.encode_ordinary
 encode_memos = _persistent.encode_memos
 find_live = _persistent.find_live
 find_leaf = _persistent.find_leaf
-list_append = _persistent.list_append
+Stored = _persistent.Stored
+SequenceWays = _persistent.SequenceWays
+ListWays = _persistent.ListWays
+DictWays = _persistent.DictWays
+SetWays = _persistent.SetWays
+ListState = _persistent.ListState
+DictState = _persistent.DictState
+SetState = _persistent.SetState
+Inner = _persistent.Inner
+CountedInner = _persistent.CountedInner
+Entries = _persistent.Entries
 set_leaf = _persistent.set_leaf
 stable_hash = _persistent.stable_hash
 set_hash_of_others = _persistent.set_hash_of_others
@@ -73,6 +83,8 @@ construct = _persistent.construct
 rebind = _persistent.rebind
 register_class = _persistent.register_class
 class_flags = _persistent.class_flags
+move = _persistent.move
+dirty_objects = _persistent.dirty_objects
 set_current_view = _persistent.set_current_view
 set_construct_hook = _persistent.set_construct_hook
 pack_oids = _persistent.pack_oids
@@ -96,7 +108,8 @@ SAVING: int = _persistent.SAVING
 CLASS_SLOW: int = _persistent.CLASS_SLOW
 CLASS_IMMUTABLE: int = _persistent.CLASS_IMMUTABLE
 
-_persistent.reserved_names.update(
+reserved_names: set[str] = _persistent.reserved_names  # of attributes that user classes may not define
+reserved_names.update(
     (
         "_p_oid",
         "_p_view",

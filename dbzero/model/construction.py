@@ -70,6 +70,8 @@ def construct(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None)
 
 
 def _refusal(cls: Any, info: MemoClass, view: View) -> ReadOnlyError:
+    if view.shared:
+        return view.outside_transaction()
     if info.singleton:
         return ReadOnlyError(
             f"Cannot create singleton {cls.__qualname__} in read-only prefix {view.name}: singleton instance "
@@ -145,6 +147,16 @@ def set_prefix(obj: Any, prefix: str | None = None) -> None:
         Error: too late, or not a memo object. ReadOnlyError: that prefix is open read-only.
 
     With a singleton class whose instance exists on that prefix, the construction ends here and returns that instance.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Account:
+    ...     def __init__(self, customer):
+    ...         db0.set_prefix(self, customer)
+    >>> db0.get_prefix_of(Account("smith")).name
+    'smith'
+    >>> db0.close()
     """
     info = class_info(type(obj))
     if info is None:
@@ -171,7 +183,19 @@ def set_prefix(obj: Any, prefix: str | None = None) -> None:
 
 def materialized(obj: Any) -> Any:
     """The object under construction as one that may be put into collections and has a UUID. Anything else is
-    returned as it is."""
+    returned as it is.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> members = db0.list()
+    >>> @db0.memo
+    ... class Member:
+    ...     def __init__(self):
+    ...         members.append(db0.materialized(self))
+    >>> Member() is members[0]
+    True
+    >>> db0.close()
+    """
     return base.materialize(obj)
 
 

@@ -18,6 +18,7 @@ from dbzero.errors import UnsupportedTypeError
 from dbzero.model import base
 
 WEAK, NAMED, MEMO_CLASS, FROZENSET, TUPLE, MEMBER, NAMED_TUPLE, ARRAY = range(32, 40)
+QUERY = 41  # 40 is an enum's value, which is made at once
 """Extension codes of deferred values."""
 
 COMPOSITES = frozenset((FROZENSET, TUPLE, NAMED_TUPLE))

@@ -93,7 +93,13 @@ class EnumValueRepr(_Value):
 
 
 class EnumType:
-    """What ``db0.enum`` returns: its values by attribute, by name in brackets, or by position."""
+    """What ``db0.enum`` returns: its values by attribute, by name in brackets, or by position.
+
+    >>> import dbzero as db0
+    >>> Color = db0.enum("Color", ["RED", "BLUE"])
+    >>> isinstance(Color, db0.EnumType), len(Color), str(Color.RED)
+    (True, 2, 'RED')
+    """
 
     __slots__ = ("__weakref__", "_key", "_members", "_names", "_scope")
     _key: str

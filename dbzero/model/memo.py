@@ -41,9 +41,27 @@ class _Root(Persistent):  # type: ignore[misc]
 base.set_dict_descriptor(vars(_Root)["__dict__"])
 
 
+def stored_fields(obj: Any) -> dict[str, Any]:
+    """The stored attributes of a memo object, in a fresh dict."""
+    obj._p_activate()
+    return {name: resolved(value) for name, value in base.state(obj).items() if not name.startswith("_X__")}
+
+
+def _restricted(obj: Any) -> bool:
+    view = obj._p_view
+    return view is not None and getattr(view, "is_restricted", bool)()
+
+
 def _vars(self: Any) -> dict[str, Any]:
-    self._p_activate()
-    return {name: resolved(value) for name, value in base.state(self).items() if not name.startswith("_X__")}
+    if _restricted(self):
+        raise AttributeError("Restricted memo attribute access denied: __dict__")
+    return stored_fields(self)
+
+
+def _dir(self: Any) -> list[str]:
+    if _restricted(self):
+        return []
+    return [name for name in object.__dir__(self) if name not in base.reserved_names]
 
 
 def _no_vars(self: Any, value: Any = None) -> None:
@@ -76,6 +94,7 @@ class MemoObject(_Root):
 
     __dict__ = _DICT
     __str__ = _str
+    __dir__ = _dir
     _p_encode = _encode
     _p_decode = _decode
     _p_clear = base.clear_state
@@ -91,7 +110,15 @@ def uuid_of(obj: Any) -> str:
 
 
 def is_memo(value: Any) -> bool:
-    """Whether `value` is a memo class or an instance of one."""
+    """Whether `value` is a memo class or an instance of one.
+
+    >>> import dbzero as db0
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> db0.is_memo(Thing), db0.is_memo(5)
+    (True, False)
+    """
     cls = value if isinstance(value, type) else type(value)
     return class_info(cls) is not None
 
@@ -231,7 +258,12 @@ base.set_construct_hook(_construct)
 
 @memo(id="dbzero-software/dbzero/MemoBase")
 class MemoBase:
-    """Stands for some memo object whose class is not known in this process. Its attributes can be read by name."""
+    """Stands for some memo object whose class is not known in this process. Its attributes can be read by name.
+
+    >>> import dbzero as db0
+    >>> db0.is_memo(db0.MemoBase)
+    True
+    """
 
     def __init__(self) -> None:
         raise TypeError("MemoBase stands for objects of unknown classes; it has no instances of its own")

@@ -13,7 +13,7 @@ import sys
 import types
 from typing import Any
 
-from dbzero.errors import ClassNotFoundError, ReadOnlyError, UnsupportedTypeError
+from dbzero.errors import ClassNotFoundError, UnsupportedTypeError
 from dbzero.model import kinds, memo
 from dbzero.model.base import MemoMeta
 from dbzero.model.codec import decode_plain, encode_plain
@@ -214,7 +214,7 @@ def _admit(view: Any, value: Any) -> Any:
                 f"prefix {view.name!r}"
             )
         if not view.writable:
-            raise ReadOnlyError(f"Cannot modify read-only prefix: {view.name}")
+            view._refuse_write()
         return class_reference(view, value, enter=True)
     if isinstance(value, tuple) and is_namedtuple(kind):
         from dbzero.model.values import convert  # which needs this module

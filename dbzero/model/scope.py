@@ -53,6 +53,13 @@ _view_of_uuid: Callable[[int], View | None] = _unknown
 _opened: Callable[[str], View] = _closed
 
 
+def _live() -> Context:
+    return live
+
+
+_committed: Callable[[], Context] = _live
+
+
 def install(
     view_of: Callable[[str | None, bool], View],
     view_of_uuid: Callable[[int], View | None],
@@ -105,3 +112,14 @@ def view_of_uuid(prefix_uuid: int) -> View | None:
 def opened(prefix_name: str) -> View:
     """The live view of a prefix that is open. PrefixError when it is not, NotInitializedError before init()."""
     return _opened(prefix_name)
+
+
+def install_committed(answer: Callable[[], Context]) -> None:
+    """Set what :func:`committed` asks."""
+    global _committed
+    _committed = answer
+
+
+def committed() -> Context:
+    """A snapshot of what is committed now in every open prefix."""
+    return _committed()

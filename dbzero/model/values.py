@@ -7,9 +7,10 @@ import threading
 import zoneinfo
 from typing import TYPE_CHECKING, Any
 
-from dbzero.errors import BadPrefixError, ClosedError, Error, ReferenceError, UnsupportedTypeError
+from dbzero.errors import BadPrefixError, ClosedError, Error, ExpiredError, UnsupportedTypeError
 from dbzero.model import arrays, base, deferred, kinds, memo, named, weak
 from dbzero.model.codec import ATOMS, EXTENDED
+from dbzero.model.versions import live_version
 
 if TYPE_CHECKING:
     from dbzero.model.view import View
@@ -72,7 +73,7 @@ def convert_attribute(view: View, value: Any) -> Any:
 def _convert_object(view: View, value: Any, unfinished: bool) -> Any:
     flags = value._p_flags
     if flags & base.EXPIRED:
-        raise ReferenceError("Memo instance expired: a deleted object cannot be stored")
+        raise ExpiredError("Object is no longer accessible: a deleted object cannot be stored")
     if flags & base.CLOSED:
         raise ClosedError("Object is no longer accessible: its prefix is closed")
     if value._p_view is view:
@@ -81,6 +82,12 @@ def _convert_object(view: View, value: Any, unfinished: bool) -> Any:
                 "Object instance does not exist yet (did you forget to use db0.materialized(self) in constructor ?)"
             )
         return value
+    if value._p_view is not None and value._p_view.frozen:
+        if not isinstance(value, memo.MemoObject):
+            raise BadPrefixError(
+                f"a {type(value).__name__} of a snapshot of prefix {value._p_view.name!r} cannot be stored: store a copy"
+            )
+        return _convert_object(view, live_version(value), unfinished)
     harden = getattr(type(value), "_p_harden", None)
     if harden is not None:
         return harden(value, view)

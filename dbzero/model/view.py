@@ -15,6 +15,7 @@ from dbzero.errors import (
     ExpiredError,
     ForkedError,
     ImmutableError,
+    OutsideTransactionError,
     ReadOnlyError,
     ReferenceError,
 )
@@ -53,6 +54,9 @@ class Records(Protocol):
     def references(self, oid: int, state: int) -> Sequence[int]:
         """OIDs that the stored version of an object holds strongly; duplicates count."""
 
+    def changes(self, state: int) -> list[int] | None:
+        """OIDs of what the commit that made `state` changed; None when that is not known any more."""
+
     def oid_limit(self) -> int:
         """Above every OID in use."""
 
@@ -75,6 +79,10 @@ class Buffer(Protocol):
 
     def removed(self, oids: Sequence[int]) -> Callable[[], None] | None:
         """Objects are about to be deleted. Returns what takes that back, or None. Under the operation lock."""
+
+    def taken(self, objects: Sequence[Any]) -> None:
+        """A commit has taken these objects, which became dirty after flush(). What depends on them belongs to the same
+        commit. Under the operation lock."""
 
     def changed(self, oids: Sequence[int] | None) -> None:
         """The view is about to move to a state in which these stored objects are others; None: unknown which. Under the
@@ -113,18 +121,21 @@ class Layout:
 class View(ViewCore):  # type: ignore[misc]
     """The live objects of one prefix in this process, at `state`."""
 
-    def __init__(self, records: Records, state: int) -> None:
+    def __init__(self, records: Records, state: int, context: scope.Context = scope.live) -> None:
         """
         Args:
             records: where objects are read from.
             state: state number it shows.
+            context: a snapshot, for good at that state; by default the view is live.
         """
         self.records = records
         self.name = records.name
         self.uuid = records.uuid
         self.state = state
-        self.writable = records.writable
+        self.frozen = 0 if context is scope.live else state
+        self.writable = records.writable and not self.frozen
         self.forked = False
+        self.shared = False  # may be written in a transaction only, and is writable then
         self.incarnation = getattr(records, "incarnation", 0)
         self.decoder = make_decoder(self)
         self.autocommit_error: BaseException | None = None
@@ -140,13 +151,25 @@ class View(ViewCore):  # type: ignore[misc]
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.tag_index: Any = None  # the query layer's; one of `buffers`
-        self.context: scope.Context = scope.live
+        self.context = context
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
         self._schema_reverted = False
         self.deleted: set[int] = set()  # OIDs deleted at once that the next commit has to delete
+        self.restricted = False
+        self.restricted_context: Any = None  # a ContextVar that says it where `restricted` does not
+        self._unfinished: dict[int, int] = {}  # OIDs that a commit took under construction -> state before that
 
     def __repr__(self) -> str:
         return f"<View of prefix {self.name!r} at state {self.state}{', closed' if self.closed else ''}>"
+
+    def is_restricted(self) -> bool:
+        """Whether reflection on its objects is refused here and now."""
+        if self.restricted or self.restricted_context is None:
+            return self.restricted
+        try:
+            return bool(self.restricted_context.get())
+        except LookupError:  # nobody has said that it is not
+            return True
 
     # --- called from C -----------------------------------------------------------------------------------------------
 
@@ -164,10 +187,10 @@ class View(ViewCore):  # type: ignore[misc]
                 )
             payload, refcount = found
         obj._p_decode(payload)
-        if refcount == 0 and self.writable and oid >= kinds.FIRST_OID:
+        if refcount == 0 and self.writable and not self.shared and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
         weigh = getattr(type(obj), "_p_weight", None)
-        return 2 * len(payload) if weigh is None else int(weigh(obj))
+        return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
 
     def _convert(self, value: Any) -> Any:
         return convert_attribute(self, value)
@@ -182,8 +205,38 @@ class View(ViewCore):  # type: ignore[misc]
     def _first_dirty(self) -> None:
         """The dirty list stops being empty. For subclasses."""
 
+    def admit_unfinished(self, obj: Any) -> None:
+        """A stored reference needs this object under construction: it goes into the commit as it is."""
+        self._unfinished.setdefault(obj._p_oid, self.state)
+        super().admit_unfinished(obj)
+
+    def _abandon(self, obj: Any) -> None:
+        """The construction of an object failed that a commit may have written: the next one deletes it, and writes what
+        refers to it again, with references that hold nothing."""
+        oid = obj._p_oid
+        with operation:
+            since = self._unfinished.pop(oid, self.state)
+            for other in self.objects():  # a commit under way in another thread has these
+                if other._p_flags & base.SAVING and oid in other._p_encode()[1]:
+                    other._p_changed()
+            changed: set[int] = set()
+            for state in range(since + 1, self.state + 1):
+                changed.update(self.records.changes(state) or ())
+            for holder in changed:
+                if oid in self.records.references(holder, self.state):
+                    found = self.get(holder)
+                    if found is not None:
+                        found._p_changed()
+            self.expire(obj)  # now that every holder is loaded: one that is loaded later would make another wrapper
+            self.deleted.add(oid)
+            self.mark_orphan(oid)
+
     def _refuse(self, obj: Any, writing: bool) -> NoReturn:
         flags = obj._p_flags
+        if (flags & base.CLOSED or self.closed) and self.frozen:
+            raise ClosedError(
+                f"Object is no longer accessible: the snapshot of state {self.frozen} of prefix {self.name!r} was closed"
+            )
         if flags & base.CLOSED or self.closed:
             raise ClosedError(
                 f"Object is no longer accessible: prefix {self.name!r} was closed; open it and fetch the object again"
@@ -204,7 +257,20 @@ class View(ViewCore):  # type: ignore[misc]
                 f"prefix {self.name!r} is being written by the process that this one was forked from; call db0.close() and db0.init() here, "
                 "then open it read-only"
             )
+        if self.frozen:
+            raise ReadOnlyError(
+                f"Cannot modify read-only prefix: {self.name} in a snapshot of state {self.frozen}; change the live object"
+            )
+        if self.shared:
+            raise self.outside_transaction()
         raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
+
+    def outside_transaction(self) -> OutsideTransactionError:
+        """The error for a write to a shared prefix that no transaction covers."""
+        return OutsideTransactionError(
+            f"prefix {self.name!r} is open shared: write it within `with db0.atomic():`, or in a function decorated with "
+            "@db0.transaction"
+        )
 
     # --- classes -----------------------------------------------------------------------------------------------------
 
@@ -568,6 +634,9 @@ class View(ViewCore):  # type: ignore[misc]
         """The dirty objects, clean from now on until the commit settles or is put back. Call it in a loop until it
         returns nothing: encoding may change class records, which come last and so are encoded once."""
         taken: list[Any] = super().take_dirty()
+        if self.late < len(taken):  # other threads may create objects at any time
+            for buffer in self.buffers:
+                buffer.taken(taken[self.late :])
         late = [obj for obj in taken if type(obj) is ClassRecord or type(obj) is Catalogue]
         if late and len(late) < len(taken):
             self.put_back(late)
@@ -579,11 +648,24 @@ class View(ViewCore):  # type: ignore[misc]
         for oid in oids:
             self.mark_orphan(oid)
 
+    def forget_changes(self) -> None:
+        """Be again as the store is at this state: what is pending is gone for good."""
+        self.discard_dirty()
+        self.discard_buffers()
+        self.deleted.clear()
+        self._forget_classes()
+
     def advance(self, state: int) -> None:
         """The view shows `state` from now on: a writer's commit is published, or a reader has invalidated what
         changed."""
         self.state = state
         self.settle_all()
+        if self._unfinished:
+            self._unfinished = {
+                oid: since
+                for oid, since in self._unfinished.items()
+                if (obj := self.peek(oid)) is not None and obj._p_flags & base.INIT
+            }
         if self.deleted:
             self.deleted = {oid for oid in self.deleted if self.records.read(oid, state) is not None}
 
@@ -609,8 +691,9 @@ class View(ViewCore):  # type: ignore[misc]
 
     def after_fork(self) -> None:
         """In a forked child: what is pending belongs to the parent."""
-        self.forked = self.writable
+        self.forked = self.writable and not self.shared
         self.writable = False
+        self.forget_oids()
         self.discard_dirty()
         self.discard_buffers()
 

@@ -44,7 +44,20 @@ class _Handle:
 
 
 class WeakProxy(_Handle):
-    """What ``weak_proxy`` returns: to be stored as a weak reference; attributes and methods are those of its target."""
+    """What ``weak_proxy`` returns: to be stored as a weak reference; attributes and methods are those of its target.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> thing.name = "x"
+    >>> proxy = db0.weak_proxy(thing)
+    >>> isinstance(proxy, db0.MemoWeakProxy), proxy.name
+    (True, 'x')
+    >>> db0.close()
+    """
 
     __slots__ = ()
 
@@ -114,7 +127,8 @@ def find_target(stored: Deferred) -> Any:
     prefix_uuid, oid = _IDENTITY.unpack_from(stored.data)
     home: View | None = stored.view
     if home is None or home.records.uuid != prefix_uuid or home.closed:
-        home = scope.view_of_uuid(prefix_uuid)
+        context = scope.live if home is None else home.context
+        home = context.view_of_uuid(prefix_uuid)
     if home is None or home.closed:
         raise PrefixError(
             f"Prefix: {prefix_uuid:016x} not found: a reference leads to its object {make_uuid(prefix_uuid, oid)}; "

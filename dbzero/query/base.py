@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pyroaring import BitMap64
 
 from dbzero.errors import Error
+from dbzero.model import scope
+from dbzero.query import identity
 
 if TYPE_CHECKING:
     from dbzero.model.view import View
 
 _UNKNOWN = 1 << 40
+
+Split = tuple[Sequence[Any], bool]
+"""Tags that a query's results are split by, and whether each object comes once."""
 
 
 class Query(ABC):
@@ -25,6 +30,18 @@ class Query(ABC):
     It holds no results. Each iteration evaluates it anew and shows what is stored at its first step; ``len``, ``bool``
     and ``in`` evaluate it, too. ``query[a:b:c]`` is a query again, ``query[i]`` an object, ``query[i, j]`` a tuple of
     objects. Queries are equal only to themselves.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> index, thing = db0.index(), Thing()
+    >>> index.add(5, thing)
+    >>> query = index.select(1, 9)
+    >>> isinstance(query, db0.QueryObject), len(query), query[0] is thing
+    (True, 1, True)
+    >>> db0.close()
     """
 
     __slots__ = ("__weakref__",)
@@ -48,7 +65,22 @@ class Query(ABC):
 
     def _p_oids(self, uuid: int) -> BitMap64:
         """The OIDs of the results that belong to the prefix with that uuid; the caller may change them."""
-        return BitMap64([obj._p_oid for obj in self if obj._p_view.uuid == uuid])
+        objects = (row[0] for row in self) if self._p_splits() else self
+        return BitMap64([obj._p_oid for obj in objects if obj._p_view.uuid == uuid])
+
+    def _p_splits(self) -> list[Split]:
+        """What the results are split by, the last split first. If anything, each result is a tuple: the object and a
+        tag for each of these."""
+        return []
+
+    def _p_within(self, context: scope.Context) -> Query:
+        """The same query in another context: live, or a snapshot. Error when that cannot be."""
+        raise Error(f"this query cannot be asked of another state: {self!r}")
+
+    def _p_committed(self) -> Query:
+        """The same query over what is committed; one of a snapshot is that already."""
+        view = self._p_view()
+        return self if view is None or view.context is not scope.live else self._p_within(scope.committed())
 
     def _p_estimate(self) -> int:
         """About how many results there are. Cheap, and rather too many than too few."""
@@ -57,6 +89,10 @@ class Query(ABC):
     def _p_form(self) -> tuple[Any, ...]:
         """The query as plain data, from which it can be made again. Error when it has no such form."""
         raise Error(f"a query of this kind cannot be serialized: {self!r}")
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        """Its form without what a signature leaves out: slices, sorts, splits and filters."""
+        return self._p_form()
 
     def _p_detail(self) -> str:
         """What the query is, in a few words."""
@@ -73,6 +109,33 @@ class Query(ABC):
     def count(self) -> int:
         """How many results there are. The same as ``len``."""
         return len(self)
+
+    def signature(self) -> str:
+        """A short str, the same for queries of the same criteria: the order of their terms, slices, sorts and filters
+        don't count.
+
+        >>> import dbzero as db0, tempfile
+        >>> db0.init(tempfile.mkdtemp(), prefix="p")
+        >>> db0.find("a", "b").signature() == db0.find("b", "a")[:3].signature() != db0.find("a").signature()
+        True
+        >>> db0.close()
+        """
+        return identity.signature(self._p_shape())
+
+    def compare(self, other: Query) -> float:
+        """How unlike another query's criteria are: from 0.0, the same, to 1.0, nothing in common.
+
+        Raises TypeError when `other` is no query.
+
+        >>> import dbzero as db0, tempfile
+        >>> db0.init(tempfile.mkdtemp(), prefix="p")
+        >>> db0.find("a").compare(db0.find("a")), db0.find("a").compare(db0.find(["a", "b"]))
+        (0.0, 0.5)
+        >>> db0.close()
+        """
+        if not isinstance(other, Query):
+            raise TypeError(f"compare() argument 'other' must be a query, not {type(other).__name__}")
+        return 0.0 if self is other else identity.distance(self._p_shape(), other._p_shape())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -136,6 +199,19 @@ class Query(ABC):
             raise IndexError("query index out of range") from None
 
 
+def identity_of(query: Query) -> str:
+    """The identity of the exact query, slices and sorts included: 52 characters A-Z, 2-7. Error when it has no form."""
+    view = query._p_view()
+    return identity.uuid_of(0 if view is None else view.uuid, query._p_form())
+
+
+def require_query(function: str, argument: str, value: object) -> None:
+    """Raise Error when an argument that has to be a query is none."""
+    if not isinstance(value, Query):
+        given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise Error(f"{function}() argument {argument!r} must be a query, as find() or an index gives, not {given}")
+
+
 def _place(key: Any) -> int:
     try:
         return index(key)
@@ -183,6 +259,15 @@ class Slice(Query):
     @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
         return self._source._p_ordered
+
+    def _p_splits(self) -> list[Split]:
+        return self._source._p_splits()
+
+    def _p_within(self, context: scope.Context) -> Query:
+        return Slice(self._source._p_within(context), self._start, self._stop, self._step)
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self._source._p_shape()
 
     def _p_estimate(self) -> int:
         n = self._source._p_estimate()

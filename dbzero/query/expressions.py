@@ -18,6 +18,7 @@ from pyroaring import BitMap64
 from dbzero.errors import Error
 from dbzero.model import kinds
 from dbzero.model.memo import class_info
+from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.atoms import Atom, stored_key
 from dbzero.query.base import Query
@@ -66,8 +67,12 @@ class Expression(ABC):
     native = True  # whether all that it finds exists in the run's view
 
     @abstractmethod
-    def form(self) -> tuple[Any, ...]:
-        """It as plain data. Error when it has no such form."""
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
+        """It as plain data, not `exact`: without what a signature leaves out. Error when it has no such form."""
+
+    def within(self, context: Context) -> Expression:
+        """The same in another context."""
+        return self
 
     @abstractmethod
     def estimate(self, run: Run) -> int:
@@ -125,7 +130,7 @@ class Nothing(Expression):
     __slots__ = ()
     operation = "nothing"
 
-    def form(self) -> tuple[Any, ...]:
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
         return ("nothing",)
 
     def estimate(self, run: Run) -> int:
@@ -144,7 +149,7 @@ class Tagged(Expression):
     def __init__(self, atom: Atom) -> None:
         self.atom = atom
 
-    def form(self) -> tuple[Any, ...]:
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
         return ("tag", *self.atom)
 
     def estimate(self, run: Run) -> int:
@@ -168,7 +173,7 @@ class Instances(Expression):
     def __init__(self, cls: type) -> None:
         self.cls = cls
 
-    def form(self) -> tuple[Any, ...]:
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
         info = class_info(self.cls)
         if info is None:
             raise Error(f"a query by {self.cls.__qualname__}, which is no memo class, has no serial form")
@@ -199,7 +204,7 @@ class One(Expression):
         self.uuid = uuid
         self.oid = oid
 
-    def form(self) -> tuple[Any, ...]:
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
         return ("object", self.uuid, self.oid)
 
     def estimate(self, run: Run) -> int:
@@ -222,8 +227,13 @@ class Sub(Expression):
         self.query = query
         self.native = native
 
-    def form(self) -> tuple[Any, ...]:
-        return self.query._p_form()
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
+        return self.query._p_form() if exact else self.query._p_shape()
+
+    def within(self, context: Context) -> Expression:
+        query = self.query._p_within(context)
+        view = query._p_view()
+        return Sub(query, view is not None and view.context is context)
 
     def estimate(self, run: Run) -> int:
         found = run.prepared.get(id(self))
@@ -247,8 +257,11 @@ class Any_(Expression):
         self.members = members
         self.native = all(member.native for member in members)
 
-    def form(self) -> tuple[Any, ...]:
-        return ("or", *sorted({member.form() for member in self.members}, key=repr))
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
+        return ("or", *sorted({member.form(exact) for member in self.members}, key=repr))
+
+    def within(self, context: Context) -> Expression:
+        return Any_([member.within(context) for member in self.members])
 
     def estimate(self, run: Run) -> int:
         return sum([member.estimate(run) for member in self.members])
@@ -274,10 +287,15 @@ class All(Expression):
         self.excluded = excluded
         self.native = any(member.native for member in members)
 
-    def form(self) -> tuple[Any, ...]:
-        members = sorted({member.form() for member in self.members}, key=repr)
-        excluded = sorted({("not", member.form()) for member in self.excluded}, key=repr)
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
+        members = sorted({member.form(exact) for member in self.members}, key=repr)
+        excluded = sorted({("not", member.form(exact)) for member in self.excluded}, key=repr)
         return ("and", *members, *excluded) if len(members) + len(excluded) > 1 else members[0]
+
+    def within(self, context: Context) -> Expression:
+        return All(
+            [member.within(context) for member in self.members], [member.within(context) for member in self.excluded]
+        )
 
     def estimate(self, run: Run) -> int:
         return min([member.estimate(run) for member in self.members])
@@ -331,8 +349,8 @@ class _Not(Expression):
     def __init__(self, member: Expression) -> None:
         self.member = member
 
-    def form(self) -> tuple[Any, ...]:
-        return ("not", self.member.form())
+    def form(self, exact: bool = True) -> tuple[Any, ...]:
+        return ("not", self.member.form(exact))
 
     def estimate(self, run: Run) -> int:
         return self.member.estimate(run)

@@ -13,8 +13,9 @@ from dbzero.model.base import operation
 from dbzero.model.memo import MemoBase, MemoObject, class_info
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom
-from dbzero.query.base import Query
+from dbzero.query.base import Query, Split
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
+from dbzero.query.splits import objects_of, resplit
 from dbzero.query.tagindex import TagIndex, flushed
 
 _FIRST_BATCH, _BATCH = 16, 512  # objects made at a time
@@ -142,6 +143,16 @@ class Find(Query):
         name = self._prefix if view is None else view.uuid
         order = () if self._order is None else (self._order._p_form(),)
         return ("find", name, self._expression.form(), *order)
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self._expression.form(exact=False)
+
+    def _p_within(self, context: scope.Context) -> Query:
+        view = self._p_view()
+        there = None if view is None else context.view_of_uuid(view.uuid)
+        name = self._prefix if view is None else None
+        order = None if self._order is None else self._order._p_within(context)
+        return Find(context, there, name, self._expression.within(context), order)
 
     @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
@@ -339,6 +350,7 @@ class _Builder:
         self.scoped: str | None = None  # prefix of the first statically scoped class
         self.bound: View | None = None  # view that a sub-query or an object belongs to
         self.orders: list[Query] = []
+        self.splits: list[Split] = []
 
     def conjunction(self, criteria: Sequence[Any], what: str) -> Expression:
         """All of the criteria, at least one."""
@@ -360,11 +372,12 @@ class _Builder:
     def condition(self, value: Any) -> Expression:
         if type(value) is TagSet:
             raise Error("no() cannot be nested in no()")
-        orders, self.orders = self.orders, []  # what is excluded has no say in the order
+        kept = self.orders, self.splits  # what is excluded has no say in how the rest comes
+        self.orders, self.splits = [], []
         try:
             return self.criterion(value, binding=False)
         finally:
-            self.orders = orders
+            self.orders, self.splits = kept
 
     def criterion(self, value: Any, binding: bool = True) -> Expression:
         atom = plain_atom(value)
@@ -410,6 +423,7 @@ class _Builder:
         view = query._p_view()
         if view is not None:
             self.bind(view)
+        self.splits += query._p_splits()
         if query._p_ordered:
             self.orders.append(query)
         elif type(query) is Find and query._context is self.context:
@@ -432,7 +446,7 @@ def _refuse(value: Any) -> Error:
     )
 
 
-def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Find:
+def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Query:
     """The query of ``db0.find`` and ``Snapshot.find``: see there.
 
     Args:
@@ -469,10 +483,13 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> F
         view = context.view(None) if view is None or view.closed else view
     if view is not None and view.closed:
         raise ClosedError(f"Prefix {view.name!r} was closed, it is no longer accessible; open it again")
-    return Find(context, view, name, expression, builder.orders[0] if len(builder.orders) == 1 else None)
+    order = builder.orders[0] if len(builder.orders) == 1 else None
+    if order is not None and order._p_splits():
+        order = objects_of(order)
+    return resplit(Find(context, view, name, expression, order), builder.splits)
 
 
-def find_live(*criteria: Any, prefix: str | None = None) -> Find:
+def find_live(*criteria: Any, prefix: str | None = None) -> Query:
     """A query of the live objects for which all criteria hold.
 
     Args:

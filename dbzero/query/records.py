@@ -186,6 +186,8 @@ class IndexRecord(KeyedNode):
     def _p_absorb(self, left: Any, right: Any, other: KeyedNode) -> None:
         if type(left) is Leaf:
             left.bits |= right.bits
+            other._p_changed()  # it goes with the next commit, but what it refers to is counted before
+            set_data(other, Leaf(BitMap64(), left.counted))
             return
         left.items += right.items
         left.trees += right.trees

@@ -45,6 +45,7 @@ Where = Key | int
 """A posting list: tag key, or class OID."""
 
 _SHARE = 4  # bitmaps take at most this part of the view's limit
+_FRESH = base.MEMO | base.NEW
 _FEW = 64  # deleted objects whose records are asked for their classes
 _MOST_CHANGED = 50_000  # changed records remembered for a reader's bitmaps; beyond, all are read again
 
@@ -127,16 +128,28 @@ class TagIndex:
             self._apply(key, added, removed)
             del self._pending[key]
 
+    def taken(self, objects: Sequence[Any]) -> None:
+        """A commit has taken objects that were made after the flush before it: they enter their classes in it, too."""
+        fresh = [obj for obj in objects if obj._p_flags & _FRESH == _FRESH]
+        if fresh:
+            self._take_each(fresh)
+            self.flush()
+
+    def _take_each(self, objects: list[Any]) -> None:
+        for obj in objects:
+            if obj._p_flags & base.INIT:
+                self._unfinished.append(obj)
+            elif not obj._p_flags & base.EXPIRED:
+                layout = self.view.layout(type(obj))
+                if not layout.record.data.flags & NO_DEFAULT_TAGS:
+                    self._join(layout.oid, (obj._p_oid,))
+
     def _take_new(self) -> None:
         view = self.view
         groups, unfinished = base.take_new(view)
         if self._unfinished or unfinished:
             waiting, self._unfinished = self._unfinished + unfinished, []
-            for obj in waiting:
-                if obj._p_flags & base.INIT:
-                    self._unfinished.append(obj)
-                elif not obj._p_flags & base.EXPIRED and not view.layout(type(obj)).record.data.flags & NO_DEFAULT_TAGS:
-                    self._join(view.layout(type(obj)).oid, (obj._p_oid,))
+            self._take_each(waiting)
         for cls, words in groups.items():
             layout = view.layout(cls)
             if not layout.record.data.flags & NO_DEFAULT_TAGS:

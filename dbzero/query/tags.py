@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dbzero.errors import ClosedError, Error, PrefixError, ReferenceError
-from dbzero.model import base, scope, weak
+from dbzero.errors import ClosedError, Error
+from dbzero.model import base, weak
 from dbzero.model.base import operation
 from dbzero.model.memo import MemoObject
+from dbzero.model.versions import live_version
 from dbzero.model.view import View
 from dbzero.query.atoms import Atom, expand, refuse_tag, stored_key, tag_atom
 from dbzero.query.base import Query
@@ -93,24 +94,14 @@ def _writable(obj: Any) -> Any:
         if obj._p_flags & base.CLOSED:
             raise ClosedError("Object is no longer accessible: its prefix is closed")
         raise Error("Object is no longer accessible: it was deleted, or its construction failed")
-    if view.context is not scope.live:
-        obj = _live_version(view, obj)
+    if view.frozen:
+        obj = live_version(obj)
         view = obj._p_view
     if not view.writable:
         view._refuse_write()
     if not view.dirty_count:
         view.begin_changes()
     return obj
-
-
-def _live_version(view: View, obj: Any) -> Any:
-    home = scope.live.view_of_uuid(view.uuid)
-    if home is None:
-        raise PrefixError(f"Prefix: {view.name} not found: it is not open; open it with db0.open() to tag its objects")
-    found = home.get(obj._p_oid)
-    if found is None:
-        raise ReferenceError(f"Memo instance expired: object {obj._p_oid} of prefix {view.name!r} exists no longer")
-    return found
 
 
 def tags(*objects: Any) -> ObjectTagManager:

@@ -13,7 +13,7 @@ from dbzero.errors import ClassNotFoundError, Error
 from dbzero.model import base, kinds, scope
 from dbzero.model.catalog import ACCESS_CONTROL, ENUM, NO_DEFAULT_TAGS, SINGLETON, ClassRecord
 from dbzero.model.instances import enter_classes, instances
-from dbzero.model.memo import MemoBase, MemoObject, class_info
+from dbzero.model.memo import MemoBase, MemoObject, class_info, stored_fields
 from dbzero.model.uuids import make_uuid
 from dbzero.model.view import View
 from dbzero.reflection.members import MethodInfo, get_methods
@@ -25,7 +25,19 @@ _BUILTINS = {List: list, Tuple: tuple, Dict: dict, Set: set}
 
 
 class AttributeInfo(NamedTuple):
-    """A field of a class: its name and the :class:`MemoMetaClass` it belongs to."""
+    """A field of a class: its name and the :class:`MemoMetaClass` it belongs to.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Person:
+    ...     def __init__(self, name):
+    ...         self.name = name
+    >>> ann = Person("Ann")
+    >>> [info.name for info in db0.get_memo_class(ann).get_attributes()]
+    ['name']
+    >>> db0.close()
+    """
 
     name: str
     metaclass: MemoMetaClass
@@ -69,12 +81,12 @@ def _attributes(view: View, record: ClassRecord) -> list[tuple[str, int]]:
     names = dict.fromkeys(record.field_names)
     for obj in view.objects():  # what is pending has no shape yet
         if isinstance(obj, MemoObject) and obj._p_flags & base.DIRTY and view.class_code(obj) == record._p_oid:
-            names.update(dict.fromkeys(vars(obj)))
+            names.update(dict.fromkeys(stored_fields(obj)))
     return [(name, number) for number, name in enumerate(names)]
 
 
 def get_schema(cls: type) -> dict[str, dict[str, Any]]:
-    """The types that the fields of a class's live instances have at present.
+    """The types that the fields of a class's live instances have at present. Instances of derived classes do not count.
 
     Returns:
         {field: {"primary_type": the most common type but None's, "all_types": [the types in use, most common first]}}.
@@ -100,8 +112,8 @@ def get_schema(cls: type) -> dict[str, dict[str, Any]]:
 
 def _schema(view: View, record: ClassRecord) -> dict[str, dict[str, Any]]:
     counts: dict[str, Counter[type]] = {}
-    for obj in instances(view, record._p_oid):
-        for name, value in MemoObject.__dict__["__dict__"].fget(obj).items():
+    for obj in instances(view, record._p_oid, derived=False):
+        for name, value in stored_fields(obj).items():
             kind = MemoBase if isinstance(value, MemoObject) else _BUILTINS.get(type(value), type(value))
             counts.setdefault(name, Counter())[kind] += 1
     return {
@@ -131,7 +143,19 @@ class Instances:
 
 @dataclass(frozen=True, eq=False)
 class MemoMetaClass:
-    """A memo class as a prefix has it recorded. Can be pickled: another process looks it up by its UUID."""
+    """A memo class as a prefix has it recorded. Can be pickled: another process looks it up by its UUID.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> meta = db0.get_memo_class(thing)
+    >>> meta.name, meta.get_instance_count(), meta.get_type() is Thing
+    ('Thing', 1, True)
+    >>> db0.close()
+    """
 
     name: str
     module: str
@@ -198,8 +222,16 @@ class MemoMetaClass:
         record = self.get_class()
         return _schema(record._p_view, record)
 
-    def all(self) -> Instances:
-        """Its instances, those of derived classes included; ``MemoBase`` objects when the Python class is unknown."""
+    def all(self, snapshot: Any = None, as_memo_base: bool = False) -> Instances:
+        """Its instances, those of derived classes included; ``MemoBase`` objects when the Python class is unknown.
+
+        Args:
+            snapshot: a snapshot to look in; None: the live prefix. as_memo_base: accepted; an object has one wrapper, of
+                its own class where that is known.
+        """
+        if snapshot is not None:
+            view: View = snapshot.view(self.get_class()._p_view.name)
+            return Instances(view, view.class_record(self.get_class()._p_oid))
         record = self.get_class()
         return Instances(record._p_view, record)
 

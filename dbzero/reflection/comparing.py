@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from xxhash import xxh3_64_intdigest
@@ -13,13 +14,18 @@ from dbzero.errors import Error
 from dbzero.model.base import Persistent
 from dbzero.model.codec import ATOMS, EXTENDED
 from dbzero.model.enums import EnumValue, EnumValueRepr
-from dbzero.model.memo import MemoObject, class_info, module_name, uuid_of
+from dbzero.model.memo import MemoObject, class_info, module_name, stored_fields, uuid_of
+from dbzero.query.tags import has_tag
 
 _VALUES = ATOMS | EXTENDED
 
 
-def compare(a: Any, b: Any) -> bool:
-    """Whether two memo objects have the same class and, deeply, the same content; they may be of different prefixes.
+def compare(a: Any, b: Any, tags: Iterable[Any] | None = None) -> bool:
+    """Whether two memo objects have the same class and, deeply, the same content; they may be of different prefixes and
+    snapshots.
+
+    Args:
+        tags: tags that both must have, or both not, each as of where it is from.
 
     Raises TypeError when one is no memo object.
 
@@ -36,7 +42,9 @@ def compare(a: Any, b: Any) -> bool:
     for obj in (a, b):
         if not isinstance(obj, MemoObject):
             raise TypeError(f"compare() takes memo objects, not {type(obj).__name__}")
-    return _Comparison().same(a, b)
+    if not _Comparison().same(a, b):
+        return False
+    return tags is None or all(has_tag(a, tag) == has_tag(b, tag) for tag in tags)
 
 
 def _shape(value: Any) -> type | None:
@@ -47,7 +55,7 @@ def _shape(value: Any) -> type | None:
 
 
 def _fields(obj: Any) -> dict[str, Any]:
-    found: dict[str, Any] = MemoObject.__dict__["__dict__"].fget(obj)
+    found: dict[str, Any] = stored_fields(obj)
     return found
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import sys
 from collections.abc import Callable
+from types import CodeType
 from typing import Any, TypeVar, overload
 
 from dbzero.errors import Error
@@ -58,7 +60,15 @@ def immutable(function: F) -> F:
 
 
 def is_immutable(function: Any) -> bool:
-    """Whether a function is marked ``immutable``."""
+    """Whether a function is marked ``immutable``.
+
+    >>> import dbzero as db0
+    >>> @db0.immutable
+    ... def total(prices):
+    ...     return sum(prices)
+    >>> db0.is_immutable(total)
+    True
+    """
     return bool(_marked(function, _IMMUTABLE))
 
 
@@ -66,12 +76,28 @@ is_query = is_immutable
 
 
 def is_immutable_query(function: Any) -> bool:
-    """Whether a function is marked ``immutable`` and takes parameters beside ``self``."""
+    """Whether a function is marked ``immutable`` and takes parameters beside ``self``.
+
+    >>> import dbzero as db0
+    >>> @db0.immutable
+    ... def total(prices):
+    ...     return sum(prices)
+    >>> db0.is_immutable_query(total)
+    True
+    """
     return is_immutable(function) and bool(parameters(function))
 
 
 def is_immutable_parameter(function: Any) -> bool:
-    """Whether a function is marked ``immutable`` and takes no parameters beside ``self``."""
+    """Whether a function is marked ``immutable`` and takes no parameters beside ``self``.
+
+    >>> import dbzero as db0
+    >>> @db0.immutable
+    ... def total(prices):
+    ...     return sum(prices)
+    >>> db0.is_immutable_parameter(total)
+    False
+    """
     return is_immutable(function) and not parameters(function)
 
 
@@ -96,7 +122,15 @@ def fulltext(function: F) -> F:
 
 
 def is_fulltext(function: Any) -> bool:
-    """Whether a function is marked ``fulltext``. False for everything else."""
+    """Whether a function is marked ``fulltext``. False for everything else.
+
+    >>> import dbzero as db0
+    >>> @db0.fulltext
+    ... def search(text):
+    ...     pass
+    >>> db0.is_fulltext(search), db0.is_fulltext(5)
+    (True, False)
+    """
     return bool(_marked(function, _FULLTEXT))
 
 
@@ -132,7 +166,15 @@ def table_view(function: Any = None, *, operator: Any = None) -> Any:
 
 
 def is_table_view(function: Any) -> bool:
-    """Whether a function is marked ``table_view``."""
+    """Whether a function is marked ``table_view``.
+
+    >>> import dbzero as db0
+    >>> @db0.table_view
+    ... def rows():
+    ...     return []
+    >>> db0.is_table_view(rows), db0.is_table_view(5)
+    (True, False)
+    """
     return bool(_marked(function, _TABLE_VIEW))
 
 
@@ -158,12 +200,36 @@ def complete_with(action: str) -> Callable[[F], F]:
 
 
 def has_complete_action(function: Any) -> bool:
-    """Whether a function is marked ``complete_with``."""
+    """Whether a function is marked ``complete_with``.
+
+    >>> import dbzero as db0
+    >>> class Shop:
+    ...     @db0.immutable
+    ...     @db0.complete_with("buy")
+    ...     def choose(self, article):
+    ...         return article
+    ...     def buy(self, article):
+    ...         return "bought"
+    >>> db0.has_complete_action(Shop.choose), db0.has_complete_action(Shop.buy)
+    (True, False)
+    """
     return isinstance(_marked(function, _COMPLETE), str)
 
 
 def get_complete_action_name(function: Any) -> str | None:
-    """The name that a function was marked with by ``complete_with``, or None."""
+    """The name that a function was marked with by ``complete_with``, or None.
+
+    >>> import dbzero as db0
+    >>> class Shop:
+    ...     @db0.immutable
+    ...     @db0.complete_with("buy")
+    ...     def choose(self, article):
+    ...         return article
+    ...     def buy(self, article):
+    ...         return "bought"
+    >>> db0.get_complete_action_name(Shop.choose)
+    'buy'
+    """
     found = _marked(function, _COMPLETE)
     return found if isinstance(found, str) else None
 
@@ -174,6 +240,17 @@ def get_complete_action(function: Any) -> Any:
 
     Raises:
         AttributeError: there is none of that name. Error: it is not marked, or its class cannot be found (a local one).
+
+    >>> import dbzero as db0
+    >>> class Shop:
+    ...     @db0.immutable
+    ...     @db0.complete_with("buy")
+    ...     def choose(self, article):
+    ...         return article
+    ...     def buy(self, article):
+    ...         return "bought"
+    >>> db0.get_complete_action(Shop().choose)("pen")
+    'bought'
     """
     name = get_complete_action_name(function)
     if name is None:
@@ -188,3 +265,60 @@ def get_complete_action(function: Any) -> Any:
     for part in path:
         holder = getattr(holder, part)
     return getattr(holder, name)
+
+
+def check_params_not_equal(function: Any, count: int) -> bool:
+    """Whether a function does not take exactly `count` parameters, ``self`` not counted.
+
+    Args:
+        function: a function, or what ``inspect.getfullargspec`` says of one. count: that many, by position, with neither
+            ``*args``, ``**kwargs`` nor keyword-only ones beside them.
+
+    >>> import dbzero as db0
+    >>> db0.check_params_not_equal(lambda self, text: text, 1)
+    False
+    """
+    spec = function if isinstance(function, inspect.FullArgSpec) else inspect.getfullargspec(function)
+    taken = len(spec.args) - (1 if spec.args and spec.args[0] == "self" else 0)
+    return bool(taken != count or spec.varargs or spec.varkw or spec.kwonlyargs)
+
+
+def get_lambda_source(function: Any) -> str:
+    """The expression that a lambda computes, as it is written.
+
+    Raises:
+        TypeError: not a function. ValueError: its source is not at hand, or several lambdas of that line could be meant.
+
+    >>> import dbzero as db0
+    >>> db0.get_lambda_source(eval("lambda x: x + 1"))
+    Traceback (most recent call last):
+    ValueError: the source of <lambda> is not at hand
+    """
+    if not inspect.isfunction(function):
+        raise TypeError(f"get_lambda_source() takes a function, not {type(function).__name__}")
+    code = function.__code__
+    try:
+        lines, first = inspect.findsource(function)
+    except OSError:
+        raise ValueError(f"the source of {function.__qualname__} is not at hand") from None
+    source = "".join(lines)
+    found = {
+        text
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno
+        if (text := ast.get_source_segment(source, node.body)) is not None and _same(node, code)
+    }
+    if len(found) != 1:
+        raise ValueError(f"the source of {function.__qualname__}, line {first + 1}, cannot be told")
+    return found.pop()
+
+
+def _same(node: ast.Lambda, code: CodeType) -> bool:
+    """Whether a lambda expression compiles to that code."""
+    made = compile(ast.Expression(node), "<lambda>", "eval")
+    inner = next((one for one in made.co_consts if isinstance(one, CodeType)), None)
+    return inner is not None and (inner.co_code, inner.co_varnames, inner.co_names) == (
+        code.co_code,
+        code.co_varnames,
+        code.co_names,
+    )

@@ -18,7 +18,16 @@ _INDEXED_FIELDS = "__db0_indexed_fields__"
 
 
 class FieldRef:
-    """A declared field of a memo class."""
+    """A declared field of a memo class.
+
+    >>> import dbzero as db0
+    >>> @db0.memo
+    ... @db0.indexed_fields("price")
+    ... class Article:
+    ...     pass
+    >>> isinstance(db0.fields_of(Article).price, db0.FieldRef)
+    True
+    """
 
     __slots__ = ("cls", "name")
 
@@ -101,7 +110,19 @@ def indexed_fields(*names: str) -> Callable[[T], T]:
 
 
 def fields_of(cls: type) -> Fields:
-    """The fields of a memo class that ``tag_fields`` and ``indexed_fields`` declare. TypeError for other classes."""
+    """The fields of a memo class that ``tag_fields`` and ``indexed_fields`` declare. TypeError for other classes.
+
+    >>> import dbzero as db0
+    >>> @db0.memo
+    ... @db0.indexed_fields("price")
+    ... class Article:
+    ...     pass
+    >>> db0.fields_of(Article).price == db0.fields_of(Article)["price"]
+    True
+    >>> db0.fields_of(Article).weight
+    Traceback (most recent call last):
+    AttributeError: Article declares no field 'weight'
+    """
     if class_info(cls) is None:
         raise TypeError(f"{cls!r} is not a memo class")
     return Fields(cls)

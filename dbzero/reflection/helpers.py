@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dbzero.errors import Error
+from dbzero.errors import Error, ReferenceError
 from dbzero.model import base
 from dbzero.model.base import Persistent, operation
-from dbzero.model.memo import MemoObject, class_info, uuid_of
+from dbzero.model.memo import MemoObject, class_info, stored_fields, uuid_of
 
 
 def assign(*objects: Any, **attributes: Any) -> None:
@@ -75,9 +75,19 @@ def is_singleton(value: Any) -> bool:
 
 
 def get_type(value: Any) -> type:
-    """The Python type of a value. ReferenceError when it is a deleted object."""
+    """The Python type of a value. ReferenceError when it is a deleted object.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> db0.get_type(Thing()) is Thing
+    True
+    >>> db0.close()
+    """
     if isinstance(value, Persistent) and value._p_flags & base.EXPIRED:
-        value._p_activate()
+        raise ReferenceError("Object is no longer accessible: it was deleted")
     return type(value)
 
 
@@ -102,13 +112,24 @@ def describe(obj: Any) -> dict[str, Any]:
     """How a memo object is stored: its UUID, type, size in bytes of its encoded state, and the types of its fields.
 
     For diagnosis; the content may change. Raises TypeError when it is no memo object.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> thing.size = 5
+    >>> db0.describe(thing)["field_layout"]["pos_vt"]
+    ['int']
+    >>> db0.close()
     """
     if not isinstance(obj, MemoObject):
         raise TypeError(f"describe() takes a memo object, not {type(obj).__name__}")
     obj._p_activate()
     with operation:
         payload, _ = obj._p_encode()
-        fields: Mapping[str, Any] = vars(obj)
+        fields: Mapping[str, Any] = stored_fields(obj)
         return {
             "uuid": uuid_of(obj),
             "type": type(obj),
@@ -122,7 +143,18 @@ def describe(obj: Any) -> dict[str, Any]:
 
 
 def get_address(obj: Any) -> int:
-    """The number of a stored object in its prefix. TypeError for anything else."""
+    """The number of a stored object in its prefix. TypeError for anything else.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> one, other = Thing(), Thing()
+    >>> db0.get_address(one) < db0.get_address(other)
+    True
+    >>> db0.close()
+    """
     if not isinstance(obj, Persistent):
         raise TypeError(f"{type(obj).__name__} values have no address")
     return int(obj._p_oid)
@@ -135,6 +167,17 @@ def getattr_as(obj: Any, name: str, expected: type) -> Any:
         obj: a memo object. name: of the attribute. expected: memo class or ``MemoBase``; not enforced.
 
     Raises AttributeError when there is no such attribute, TypeError when `expected` is no class.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> thing.size = 5
+    >>> db0.getattr_as(thing, "size", db0.MemoBase)
+    5
+    >>> db0.close()
     """
     if not isinstance(expected, type):
         raise TypeError(f"expected a class, not {type(expected).__name__}")
@@ -142,5 +185,10 @@ def getattr_as(obj: Any, name: str, expected: type) -> Any:
 
 
 def build_flags() -> str:
-    """Letters that say how the engine was built: "D" for a debug build, else empty."""
+    """Letters that say how the engine was built: "D" for a debug build, else empty.
+
+    >>> import dbzero as db0
+    >>> db0.build_flags()
+    ''
+    """
     return ""

@@ -12,7 +12,7 @@ from dbzero.model import deferred
 from dbzero.model.base import Persistent
 from dbzero.model.codec import ATOMS, EXTENDED
 from dbzero.model.enums import EnumType, EnumValue, EnumValueRepr
-from dbzero.model.memo import MemoObject, class_info
+from dbzero.model.memo import MemoObject, class_info, stored_fields
 
 _PLAIN = ATOMS | EXTENDED
 _NOT_GIVEN: Any = object()
@@ -111,11 +111,7 @@ class _Loader:
     def fields(self, obj: Any, exclude: frozenset[str]) -> dict[str, Any]:
         self._enter(obj)
         try:
-            return {
-                name: self.load(value)
-                for name, value in MemoObject.__dict__["__dict__"].fget(obj).items()
-                if name not in exclude
-            }
+            return {name: self.load(value) for name, value in stored_fields(obj).items() if name not in exclude}
         finally:
             self.path.discard(id(obj))
 

@@ -20,7 +20,15 @@ from dbzero.reflection.decorators import (
 
 class CallableType(Enum):
     """What a method is: PROPERTY reads a value; QUERY reads, with parameters; ACTION changes, with parameters;
-    MUTATOR changes, without."""
+    MUTATOR changes, without.
+
+    >>> import dbzero as db0
+    >>> class Plain:
+    ...     def grow(self, by, times=1):
+    ...         pass
+    >>> dict(db0.get_callables(Plain()))["grow"] is db0.CallableType.ACTION
+    True
+    """
 
     PROPERTY = 1
     QUERY = 2
@@ -39,7 +47,16 @@ def is_private(name: str) -> bool:
 
 
 class MethodParam(inspect.Parameter):
-    """A parameter of a method. `method` is its :class:`MethodInfo`."""
+    """A parameter of a method. `method` is its :class:`MethodInfo`.
+
+    >>> import dbzero as db0
+    >>> class Plain:
+    ...     def grow(self, by, times=1):
+    ...         pass
+    >>> [info] = db0.get_methods(Plain())
+    >>> [(param.name, param.method is info) for param in info.get_params()]
+    [('by', True), ('times', True)]
+    """
 
     __slots__ = ("method",)
 
@@ -49,7 +66,16 @@ class MethodParam(inspect.Parameter):
 
 
 class MethodInfo(inspect.Signature):
-    """A method's signature, with its `name` and the `metaclass` (the class it was found on)."""
+    """A method's signature, with its `name` and the `metaclass` (the class it was found on).
+
+    >>> import dbzero as db0
+    >>> class Plain:
+    ...     def grow(self, by, times=1):
+    ...         pass
+    >>> [info] = db0.get_methods(Plain())
+    >>> info.name, str(info), info.has_args
+    ('grow', '(self, by, times=1)', False)
+    """
 
     __slots__ = ("metaclass", "name")
 
@@ -173,7 +199,13 @@ def get_callables(obj: Any, include_properties: bool = False) -> Iterator[tuple[
 
 
 class QueryParam(inspect.Parameter):
-    """A parameter of a query function. `query` is its :class:`Query`."""
+    """A parameter of a query function. `query` is its :class:`Query`.
+
+    >>> import dbzero as db0
+    >>> query = db0.Query("double", lambda x: 2 * x)
+    >>> [(param.name, param.query is query) for param in query.get_params()]
+    [('x', True)]
+    """
 
     __slots__ = ("query",)
 
@@ -183,7 +215,13 @@ class QueryParam(inspect.Parameter):
 
 
 class Query(inspect.Signature):
-    """A function that answers a query: its signature, `name` and `function_object`."""
+    """A function that answers a query: its signature, `name` and `function_object`.
+
+    >>> import dbzero as db0
+    >>> query = db0.Query("double", lambda x: 2 * x)
+    >>> query.name, query.has_params, query.execute(4)
+    ('double', True, 8)
+    """
 
     __slots__ = ("function_object", "name")
 

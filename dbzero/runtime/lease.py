@@ -18,6 +18,7 @@ from dbzero.runtime import codes, fork
 from dbzero.runtime.slot import PrefixSlot
 
 NO_SLOT: Final = 0xFFFF
+GROUP: Final = 0xFFFE  # shared writers hold it together, see dbzero.runtime.turns
 _SLICE: Final = 0.2  # seconds of sleep between looks at signals and a closing segment
 
 
@@ -74,6 +75,8 @@ class SlotLease:
             return "nobody"
         if owner == NO_SLOT:
             return "a process"
+        if owner == GROUP:
+            return "a group of shared writers"
         info = ffi.new("dbz_proc_info *")
         if lib.dbz_proc_status(self.slot.segment.handle, owner - 1, info) != codes.OK or not info.live:
             return "a process that has ended"

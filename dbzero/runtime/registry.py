@@ -73,6 +73,16 @@ def alive(segment: Segment, slot: int) -> bool:
     return bool(lib.dbz_proc_alive(segment.handle, slot))
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal or a debugger. False as well when it cannot be seen: pids of another pid
+    namespace mean nothing here."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
+
+
 def count(segment: Segment) -> int:
     """Number of live processes that have a slot."""
     return int(lib.dbz_proc_count(segment.handle))

@@ -28,6 +28,7 @@ import xxhash
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes, fork
+from dbzero.runtime.root import NAME as ROOT_FILE
 from dbzero.runtime.root import Identity, RootFile, locked
 
 SHM_DIRECTORY: Final = "/dev/shm"
@@ -74,7 +75,7 @@ class Segment:
         shared: False for a private fallback, which no other process sees.
         name: POSIX name, empty when private.
 
-    Not usable in a forked child: open a new one there (:attr:`inherited` tells).
+    In a forked child it is the parent's (:attr:`inherited`), good for reading only, until :meth:`rejoin`.
     """
 
     def __init__(self, root: str, handle: Any, name: str) -> None:
@@ -87,7 +88,7 @@ class Segment:
         self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
         self.name: Final = name
         self.shared: Final = bool(name)
-        self._depth: Final = fork.depth()
+        self._depth = fork.depth()
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -133,6 +134,36 @@ class Segment:
         except BaseException:
             root_file.close()
             raise
+
+    @classmethod
+    def look(cls, root: str | os.PathLike[str]) -> Segment | None:
+        """The segment of a root that is in use, to look at; this process is not registered in it. None when nobody uses
+        the root, or it cannot be looked at."""
+        directory = os.fspath(root)
+        if not os.path.exists(os.path.join(directory, ROOT_FILE)):
+            return None
+        try:
+            root_file = RootFile.open(directory)
+        except (PermissionError, errors.Error):
+            return None
+        try:
+            with root_file.locked():
+                if not root_file.anyone_alive():
+                    return None
+                name = segment_name(root_file.identity)
+                shm = posix_ipc.SharedMemory(name)
+                try:
+                    code, handle = _map(shm.fd, root_file.fd, root_file.identity)
+                finally:
+                    shm.close_fd()
+                if code != codes.OK:
+                    return None
+                root_file.fd = -1  # the engine's now
+                return cls(directory, handle, name)
+        except (posix_ipc.Error, OSError):
+            return None
+        finally:
+            root_file.close()
 
     @classmethod
     def _join(cls, root: str, root_file: RootFile, cache_size: int) -> tuple[Any, str]:
@@ -231,6 +262,28 @@ class Segment:
         """Whether this handle came over a fork: its slot, pins and locks are the parent's."""
         return self._depth != fork.depth()
 
+    def rejoin(self) -> bool:
+        """In a forked child: register this process, which makes the inherited handle its own. False when that cannot
+        be: the segment is a private one, or was removed meanwhile.
+        """
+        if not self.inherited or self._handle is None:
+            return self._handle is not None
+        if not self.shared:
+            return False
+        handle, file = self._handle, RootFile.open(self.root)
+        try:
+            with file.locked():
+                if not _still_named(int(handle.fd), self.name):
+                    return False
+                codes.check(lib.dbz_seg_rejoin(handle, file.fd), f"root {self.root}: rejoin the segment")
+                file.fd = -1  # the engine's now
+                codes.check(lib.dbz_proc_register(handle), f"root {self.root}: register this process", ffi.errno)
+        finally:
+            file.close()
+        self._sleepers, self._awake = {}, threading.Condition()
+        self._depth = fork.depth()
+        return True
+
     @property
     def closed(self) -> bool:
         return self._handle is None
@@ -274,6 +327,12 @@ class Segment:
                         lib.dbz_wake(handle, prefix)
                     self._awake.wait(0.01)
         return handle
+
+    @property
+    def identity(self) -> str:
+        """Names this very memory, among all there is on the machine: what processes have in common that share it."""
+        memory = os.fstat(int(self.handle.fd))
+        return f"{memory.st_dev:x}-{memory.st_ino:x}"
 
     @property
     def slot(self) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from dbzero._engine import lib
 from dbzero.errors import SegmentError
 from dbzero.runtime import codes
-from dbzero.runtime.lease import NO_SLOT, SlotLease
+from dbzero.runtime.lease import GROUP, NO_SLOT, SlotLease
 from dbzero.runtime.root import RootFile
 from dbzero.runtime.slot import PrefixSlot
 
@@ -42,9 +42,11 @@ def slot_lock(slot: PrefixSlot) -> Iterator[None]:
         file.close()
 
 
-def led(slot: PrefixSlot) -> bool:
-    """Whether a live process that shares this segment holds the lease."""
+def led(slot: PrefixSlot, shared: Callable[[], bool]) -> bool:
+    """Whether a live process that shares this segment holds the lease. shared: tells it of shared writers."""
     owner = SlotLease(slot).word & 0xFFFF
+    if owner == GROUP:
+        return shared()
     if owner in (0, NO_SLOT):
         return owner == NO_SLOT
     return bool(lib.dbz_proc_alive(slot.segment.handle, owner - 1)) or owner - 1 == slot.segment.slot

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final
+from typing import Any, Final
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
@@ -39,10 +39,12 @@ class Waiter:
     once, whether it has begun or not.
     """
 
-    __slots__ = ("_ticket", "slot")
+    __slots__ = ("_seen", "_ticket", "slot")
 
-    def __init__(self, slot: PrefixSlot) -> None:
+    def __init__(self, slot: PrefixSlot, seen: Any = None) -> None:
+        """seen: of a process that makes states itself: a cffi `uint64_t *` to the newest it made. Those do not end the sleep."""
         self.slot: Final = slot
+        self._seen = seen
         self._ticket = 0
         self.ready()
 
@@ -55,7 +57,13 @@ class Waiter:
         timeout. False only for the timeout."""
         nanoseconds = -1 if timeout is None else max(0, int(timeout * 1e9))
         with self.slot.segment.sleeping(self.slot.index) as handle:
-            code = lib.dbz_wait_ticket(handle, self.slot.index, self._ticket, state, incarnation, nanoseconds)
+            if self._seen is None:
+                code = lib.dbz_wait_ticket(handle, self.slot.index, self._ticket, state, incarnation, nanoseconds)
+            elif state < self.slot.durable > self._seen[0]:
+                return True
+            else:
+                self._seen[0] = max(self._seen[0], state)
+                code = lib.dbz_wait_beyond(handle, self.slot.index, self._ticket, self._seen, incarnation, nanoseconds)
         return bool(code != codes.TIMEOUT)
 
 

@@ -9,18 +9,23 @@ from typing import Any, NamedTuple
 from dbzero.errors import Error, PrefixError
 from dbzero.session.config import LockFlags, make_config, make_retention, merge_settings, resolve_root
 from dbzero.session.refresh import refresh_view
+from dbzero.session.restricted import restrict
 from dbzero.session.workspace import Workspace, activate, active, active_or_none
 from dbzero.storage.discovery import prefixes as discover
 
-_IGNORED_OPEN_OPTIONS = frozenset(
-    {"slab_size", "meta_io_step_size", "page_io_step_size", "restricted", "restricted_context", "no_auto_migrate"}
-)
+_IGNORED_OPEN_OPTIONS = frozenset({"slab_size", "meta_io_step_size", "page_io_step_size", "no_auto_migrate"})
 
 
 class PrefixMetaData(NamedTuple):
     """Name and identity of a prefix.
 
     name: as given to `open`, without a leading slash; uuid: random 64-bit unsigned int, fixed at creation.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.get_current_prefix().name
+    'p'
+    >>> db0.close()
     """
 
     name: str
@@ -43,7 +48,7 @@ def init(
         config: settings as a dict; keyword settings win over it.
         prefix: a prefix to open at once and make current; `read_write` tells how.
         settings: `autocommit` (bool), `autocommit_interval` (ms), `cache_size` (bytes), `lang_cache_size` (instances), `lock_flags` (dict),
-            `no_auto_migrate`, `restricted`, `restricted_context`, `retention` (see `open`).
+            `no_auto_migrate`, `restricted`, `restricted_context`, `shared`, `retention` (see `open`).
 
     Raises:
         Error: already initialized. TypeError, ValueError: bad settings. StorageError: the directory cannot be used.
@@ -85,6 +90,9 @@ def open(
     autocommit: bool | None = None,
     lock_flags: Mapping[str, Any] | None = None,
     retention: int | Mapping[str, Any] | None = None,
+    shared: bool | None = None,
+    restricted: Any = None,
+    restricted_context: Any = None,
     **options: Any,
 ) -> None:
     """Open a prefix and make it the current one.
@@ -96,9 +104,13 @@ def open(
         lock_flags: `blocking`, `timeout` (seconds), `force_unlock` for a read-write open of a prefix that another process holds.
         retention: history to keep, for a prefix open read-write: a number of states, or a dict with `keep_states` and `keep_since` (seconds). When the
             file holds much more than that, it is compacted in the background (see `compact`). None: as set by `init`, where the default is all of it.
+        shared: for a prefix open read-write: write it together with other processes that open it so. Each reads what the others commit; a write is
+            made within `with db0.atomic():`, or a function decorated with `transaction`, and durable when that ends. None: as set by `init`.
+        restricted, restricted_context: see ``set_restricted``, for this prefix.
 
     Raises:
-        LeaseError: another process has it open read-write. PrefixError: bad name, bad mode, or missing. StorageError: its files cannot be used.
+        LeaseError: another process has it open read-write, or shared and this one not. PrefixError: bad name, bad mode, or missing.
+        StorageError: its files cannot be used.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp())
@@ -114,13 +126,16 @@ def open(
         raise TypeError(f"prefix_name must be a str, not {type(prefix_name).__name__}")
     writable = _parse_mode(open_mode)
     flags = None if lock_flags is None else LockFlags.from_mapping(lock_flags)
-    active().open(
+    opened = active().open(
         prefix_name,
         writable=writable,
         autocommit=autocommit,
         lock_flags=flags,
         retention=make_retention(retention),
+        shared=shared,
     )
+    if restricted is not None or restricted_context is not None:
+        restrict(opened.view, restricted, restricted_context)
 
 
 def _parse_mode(open_mode: str) -> bool:
@@ -191,6 +206,14 @@ def wait(prefix: str, state: int, timeout: int | None = None) -> bool:
 
     Raises:
         PrefixError: not open, or open read-write (then this process makes the states).
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.close("p")
+    >>> db0.open("p", "r")
+    >>> db0.wait("p", 1), db0.wait("p", 99, timeout=1)
+    (True, False)
+    >>> db0.close()
     """
     for name, value in (("state", state), ("timeout", timeout)):
         if value is not None or name == "state":
@@ -227,7 +250,14 @@ def get_state_num(prefix: str | None = None, finalized: bool = False) -> int:
 
 
 def get_current_prefix() -> PrefixMetaData:
-    """The prefix on which new objects are made. PrefixError when none is open."""
+    """The prefix on which new objects are made. PrefixError when none is open.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.get_current_prefix().name
+    'p'
+    >>> db0.close()
+    """
     workspace = active()
     if not workspace.recent:
         raise PrefixError("no prefix is open; open one with db0.open()")
@@ -236,17 +266,40 @@ def get_current_prefix() -> PrefixMetaData:
 
 
 def get_mutable_prefixes() -> Iterator[PrefixMetaData]:
-    """The prefixes that this process has open read-write."""
-    return (PrefixMetaData(p.name, p.prefix.uuid) for p in active().writable_prefixes())
+    """The prefixes that this process has open read-write, shared ones included.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> [prefix.name for prefix in db0.get_mutable_prefixes()]
+    ['p']
+    >>> db0.close()
+    """
+    opened = list(active().open_prefixes.values())
+    return (PrefixMetaData(p.name, p.prefix.uuid) for p in opened if p.writable or p.shared)
 
 
 def get_prefixes() -> Iterator[PrefixMetaData]:
-    """Every prefix found on disk below the root directory, open or not."""
+    """Every prefix found on disk below the root directory, open or not.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.open("orders/2024")
+    >>> sorted(prefix.name for prefix in db0.get_prefixes())
+    ['orders/2024', 'p']
+    >>> db0.close()
+    """
     return (PrefixMetaData(name, uuid) for name, uuid in discover(active().root))
 
 
 def get_config() -> dict[str, Any]:
-    """The workspace's settings, defaults filled in."""
+    """The workspace's settings, defaults filled in.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), autocommit_interval=100)
+    >>> db0.get_config()["autocommit_interval"]
+    100
+    >>> db0.close()
+    """
     config = active().config
     return {
         "dbzero_root": active().root,
@@ -255,12 +308,23 @@ def get_config() -> dict[str, Any]:
         "autocommit": config.autocommit,
         "autocommit_interval": config.autocommit_interval,
         "no_auto_migrate": config.no_auto_migrate,
-        "restricted": config.restricted,
+        "restricted": active().restricted,
+        "shared": config.shared,
     }
 
 
 def clear_cache() -> None:
-    """Turn every loaded object that is clean into a ghost. Loses nothing: objects load again when they are touched."""
+    """Turn every loaded object that is clean into a ghost. Loses nothing: objects load again when they are touched.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> numbers = db0.list([1, 2])
+    >>> db0.commit()
+    >>> db0.clear_cache()
+    >>> numbers == [1, 2]
+    True
+    >>> db0.close()
+    """
     for opened in list(active().open_prefixes.values()):
         opened.view.evict(0)
 

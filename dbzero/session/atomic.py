@@ -6,12 +6,22 @@ from types import TracebackType
 from typing import Any
 
 from dbzero.reflection.helpers import assign
-from dbzero.session import blocks
+from dbzero.session import blocks, shared
 
 
 class AtomicManager(blocks.Block):
     """An atomic block: a context manager, for ``with`` and ``async with``, or begun and ended by hand with ``begin()``
-    and ``close()`` or ``cancel()``. Made by ``db0.atomic``; may be used again when it has ended."""
+    and ``close()`` or ``cancel()``. Made by ``db0.atomic``; may be used again when it has ended.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> numbers = db0.list([1])
+    >>> with db0.atomic() as block:
+    ...     numbers.append(2)
+    ...     isinstance(block, db0.AtomicManager), block.active
+    (True, True)
+    >>> db0.close()
+    """
 
     @property
     def active(self) -> bool:
@@ -25,13 +35,22 @@ class AtomicManager(blocks.Block):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.cancel()
+        self.deferring = True
+        try:
+            if kind is None:
+                self.close()
+            else:
+                self.cancel()
+        finally:
+            self.deferring = False
+            pending = self.take_pending()
+            if pending:
+                import asyncio  # whoever awaits has imported it
+
+                await asyncio.get_running_loop().run_in_executor(None, shared.await_all, pending)
 
 
-def atomic(*, commit: bool = False) -> AtomicManager:
+def atomic(*, commit: bool = False, wait: float | None = None, timeout: float | None = None) -> AtomicManager:
     """A block whose changes stay all together or not at all.
 
     When it ends well its changes are part of what is pending, as if made outside. An exception, or ``cancel()``, puts
@@ -40,15 +59,21 @@ def atomic(*, commit: bool = False) -> AtomicManager:
     other threads wait where they would touch what it touched, change anything, or load anything. In another asyncio
     task of the same thread such a touch raises AtomicError; ``async with db0.atomic()`` waits for its turn.
 
+    On prefixes that are open shared an outermost block is a transaction: it waits for its turn among all processes, in order of
+    arrival, begins at the newest state, and its changes are durable when it has ended.
+
     Args:
         commit: commit the prefixes that changed when the outermost block has ended well.
+        wait: seconds to wait for the turn of shared prefixes, None: for ever.
+        timeout: seconds that the block may have that turn; then a process that waits may take it away (None: 10).
 
     Returns:
         A context manager, also with ``begin()``, ``close()`` and ``cancel()``. After ``cancel()`` the rest of the
         ``with`` body runs outside of the block.
 
     Raises:
-        NotInitializedError: at the beginning, before ``db0.init()``.
+        NotInitializedError: at the beginning, before ``db0.init()``. TurnTimeoutError: the turn did not come in time.
+        FencedError: at the end, when the block had its turn for too long, or was stopped; nothing of it is committed.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp(), prefix="p")
@@ -65,7 +90,18 @@ def atomic(*, commit: bool = False) -> AtomicManager:
     """
     if not isinstance(commit, bool):
         raise TypeError(f"commit must be a bool, not {type(commit).__name__}")
-    return AtomicManager(commit)
+    return AtomicManager(commit, seconds("wait", wait), seconds("timeout", timeout))
+
+
+def seconds(name: str, value: float | None) -> float | None:
+    """Check a duration. TypeError, ValueError."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not 0 <= value < 1e6:
+        raise ValueError(f"{name} must be between 0 and 1,000,000 seconds, not {value}")
+    return float(value)
 
 
 def begin_atomic() -> AtomicManager:

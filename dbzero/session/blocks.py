@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any
 
-from dbzero.errors import AtomicError
+from dbzero.errors import AtomicError, Error
 from dbzero.model import base
 from dbzero.model.base import Ending, operation
 from dbzero.model.view import View
+from dbzero.session import shared
 from dbzero.session import workspace as workspaces
 from dbzero.session.turns import turn
 
@@ -28,8 +29,12 @@ class Block(Ending):  # type: ignore[misc]
     """One save-point. `begin()`, `close()` and `cancel()` come from Ending: they are whole whatever a signal handler
     raises meanwhile."""
 
-    def __init__(self, commit: bool = False) -> None:
+    def __init__(self, commit: bool = False, wait: float | None = None, allowed: float | None = None) -> None:
+        """wait, allowed: for the turn of shared prefixes, see :func:`dbzero.session.shared.acquire`."""
         self.commit = commit
+        self._waits = wait, allowed
+        self._pending: list[shared.Pending] = []  # commits of shared prefixes that are not known to be durable
+        self.deferring = False  # whoever ends it waits for those
         self._begun = False  # or it may have been: there is something to end
         self._ending = False
         self._keep = False
@@ -48,6 +53,8 @@ class Block(Ending):  # type: ignore[misc]
         if not base.block_mine():
             workspaces.active()
             turn.acquire(self)
+            if prefixes := shared.wanted():
+                shared.acquire(prefixes, *self._waits)
             for lock in _commit_locks():
                 _hold(lock)
         self._open_frame()
@@ -65,6 +72,8 @@ class Block(Ending):  # type: ignore[misc]
         self._begun = True
         try:
             await turn.acquire_async(self)
+            if prefixes := shared.wanted():
+                await _acquire_beside(prefixes, *self._waits)
             while not _try_all():
                 await asyncio.sleep(0.001)
             self._open_frame()
@@ -76,6 +85,8 @@ class Block(Ending):  # type: ignore[misc]
         """Everything else is held; the frame has a hold on the operation lock of its own."""
         self._ending, self._error, self._changed = False, None, []
         with operation:
+            if not base.block_depth() and shared.begin():
+                operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
             _flush(_views())
             token = _token.get() if base.block_depth() else object()
             _token.set(token)
@@ -112,6 +123,7 @@ class Block(Ending):  # type: ignore[misc]
             if self._keep and (self.commit or self.commit_wanted):
                 outer[-1].commit_wanted = True
         elif turn.holds(self):
+            self._leave_shared()
             _let_go()
             _token.set(None)
             turn.release(self)
@@ -121,8 +133,33 @@ class Block(Ending):  # type: ignore[misc]
         if failed is None and self._keep and self._changed and not outer and (self.commit or self.commit_wanted):
             changed, self._changed = self._changed, []
             commit_views(changed)
+        if self._pending and not self.deferring and not outer:
+            try:
+                shared.await_all(self._pending)
+            except Error as error:
+                failed = failed or error
+            self._pending = []
         self._ending = self.commit_wanted = self._begun = False
         return failed
+
+    def _leave_shared(self) -> None:
+        """The outermost block has ended: publish what it changed on shared prefixes, and give their turns back."""
+        if shared.entered():
+            try:
+                if operation.held():
+                    shared.finish(self._keep and self._error is None, self._pending)
+                else:
+                    shared.give_back()  # it never began
+            except Exception as error:
+                if self._error is None:
+                    self._error = error
+            while operation.held():
+                operation.release()
+
+    def take_pending(self) -> list[shared.Pending]:
+        """The commits that the one who ended it is to wait for."""
+        pending, self._pending = self._pending, []
+        return pending
 
     commit_wanted = False
 
@@ -134,7 +171,27 @@ def _hold(lock: Any) -> None:
 
 def _commit_locks() -> list[Any]:
     active = workspaces.active()
-    return [opened.commit_lock for opened in list(active.open_prefixes.values()) if opened.writable]
+    opened = list(active.open_prefixes.values())
+    return [one.commit_lock for one in opened if one.writable and not one.shared]
+
+
+async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | None, allowed: float | None) -> None:
+    """Take the turns in a thread of its own, so that the loop goes on."""
+    import asyncio  # whoever awaits has imported it
+
+    stop: list[bool] = []
+    taking = asyncio.get_running_loop().run_in_executor(
+        None, shared.acquire, prefixes, wait, allowed, lambda: bool(stop)
+    )
+    try:
+        await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        stop.append(True)
+        while not taking.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([taking])
+        taking.exception()
+        raise
 
 
 def _try_all() -> bool:
@@ -188,10 +245,19 @@ def commit_views(views: Iterable[View]) -> None:
             opened.commit()
 
 
-def _opening(commit_lock: Any) -> None:
+def _opening(opened: workspaces.OpenPrefix) -> None:
     """A prefix is opened within the block: nobody else is to commit it meanwhile."""
-    if base.block_mine():
-        _hold(commit_lock)
+    if not base.block_mine():
+        return
+    if opened.shared:
+        if not shared.entered():
+            raise AtomicError(
+                f"prefix {opened.name!r} cannot be opened shared within an atomic block that began without a shared prefix; "
+                "open it before"
+            )
+        shared.late(opened)
+    else:
+        _hold(opened.commit_lock)
 
 
 def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
@@ -203,6 +269,7 @@ def _closing(opened: workspaces.OpenPrefix, commit: bool) -> bool:
         with operation:
             base.block_revert_view(opened.view)
             opened.view.discard_buffers()
+            shared.closing(opened)
         if commit and opened.writable:
             opened.commit()
     finally:
@@ -220,6 +287,9 @@ def _abandon() -> None:
             operation.acquire()
         base.block_revert()
     _let_go()
+    shared.give_back()
+    while operation.held():
+        operation.release()
     if blocks:
         _token.set(None)
         turn.release(blocks[0])
@@ -227,6 +297,7 @@ def _abandon() -> None:
 
 def _after_fork() -> None:
     _held.clear()
+    shared.after_fork()
     turn.reset_after_fork()
     _abandon()
     if _token.get() is not None:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dbzero.errors import ReadOnlyError
-from dbzero.model.base import operation
+from dbzero.model.base import NEW, operation
 from dbzero.model.view import View
 from dbzero.runtime.batch import Batch
 from dbzero.storage.prefix import DeltaRoomMade, Prefix
+from dbzero.storage.sharing import Published, SharedPrefix
 
 # References to an instance that this file itself holds while it asks whether anyone else does: the list of taken objects.
 _OWN_REFERENCES = 1
@@ -26,11 +27,12 @@ def commit_view(
     prefix: Prefix,
     unless: Callable[[], object] = lambda: None,
     taken: Callable[[], None] = lambda: None,
+    publish: Callable[[Published], object] | None = None,
 ) -> bool:
     """Commit what is pending in `view`. Returns whether a new state was made.
 
     Under the operation lock `unless` is asked whether to do nothing, and `taken` is told that the commit has all that
-    is pending.
+    is pending. `publish`, for a shared prefix in its turn, is told of the commit, which is published then and not durable yet.
 
     Raises StorageError and its kin; then everything that was pending still is.
     """
@@ -38,12 +40,18 @@ def commit_view(
         raise ReadOnlyError(f"Cannot modify read-only prefix: {prefix.name}")
     while True:
         try:
-            return _commit_once(view, prefix, unless, taken)
+            return _commit_once(view, prefix, unless, taken, publish)
         except DeltaRoomMade:
             continue
 
 
-def _commit_once(view: View, prefix: Prefix, unless: Callable[[], object], all_taken: Callable[[], None]) -> bool:
+def _commit_once(
+    view: View,
+    prefix: Prefix,
+    unless: Callable[[], object],
+    all_taken: Callable[[], None],
+    publish: Callable[[Published], object] | None,
+) -> bool:
     taken: list[Any] = []
     orphans: list[int] = []
     undo: list[Callable[[], None]] = []
@@ -68,7 +76,13 @@ def _commit_once(view: View, prefix: Prefix, unless: Callable[[], object], all_t
             restore(view, taken, orphans, undo)
             raise
     try:
-        state = prefix.commit(batch)
+        if publish is None:
+            state = prefix.commit(batch)
+        else:
+            assert isinstance(prefix, SharedPrefix)
+            made = prefix.publish(batch)
+            state = made.state
+            publish(made)
     except BaseException:
         with operation:
             restore(view, taken, orphans, undo)
@@ -90,7 +104,7 @@ def _commit_once(view: View, prefix: Prefix, unless: Callable[[], object], all_t
 
 
 def restore(view: View, taken: list[Any], orphans: list[int], undo: list[Callable[[], None]]) -> None:
-    view.put_back(taken)
+    view.put_back([obj for obj in taken if obj is not None])
     view.add_dead_orphans(orphans)
     for put_back in undo:
         put_back()
@@ -123,19 +137,38 @@ def collect(
         if view.peek(oid) is None and batch.refcount(oid) == 0:
             batch.delete(oid)
             deleted.append(oid)
-    forgotten = 0
+    waiting: list[int] = []  # without references, but with a wrapper that somebody holds
+    settled = 0
     while True:
-        in_flight: set[int] = set()
+        places: dict[int, int] = {}  # of what is in `taken`
         while zero := batch.zero():
-            in_flight = in_flight or {obj._p_oid for obj in taken}
+            places = places or {obj._p_oid: place for place, obj in enumerate(taken) if obj is not None}
             for oid in zero:
-                if view.held(oid, _OWN_REFERENCES if oid in in_flight else 0):
-                    view.mark_orphan(oid)
+                if view.held(oid, _OWN_REFERENCES if oid in places else 0):
+                    waiting.append(oid)
                 else:
                     batch.delete(oid)
                     deleted.append(oid)
-        if forgotten == len(deleted):
-            return deleted
-        undo += view.forget(deleted[forgotten:])
-        forgotten = len(deleted)
+        if settled == len(deleted):
+            break
+        fresh = deleted[settled:]
+        settled = len(deleted)
+        garbage = [oid for oid in fresh if oid in places and taken[places[oid]]._p_flags & NEW]
+        undo += view.forget(sorted(set(fresh).difference(garbage)))
+        # What was never stored nobody can reach any more, should the commit fail or not. It lets go of what it held.
+        view.forget(garbage)
+        for oid in garbage:
+            view.expire(taken[places[oid]])
+            taken[places[oid]] = None
         encode(view, batch, taken)  # what forgetting changed; that may leave more without references
+        if garbage:
+            places = {obj._p_oid: place for place, obj in enumerate(taken) if obj is not None}
+            for oid in [oid for oid in waiting if not view.held(oid, _OWN_REFERENCES if oid in places else 0)]:
+                waiting.remove(oid)
+                if batch.refcount(oid) == 0:
+                    batch.delete(oid)
+                    deleted.append(oid)
+    taken[:] = [obj for obj in taken if obj is not None]
+    for oid in waiting:
+        view.mark_orphan(oid)
+    return deleted

@@ -45,7 +45,8 @@ class Config:
     autocommit: commit open read-write prefixes in the background; autocommit_interval: milliseconds between two such commits;
     cache_size: bytes of shared page cache, and of loaded object state in each process; lang_cache_size: instances kept alive by the library;
     retention: how much history each prefix keeps by itself, None: all of it;
-    lock_flags: default behaviour of read-write opens; no_auto_migrate, restricted, restricted_context: see `db0.migrate` and `db0.set_restricted`.
+    shared: read-write opens share the writing with other processes; lock_flags: default behaviour of read-write opens;
+    no_auto_migrate, restricted, restricted_context: see `db0.migrate` and `db0.set_restricted`.
     """
 
     autocommit: bool = True
@@ -54,6 +55,7 @@ class Config:
     lang_cache_size: int = 1024
     lock_flags: LockFlags = field(default_factory=LockFlags)
     no_auto_migrate: bool = False
+    shared: bool = False
     restricted: bool = False
     restricted_context: Any = None
     rpc: Any = None
@@ -90,7 +92,7 @@ def make_config(settings: Mapping[str, Any]) -> Config:
         values["retention"] = make_retention(values["retention"])
     if values.get("rpc") is not None:
         raise TypeError("the rpc setting is not supported: dbzero shares memory between the processes of one machine")
-    for name in ("autocommit", "no_auto_migrate", "restricted"):
+    for name in ("autocommit", "no_auto_migrate", "restricted", "shared"):
         if name in values:
             values[name] = bool(values[name])
     return Config(**values)

@@ -50,6 +50,7 @@ def collect_cycles(prefix: str | None = None) -> int:
     """
     workspace = active()
     opened = workspace.current() if prefix is None else workspace.get(prefix)
+    opened.refuse_shared("collecting cycles")
     if not opened.writable:
         raise ReadOnlyError(f"Cannot modify read-only prefix: {opened.name}")
     refuse_in_block("collect_cycles")

@@ -152,6 +152,7 @@ def compact_prefix(
                 f"{error}. Or call compact() there: the process that writes a prefix compacts it"
             ) from None
     try:
+        opened.refuse_shared("compaction")
         floor = history.oldest_to_keep(opened.prefix, keep_states, since)
         return history.compact(opened.prefix, floor, progress)
     finally:

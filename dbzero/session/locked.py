@@ -19,7 +19,15 @@ MutationLog = list[tuple[str, int]]
 
 
 class LockedManager:
-    """A locked block: a context manager, for ``with`` and ``async with``. Made by ``db0.locked``; may be used again."""
+    """A locked block: a context manager, for ``with`` and ``async with``. Made by ``db0.locked``; may be used again.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> with db0.locked() as block:
+    ...     isinstance(block, db0.LockedManager)
+    True
+    >>> db0.close()
+    """
 
     def __init__(self, await_commit: bool = False) -> None:
         self._await_commit = await_commit
@@ -71,11 +79,14 @@ class LockedManager:
     def _mutated(self, opened: OpenPrefix) -> int:
         """The state number of the last change in a prefix since the block began; 0: there was none."""
         view = opened.view
-        if not opened.writable or view.closed:
+        if not (opened.writable or opened.shared) or view.closed:
             return 0
-        view.flush()
+        if opened.writable:
+            view.flush()
         if view.changes == self._before.get(opened, 0):
             return 0
+        if not opened.writable:
+            return int(view.state)  # its transactions have committed
         return opened.state(finalized=view.changes == opened.committed_changes)
 
     def note_closing(self, opened: OpenPrefix) -> None:

@@ -9,9 +9,11 @@ from dbzero.model import base, scope, weak
 from dbzero.model.base import Persistent, operation
 from dbzero.model.catalog import ENUM, ClassRecord
 from dbzero.model.enums import EnumType, EnumValue, type_prefix
+from dbzero.model.instances import enter_classes, instances
 from dbzero.model.memo import MemoBase, MemoObject, class_info, uuid_of
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
+from dbzero.query.base import Query, identity_of
 from dbzero.session.api import PrefixMetaData
 from dbzero.session.deletion import pending_counts
 from dbzero.session.workspace import active
@@ -20,9 +22,10 @@ from dbzero.storage.discovery import name_of as discover_uuid
 
 def uuid(obj: Any, /) -> str:
     """The identity of a memo object, or of the target of a weak or expired reference: 24 characters A-Z, 2-7, the same in every process and for ever.
+    Of a query: 52 characters, the same for equal queries in every process and state.
 
     Raises:
-        Error: `obj` is no memo instance, or its `__init__` has not finished.
+        Error: `obj` is neither a memo instance nor a query, or its `__init__` has not finished.
 
     >>> import dbzero as db0, tempfile
     >>> db0.init(tempfile.mkdtemp(), prefix="p")
@@ -37,8 +40,13 @@ def uuid(obj: Any, /) -> str:
     active()
     if weak.is_handle(obj):
         return weak.uuid_of(obj)
-    if isinstance(obj, Persistent) and obj._p_flags & (base.CLOSED | base.EXPIRED):
-        obj._p_activate()
+    if isinstance(obj, Query):
+        return identity_of(obj)
+    if isinstance(obj, Persistent):
+        if obj._p_flags & base.EXPIRED:
+            raise ReferenceError("Object is no longer accessible: it was deleted, and its UUID leads nowhere")
+        if obj._p_flags & base.CLOSED:
+            obj._p_activate()
     return uuid_of(obj)
 
 
@@ -54,22 +62,32 @@ def fetch(identifier: Any, expected_type: Any = None, prefix: str | None = None)
 
     Raises:
         ReferenceError: no such object. Error: malformed UUID, wrong type, no singleton class, no instance. PrefixError: unknown prefix.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> config = Config()
+    >>> db0.fetch(Config) is config, db0.fetch(db0.uuid(config)) is config
+    (True, True)
+    >>> db0.close()
     """
     if expected_type is None:
         obj = base.find_live(identifier)
         if obj is not None:
             return obj
-    identifier, expected_type = _swap(identifier, expected_type)
+    identifier, expected_type = swapped(identifier, expected_type)
     if isinstance(identifier, str):
         obj = _by_uuid(identifier)
         if obj is None:
             raise ReferenceError(f"Memo instance expired: no object has the UUID {identifier}")
-        _require(obj, expected_type)
+        require(obj, expected_type)
         return obj
     obj = _singleton(identifier, prefix)
     if obj is None:
         raise Error(f"Singleton instance does not exist: {identifier.__qualname__}")
-    _require(obj, expected_type)
+    require(obj, expected_type)
     return obj
 
 
@@ -77,8 +95,20 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
     """Whether `fetch` would find the object. Malformed UUIDs and unknown prefixes give False.
 
     Raises Error when `identifier` is neither a str nor a class.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> db0.exists(Config), db0.exists("no UUID")
+    (False, False)
+    >>> config = Config()
+    >>> db0.exists(Config), db0.exists(db0.uuid(config))
+    (True, True)
+    >>> db0.close()
     """
-    identifier, expected_type = _swap(identifier, expected_type)
+    identifier, expected_type = swapped(identifier, expected_type)
     if isinstance(identifier, str):
         try:
             obj = _by_uuid(identifier)
@@ -88,7 +118,7 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
             if "Invalid UUID" in str(error):
                 return False
             raise
-        return obj is not None and _matches(obj, expected_type)
+        return obj is not None and matches(obj, expected_type)
     if not isinstance(identifier, type):
         raise Error(f"Invalid argument type: {type(identifier).__name__}; give a UUID or a memo class")
     active()
@@ -102,24 +132,44 @@ def exists(identifier: Any, expected_type: Any = None, prefix: str | None = None
 
 
 def find_singleton(cls: Any, prefix: str | None = None) -> Any:
-    """The instance of a singleton class, or None."""
+    """The instance of a singleton class, or None.
+
+    Args:
+        cls: the class. prefix: where to look; None: the class's own prefix or the current one.
+
+    Raises Error when it is no singleton class, PrefixError when `prefix` is not open.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo(singleton=True)
+    ... class Config:
+    ...     pass
+    >>> db0.find_singleton(Config)
+    >>> config = Config()
+    >>> db0.find_singleton(Config) is config
+    True
+    >>> db0.close()
+    """
     return _singleton(cls, prefix)
 
 
-def _swap(identifier: Any, expected: Any) -> tuple[Any, Any]:
+def swapped(identifier: Any, expected: Any) -> tuple[Any, Any]:
+    """(identifier, expected type), which may be given the other way round."""
     if isinstance(expected, str) and isinstance(identifier, type):
         return expected, identifier
     return identifier, expected
 
 
-def _matches(obj: Any, expected: Any) -> bool:
+def matches(obj: Any, expected: Any) -> bool:
+    """Whether an object is of the expected type; None expects nothing."""
     return expected is None or expected is MemoBase or isinstance(obj, expected)
 
 
-def _require(obj: Any, expected: Any) -> None:
+def require(obj: Any, expected: Any) -> None:
+    """Raise Error when an object is not of the expected type, or that is no memo class."""
     if expected is not None and class_info(expected) is None:
         raise Error(f"the expected type {expected!r} is not a memo class")
-    if not _matches(obj, expected):
+    if not matches(obj, expected):
         raise Error(f"Object type mismatch: it is a {type(obj).__qualname__}, not a {expected.__qualname__}")
 
 
@@ -150,6 +200,11 @@ def _by_uuid(text: str) -> Any:
         if name is None:
             raise PrefixError(f"the prefix of the object {text} is not below {workspace.root}")
         view = workspace.open(name, writable=False, make_current=False).view
+    return object_of(view, oid)
+
+
+def object_of(view: View, oid: int) -> Any:
+    """The memo object or the class record with that OID, or None."""
     obj = view.get(oid)
     if isinstance(obj, MemoObject):
         return view.migrated(obj)
@@ -157,7 +212,14 @@ def _by_uuid(text: str) -> Any:
 
 
 def get_prefix_of(obj: Any, /) -> PrefixMetaData:
-    """Name and identity of the prefix that an object, a collection, a UUID or a statically scoped class belongs to. TypeError for anything else."""
+    """Name and identity of the prefix that an object, a collection, a UUID or a statically scoped class belongs to. TypeError for anything else.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> db0.get_prefix_of(db0.list()).name
+    'p'
+    >>> db0.close()
+    """
     workspace = active()
     if isinstance(obj, Persistent):
         obj._p_activate() if obj._p_flags & base.CLOSED else None
@@ -174,6 +236,10 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
             return PrefixMetaData(name, prefix_uuid)
     if isinstance(obj, EnumValue) and obj._prefix is not None:
         return PrefixMetaData(*obj._prefix)
+    if isinstance(obj, Query):
+        view = obj._p_view()
+        if view is not None:
+            return PrefixMetaData(view.name, view.uuid)
     info = class_info(obj)
     scoped = info.prefix if info is not None else type_prefix(obj) if isinstance(obj, EnumType) else None
     if scoped is not None:
@@ -185,17 +251,38 @@ def get_prefix_of(obj: Any, /) -> PrefixMetaData:
 def getrefcount(obj: Any, /) -> int:
     """How many stored objects refer to a memo object strongly, as of the last commit plus what is pending in loaded objects.
 
-    For a memo class: how many refer to the class itself, on its own prefix or the current one.
+    For a memo class: how many instances it has on its own prefix or the current one, those of derived classes not
+    included, and how many stored references to the class itself there are. Takes a walk over the prefix.
 
     Raises Error for values that are not stored objects.
+
+    >>> import dbzero as db0, tempfile
+    >>> db0.init(tempfile.mkdtemp(), prefix="p")
+    >>> @db0.memo
+    ... class Thing:
+    ...     pass
+    >>> thing = Thing()
+    >>> things = db0.list([thing, thing])
+    >>> db0.getrefcount(thing), db0.getrefcount(Thing)
+    (2, 1)
+    >>> db0.close()
     """
     info = class_info(obj)
     if info is not None:
         view = scope.view_of(info.prefix, False)
+        enter_classes(view)
         record = view.find_class(obj)
-        return 0 if record is None else getrefcount(record) - 1  # the catalogue's
-    if not isinstance(obj, Persistent):
-        raise Error(f"{type(obj).__name__} values have no reference count")
+        if record is None:
+            return 0
+        references = getrefcount(record) - 1  # the catalogue's
+        return references + sum(1 for _ in instances(view, record._p_oid, derived=False))
+    if not isinstance(obj, (MemoObject, ClassRecord)):
+        raise Error(f"Unable to retrieve ref count for type: {type(obj).__name__}; give a memo object or class")
+    return references_to(obj)
+
+
+def references_to(obj: Any) -> int:
+    """Stored references to any stored object, pending ones included."""
     obj._p_activate()
     view = obj._p_view
     with operation:

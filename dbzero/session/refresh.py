@@ -8,6 +8,7 @@ the same Python objects and load the new state at their next use.
 from __future__ import annotations
 
 import threading
+import time
 
 from dbzero.errors import Error
 from dbzero.model.base import operation
@@ -17,6 +18,7 @@ from dbzero.storage.prefix import Prefix
 # Beyond this many states behind, turning every loaded object into a ghost costs less than reading each commit's list of changes.
 _MAX_STEPS = 1000
 _HEALTH_CHECK_SECONDS = 1.0
+_AGAIN_SECONDS = 0.005  # while a successor recovers, or a transaction of this process has lost its turn
 
 
 def refresh_view(view: View, prefix: Prefix) -> bool:
@@ -27,22 +29,32 @@ def refresh_view(view: View, prefix: Prefix) -> bool:
         newest = prefix.newest()
         if newest is None or view.closed:
             return False
-        head, incarnation = newest
-        old = view.state
-        if incarnation != view.incarnation or head < old or head - old > _MAX_STEPS:
-            view.incarnation = incarnation
-            view.invalidate_all()
-        else:
-            for state in range(old + 1, head + 1):
-                changed = prefix.changes(state)
-                if changed is None:
-                    view.invalidate_all()
-                    break
-                view.invalidate(changed)
-        if head == old:
+        if not show(view, prefix, *newest):
             return False
-        view.advance(head)
-        prefix.pin(head)
+        prefix.pin(view.state)
+    return True
+
+
+def show(view: View, prefix: Prefix, head: int, incarnation: int) -> bool:
+    """Under the operation lock: move the view to state `head`. True when it moved."""
+    old = view.state
+    if incarnation == view.incarnation and head <= old:
+        return False  # a shared writer may have shown what is published and not durable yet: never backwards
+    if incarnation != view.incarnation or head - old > _MAX_STEPS:
+        if incarnation != view.incarnation:
+            view.forget_oids()  # the successor may not know of what was reserved
+        view.incarnation = incarnation
+        view.invalidate_all()
+    else:
+        for state in range(old + 1, head + 1):
+            changed = prefix.changes(state)
+            if changed is None:
+                view.invalidate_all()
+                break
+            view.invalidate(changed)
+    if head == old:
+        return False
+    view.advance(head)
     return True
 
 
@@ -80,6 +92,8 @@ class Follower:
                         refresh_view(self._view, self._prefix)
                 if not self._stopping:
                     refresh_view(self._view, self._prefix)
+                    if self._prefix.newest() is None:
+                        time.sleep(_AGAIN_SECONDS)
             except Error as error:
                 # The next operation of the user meets the same damage and raises it; a thread has no caller.
                 self._view.follow_error = error

@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,12 +26,13 @@ from dbzero.session.turns import turn
 from dbzero.storage.history import Retainer, Retention
 from dbzero.storage.names import normalize
 from dbzero.storage.prefix import Prefix
+from dbzero.storage.sharing import SharedPrefix
 
 
 class BlockHooks:
     """What atomic blocks (dbzero.session.blocks, which needs this module) have to do with opening, closing and forks."""
 
-    opening: Callable[[threading.RLock], None]
+    opening: Callable[[OpenPrefix], None]
     closing: Callable[[OpenPrefix, bool], bool]  # True: it has committed, if that was asked for
     closed: Callable[[OpenPrefix], None]  # after its last commit
     abandon: Callable[[], None]
@@ -50,8 +52,8 @@ class OpenPrefix:
         self.autocommit = autocommit
         self.commit_lock = prefix.commit_lock  # one lock, so that the page file is not replaced under a batch
         self.follower: Follower | None = None
-        self.committed_changes = 0  # view.changes when the last commit took what was pending
         self.retainer: Retainer | None = None
+        self.committed_changes = 0  # view.changes when the last commit took what was pending
 
     def retain(self, retention: Retention | None) -> None:
         """Keep history bounded from now on, or (None) as it is."""
@@ -76,7 +78,21 @@ class OpenPrefix:
 
     @property
     def writable(self) -> bool:
+        """Whether it may be written just now."""
         return self.prefix.writable
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes write it, in transactions."""
+        return self.prefix.shared
+
+    def refuse_shared(self, what: str) -> None:
+        """PrefixError when the prefix is open shared, for what only an exclusive writer can do."""
+        if self.shared:
+            raise PrefixError(
+                f"prefix {self.name!r} is open shared: {what} needs it for itself. Close it in every process, then open it "
+                "without shared=True"
+            )
 
     def state(self, finalized: bool) -> int:
         """The last committed state, or (writer, not finalized) the number the next commit will get."""
@@ -86,6 +102,8 @@ class OpenPrefix:
 
     def commit(self, unless: Callable[[], object] = lambda: None) -> bool:
         """Commit what is pending. True when a new state was made. `unless` is asked when nobody can change anything."""
+        if self.shared:
+            return False  # its transactions do that
         with self.commit_lock:
             return commit_view(self.view, self.prefix, unless, self._taken)
 
@@ -127,6 +145,10 @@ class Workspace:
         self.open_prefixes: dict[str, OpenPrefix] = {}
         self.recent: list[str] = []  # open prefixes that were current, latest last
         self.lock = threading.RLock()
+        self.restricted = config.restricted  # of prefixes opened from now on
+        self.restricted_context = config.restricted_context
+        self.snapshots: weakref.WeakSet[Any] = weakref.WeakSet()  # of dbzero.session.snapshots
+        self.latest_snapshot: weakref.ref[Any] | None = None
         self._closed = False
         self._autocommit: threading.Thread | None = None
         self._stop = threading.Event()
@@ -151,49 +173,67 @@ class Workspace:
         lock_flags: LockFlags | None = None,
         make_current: bool = True,
         retention: Retention | None = None,
+        shared: bool | None = None,
     ) -> OpenPrefix:
-        """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks)."""
+        """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks).
+
+        shared: for writing together with other processes; None: as the workspace's settings say.
+        """
         name = normalize(name)
         with turn.hold(), self.lock:
             if self._closed:
                 raise NotInitializedError("dbzero was closed by another thread: call db0.init(<directory>) first")
             opened = self.open_prefixes.get(name)
-            if opened is not None and writable and not opened.writable:
+            if opened is not None and writable and not opened.writable and not opened.shared:
                 self.close(name)
                 opened = None
+            if opened is not None and shared and writable and not opened.shared:
+                raise PrefixError(
+                    f"prefix {name!r} is open here for exclusive writing; close it before it is opened shared"
+                )
             if opened is None:
-                opened = self._open_new(name, writable, autocommit, lock_flags or self.config.lock_flags)
+                flags = lock_flags or self.config.lock_flags
+                together = writable and (self.config.shared if shared is None else shared)
+                opened = self._open_new(name, writable, together, autocommit, flags)
             if retention is not None:
                 opened.retain(retention)
             if make_current:
                 self._make_current(name)
             return opened
 
-    def _open_new(self, name: str, writable: bool, autocommit: bool | None, flags: LockFlags) -> OpenPrefix:
-        prefix = Prefix.open(
-            self.segment,
-            self.root,
-            name,
-            writable=writable,
-            blocking=flags.blocking,
-            timeout=flags.timeout,
-            force=flags.force_unlock,
-        )
+    def _open_new(
+        self, name: str, writable: bool, shared: bool, autocommit: bool | None, flags: LockFlags
+    ) -> OpenPrefix:
+        how: dict[str, Any] = {
+            "blocking": flags.blocking,
+            "timeout": flags.timeout,
+            "force": flags.force_unlock,
+        }
+        if shared:
+            prefix: Prefix = SharedPrefix.share(self.segment, self.root, name, **how)
+        else:
+            prefix = Prefix.open(self.segment, self.root, name, writable=writable, **how)
         try:
             view = View(prefix, prefix.head())
             prefix.pin(view.state)
             view.weight_limit = self.config.cache_size
+            view.shared = shared
+            view.restricted, view.restricted_context = self.restricted, self.restricted_context
             opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
-            if not writable:
+            if not prefix.writable:
                 opened.follower = Follower(view, prefix)
                 opened.follower.start()
         except BaseException:
             prefix.close()
             raise
-        block_hooks.opening(opened.commit_lock)
+        try:
+            block_hooks.opening(opened)
+        except BaseException:
+            opened.close(commit=False)
+            raise
         self.open_prefixes[name] = opened
         opened.retain(self.config.retention)
-        if writable and opened.autocommit:
+        if prefix.writable and opened.autocommit:
             self._start_autocommit()
         return opened
 
@@ -247,6 +287,8 @@ class Workspace:
             block_hooks.abandon()
         with turn.hold(), self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
+            for snapshot in list(self.snapshots):
+                snapshot.close()
             for name in reversed(list(self.open_prefixes)):
                 try:
                     self.close(name)
@@ -287,10 +329,11 @@ class Workspace:
 
     def check_fork(self) -> None:
         """ForkedError when a child tries to write through its parent's prefixes."""
-        if self.forked and any(True for _ in self.writable_prefixes()):
+        parents = [p.name for p in self.open_prefixes.values() if p.prefix.forked]
+        if parents:
             raise ForkedError(
                 "this process was forked from one that holds the prefixes "
-                f"{', '.join(p.name for p in self.writable_prefixes())} open for writing; only that one may commit them. "
+                f"{', '.join(parents)} open for writing; only that one may commit them. "
                 "Call db0.close() and db0.init() in the child, then open them read-only"
             )
 
@@ -335,7 +378,7 @@ def _view_of(prefix_name: str | None, writable: bool) -> View:
         return workspace.current().view
     name = normalize(prefix_name)
     opened = workspace.open_prefixes.get(name)
-    if opened is None or (writable and not opened.writable):
+    if opened is None or (writable and not opened.writable and not opened.shared):
         try:
             opened = workspace.open(name, writable=writable, make_current=False)
         except LeaseError:
@@ -387,8 +430,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _fork_holds.clear()
     """The child inherits handles to read with, and nothing else: no lease, thread, slot or pending change."""
+    _fork_holds.clear()
     if _active is not None:
         operation.reset_after_fork()
         block_hooks.after_fork()
@@ -398,6 +441,23 @@ def _after_fork_in_child() -> None:
             opened.prefix.after_fork()
             opened.commit_lock = opened.prefix.commit_lock
             opened.view.after_fork()
+        _attach_child(_active)
+
+
+def _attach_child(workspace: Workspace) -> None:
+    """Give a forked child a place of its own in the segment, so that its views are pinned and follow the writers, and its
+    shared prefixes can be written. What cannot be had it does without: it reads what its parent showed."""
+    try:
+        if not workspace.segment.rejoin():
+            return
+        for opened in workspace.open_prefixes.values():
+            opened.prefix.attach()
+            opened.prefix.pin(opened.view.state)
+            opened.follower = Follower(opened.view, opened.prefix)
+            opened.follower.start()
+    except Exception as error:
+        for opened in workspace.open_prefixes.values():
+            opened.view.follow_error = error
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,5 +1,8 @@
 """The lock file of a prefix: the write lease, and the locks for checkpoints and for creation.
 
+Shared writers have the lease together: each holds a read lock on its byte, so they and an exclusive writer keep each other
+out. Which segment they share stands in the content: the turn that decides between them is a word in it.
+
 Every lock is an open-file-description lock on one byte, so that it dies with its process. The lease's byte moves on
 with every forced takeover; the *generation* in the file's content says which it is. Beside that the content names the
 newest epoch and who wrote it.
@@ -19,6 +22,8 @@ from .syscalls import System, read_exact, storage_error, typed, write_all
 
 _CHECKPOINT_BYTE: Final = 1
 _CREATE_BYTE: Final = 2
+_GATE_BYTE: Final = 3  # shared writers come and go one at a time, so that there is a first and a last
+_GATE_PATIENCE: Final = 60.0
 _LEASE_BYTE: Final = 16  # plus the generation
 _LONGEST_SLEEP: Final = 0.02
 
@@ -32,6 +37,7 @@ class FileLease:
         self.lock_path: Final = names.lock_path(base)
         self.fd = -1
         self.generation = -1  # of the lease byte held
+        self.segment = ""  # shared writers: which segment they share; goes into the file
         self._system: Final = system
 
     def _fail(self, exc: OSError, action: str) -> errors.StorageError:
@@ -92,6 +98,84 @@ class FileLease:
         self.generation = generation
         return known
 
+    def share(self, *, blocking: bool, timeout: float | None, fence: Callable[[], None] | None) -> tuple[bool, int]:
+        """Take the lease together with others, under :meth:`gate`. `self.segment` names the segment that we share.
+
+        Args: as :meth:`acquire`.
+        Returns:
+            Whether we are the first, who then holds the lease alone until :meth:`let_in`; and the newest epoch known.
+        Raises:
+            LeaseError: an exclusive writer has it, or processes that share another segment do.
+        """
+        self._open()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            known, generation, holder = self._read()
+            byte = _LEASE_BYTE + generation
+            if self._system.try_lock(self.fd, byte):
+                self._system.unlock(self.fd, byte)
+                return True, self.acquire(blocking=False, timeout=None, fence=fence)
+            if self._system.try_lock_shared(self.fd, byte):
+                if self._read()[1] == generation and self._system.same_file(self.fd, self.lock_path):
+                    self.generation = generation
+                    if self._shared_segment(holder) == self.segment:
+                        return False, known
+                self._system.unlock(self.fd, byte)
+                self.generation = -1
+                if self._shared_segment(holder) != self.segment and fence is None:
+                    raise errors.LeaseError(
+                        f"prefix {self.prefix!r} is open in {holder}, which has other shared memory (/dev/shm) than this process; "
+                        "shared writers must have the same one (docker: --ipc). Open it read-only here, which follows their commits"
+                    )
+            if fence is not None:
+                return True, self.acquire(blocking=False, timeout=None, fence=fence)
+            if not blocking or (deadline is not None and time.monotonic() >= deadline):
+                raise errors.LeaseError(
+                    f"prefix {self.prefix!r} is open for exclusive writing by {holder or 'another process'}; wait for it, open it "
+                    "shared=True there too, open read-only, or open with a lock timeout"
+                )
+            self._system.sleep(_LONGEST_SLEEP)
+
+    def share_again(self) -> bool:
+        """In a forked child, whose parent's locks are not its own. False when the lease has gone to somebody else."""
+        self._open()
+        _, generation, holder = self._read()
+        if self._shared_segment(holder) != self.segment:
+            return False
+        if self._system.try_lock_shared(self.fd, _LEASE_BYTE + generation):
+            self.generation = generation
+        return self.still_shared()
+
+    def let_in(self) -> None:
+        """The first of the shared writers has recovered the prefix: others may come."""
+        if not self._system.try_lock_shared(self.fd, _LEASE_BYTE + self.generation):
+            raise errors.LeaseError(f"prefix {self.prefix!r}: the lock on {self.lock_path} was lost; reopen the prefix")
+
+    def shut_out(self) -> bool:
+        """Hold the lease alone again if no other shared writer is left, under :meth:`gate`. False: there is one."""
+        return self.fd >= 0 and self._system.try_lock(self.fd, _LEASE_BYTE + self.generation)
+
+    def still_shared(self) -> bool:
+        """Whether the lease that we share is still the prefix's. After a forced takeover by an exclusive writer it is not."""
+        return self.fd >= 0 and self.generation >= 0 and self._read()[1] == self.generation
+
+    def shared_in(self, segment: str) -> bool:
+        """Whether the lease is held, and by processes that share the writing in that segment."""
+        try:
+            fd = self._system.open(self.lock_path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            _, generation, holder = self._read(fd)
+            return self._shared_segment(holder) == segment and self._system.lock_taken(fd, _LEASE_BYTE + generation)
+        finally:
+            self._system.close(fd)
+
+    @staticmethod
+    def _shared_segment(holder: str) -> str:
+        _, found, rest = holder.partition("[segment ")
+        return rest.partition("]")[0] if found else ""
+
     def leased(self) -> bool:
         """Whether another process holds the write lease, in whatever container or segment it works."""
         try:
@@ -103,6 +187,10 @@ class FileLease:
             return self._system.lock_taken(fd, _LEASE_BYTE + generation)
         finally:
             self._system.close(fd)
+
+    def known_epoch(self) -> int:
+        """The newest epoch that the file tells of."""
+        return self._read()[0]
 
     def record(self, epoch: int) -> None:
         """Write into the file that this process holds the lease, at `epoch`."""
@@ -116,6 +204,12 @@ class FileLease:
         generation, self.generation = self.generation, -1
         if self.fd >= 0:
             self._system.unlock(self.fd, _LEASE_BYTE + generation)
+
+    def at_epoch(self, epoch: int) -> bool:
+        """Whether the lease is still this process's, and nobody has begun a newer epoch. To be asked under :meth:`creation_lock` if
+        it is to stay so."""
+        known, generation, _ = self._read()
+        return (known, generation) == (epoch, self.generation)
 
     def held(self) -> bool:
         """Whether the lease is still this process's: nobody has moved it on. To be asked under :meth:`creation_lock`."""
@@ -155,7 +249,10 @@ class FileLease:
 
     def _write(self, epoch: int, generation: int) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        text = f"{epoch} {generation} process {os.getpid()} on {os.uname().nodename} since {since} UTC\n".encode()
+        who = f"process {os.getpid()} on {os.uname().nodename} since {since} UTC"
+        if self.segment:
+            who = f"shared writers [segment {self.segment}], the last to recover it being {who}"
+        text = f"{epoch} {generation} {who}\n".encode()
         write_all(self._system, self.fd, [text.ljust(512)], 0)
 
     # --- other locks --------------------------------------------------------------------------------------------------
@@ -169,6 +266,21 @@ class FileLease:
             yield
         finally:
             self._system.unlock(self.fd, _CREATE_BYTE)
+
+    @contextlib.contextmanager
+    def gate(self) -> Iterator[None]:
+        """The lock under which shared writers come and go. LeaseError when it is not to be had for a minute."""
+        self._open()
+        if not self._wait(_GATE_BYTE, _GATE_PATIENCE):
+            raise errors.LeaseError(
+                f"prefix {self.prefix!r}: another process has been opening or closing it for {_GATE_PATIENCE:g} s and may be stopped; "
+                "end or continue it, then try again"
+            )
+        try:
+            yield
+        finally:
+            if self.fd >= 0:
+                self._system.unlock(self.fd, _GATE_BYTE)
 
     @contextlib.contextmanager
     def checkpoint_lock(self, timeout: float | None) -> Iterator[bool]:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from .. import errors
@@ -221,6 +221,174 @@ class LocalFileStore:
         self._next_oid = meta.next_oid
         return epoch
 
+    # --- shared writers ------------------------------------------------------------------------------------------------
+
+    @typed("share the lease of")
+    def share(self, segment: str, *, blocking: bool = False, timeout: float | None = None, force: bool = False) -> bool:
+        """Take the write lease together with other processes of one segment. Under :meth:`gate`.
+
+        Args:
+            segment: what names the segment. blocking, timeout, force: as :meth:`acquire`, against an exclusive writer.
+        Returns:
+            True for the first, who has a new epoch and recovers the prefix, then calls :meth:`let_in`. Others write at the epoch that
+            the segment tells, in their turn (:meth:`enter`).
+        Raises:
+            LeaseError: an exclusive writer, or writers that share another segment.
+        """
+        self._alive()
+        self._lease.segment = segment
+        first, known = self._lease.share(blocking=blocking, timeout=timeout, fence=self._fence if force else None)
+        try:
+            if first:
+                self._start_epoch(known)
+            return first
+        except BaseException:
+            self._drop_lease()
+            raise
+
+    def share_again(self) -> bool:
+        """In a forked child of one that shares the lease: share it ourselves. False when an exclusive writer has come."""
+        return self._lease.share_again()
+
+    def gate(self) -> contextlib.AbstractContextManager[None]:
+        """The lock under which shared writers come and go."""
+        return self._lease.gate()
+
+    @typed("share the lease of")
+    def let_in(self) -> None:
+        """Let other shared writers in."""
+        self._lease.let_in()
+
+    @typed("close")
+    def shut_out(self) -> bool:
+        """Whether this is the last of the shared writers, under :meth:`gate`; then no other gets in."""
+        return self._lease.shut_out()
+
+    def shared_in(self, segment: str) -> bool:
+        """Whether processes that share that segment hold the lease together."""
+        return self._lease.shared_in(segment)
+
+    @typed("begin an epoch of")
+    def new_epoch(self, check: Callable[[], None], then: Callable[[int], None] | None = None) -> int:
+        """A shared writer takes over from one that ended badly.
+
+        Args:
+            check: called while no other process can do the same; raises what speaks against it. then: the other one lives: fence
+                its log file, and call this with the new epoch before anybody else can take over.
+        Raises:
+            FencedError: an exclusive writer has taken over.
+        """
+        with self._sync_lock, self._lock:
+            self._alive()
+            self._check_shared()
+            with self._lease.creation_lock():
+                check()
+                self._forget_log()
+                if then is not None:
+                    self._fence()
+                epoch = self._start_epoch(self._lease.known_epoch())
+                if then is not None:
+                    then(epoch)
+                return epoch
+
+    def check_epoch(self) -> None:
+        """FencedError when another process has taken over writing."""
+        if not self._lease.at_epoch(self._epoch):
+            raise errors.FencedError(
+                f"prefix {self.prefix!r}: another process has taken over writing; what was not acknowledged is void. Reopen the prefix"
+            )
+
+    @contextlib.contextmanager
+    def unfenced(self) -> Iterator[None]:
+        """While nobody can take over writing. FencedError when somebody has."""
+        with self._lease.creation_lock():
+            self.check_epoch()
+            yield
+
+    def _check_shared(self) -> None:
+        if not self._lease.still_shared():
+            raise errors.FencedError(
+                f"prefix {self.prefix!r}: an exclusive writer has taken it over; close it here, and open it again when that one is done"
+            )
+
+    def _forget_log(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+        if self._begun_fd >= 0:
+            fd, self._begun_fd = self._begun_fd, -1
+            self._system.close(fd)
+
+    @typed("continue the log of")
+    def enter(self, *, epoch: int, number: int, end: int, state: int, chain: int, next_oid: int) -> None:
+        """A shared writer's turn begins: continue log file `number` at offset `end`, behind (state, chain).
+
+        Raises:
+            FencedError: an exclusive writer has taken over. CorruptError: there is no such log file.
+        """
+        self._alive()
+        writer = self._writer
+        if writer is None or writer.header.number != number or writer.header.epoch != epoch:
+            with self._sync_lock, self._lock:
+                self._check_shared()
+                self._forget_log()
+                self._writer = log.LogWriter.join(
+                    self._system, self.prefix, self.base, self._page.identity.file_id, number
+                )
+        with self._lock:
+            assert self._writer is not None
+            self._writer.seek(end, state, chain)
+            self._epoch = epoch
+            self._next_oid = next_oid
+
+    def leave(self) -> None:
+        """The turn is over. The log file stays open, to be synced."""
+        with self._lock:
+            self._epoch = 0
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """(log file number, offset behind the last frame, chain checksum), (0, 0, 0) without a log file."""
+        writer = self._writer
+        return (writer.header.number, writer.end, writer.chain) if writer is not None else (0, 0, 0)
+
+    @property
+    def data_limit(self) -> int:
+        """End of the data region of the log file in use."""
+        return self._need_writer().header.data_limit
+
+    def check_alive(self) -> None:
+        """ClosedError, PoisonedError."""
+        self._alive()
+
+    def mark_shared(self, epoch: int, state: int) -> None:
+        """:meth:`mark_durable` between turns, by a shared writer that nobody can overtake just now."""
+        with self._lock:
+            if self._writer is not None and not self._poisoned:
+                self._writer.mark(epoch, state, self._next_oid)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """While no thread of this process is in :meth:`syncing`."""
+        with self._sync_lock:
+            yield
+
+    @contextlib.contextmanager
+    def syncing(self) -> Iterator[tuple[int, Callable[[], None]]]:
+        """While the log file in use stays what it is: its number, and what makes it durable (PoisonedError)."""
+        with self._sync_lock:
+            writer = self._need_writer()
+            yield writer.header.number, lambda: self._sync(writer)
+
+    def followed(self, number: int) -> bool:
+        """Whether log file `number` has a successor, whoever made that, or is gone."""
+        try:
+            return self._system.exists(names.redo_path(self.base, number + 1)) or not self._system.exists(
+                names.redo_path(self.base, number)
+            )
+        except OSError as exc:
+            raise self._poison(exc, names.redo_path(self.base, number + 1), "look for") from exc
+
     def replaced(self) -> bool:
         """Whether the prefix's name leads to another page file than the one open here."""
         return not self._system.same_file(self._fd, self.path)
@@ -257,16 +425,11 @@ class LocalFileStore:
     def release(self) -> None:
         """Give the lease back; the log file stays as it is. No effect without the lease."""
         with self._sync_lock, self._lock:
-            if self._epoch:
+            if self._epoch or self._lease.generation >= 0:
                 self._drop_lease()
 
     def _drop_lease(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._begun_fd >= 0:
-            self._system.close(self._begun_fd)
-            self._begun_fd = -1
+        self._forget_log()
         self._epoch = 0
         self._lease.release()
 
@@ -674,11 +837,16 @@ class LocalFileStore:
     @typed("close")
     def close(self) -> None:
         """Release the lease and every descriptor. Safe to call again."""
+        self.close_writing()
+        self._page.close()
+
+    def close_writing(self) -> None:
+        """Release the lease, and every descriptor but the page file's, which can be read until :meth:`close`."""
         if self._epoch:
             self.release()
-        self._close_all()
+        self._close_all_but_page()
 
-    def _close_all(self) -> None:
+    def _close_all_but_page(self) -> None:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -689,7 +857,6 @@ class LocalFileStore:
             fd, self._begun_fd = self._begun_fd, -1
             self._system.close(fd)
         self._lease.close()
-        self._page.close()
 
     def _after_fork(self) -> None:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its

@@ -47,7 +47,7 @@ def catch_up(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> bool:
     lookup that runs beside it right.
     """
     with slot_lock(slot):
-        if led(slot) or not slot.status().ready:
+        if led(slot, lambda: store.shared_in(slot.segment.identity)) or not slot.status().ready:
             return False
         before = slot.durable
         info = slot.status()

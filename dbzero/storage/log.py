@@ -69,6 +69,40 @@ class LogWriter:
         writer.prewritten = FIRST_STEP
         return writer
 
+    @classmethod
+    def join(cls, system: System, prefix: str, base: str, file_id: int, number: int) -> LogWriter:
+        """Go on in a log file that another process of the same epoch began; :meth:`seek` says where."""
+        path = names.redo_path(base, number)
+        try:
+            fd = system.open(path, os.O_RDWR)
+        except OSError as exc:
+            raise storage_error(exc, prefix, path, "open") from exc
+        try:
+            header = fmt.decode_redo(read_exact(system, fd, fmt.PAGE, 0), path)
+            if header is None or header.file_id != file_id or header.number != number:
+                raise errors.CorruptError(
+                    f"prefix {prefix!r}: the header of log file {path}, which is in use, is damaged; close and reopen the prefix in every process"
+                )
+            return cls(system, prefix, path, fd, header)
+        except OSError as exc:
+            system.close(fd)
+            raise storage_error(exc, prefix, path, "read") from exc
+        except BaseException:
+            system.close(fd)
+            raise
+
+    def seek(self, end: int, state: int, chain: int) -> None:
+        """The next frame goes to offset `end`, behind (state, chain). What others of the epoch wrote ahead is known anew."""
+        if end == self.end and chain == self.chain:
+            return
+        try:
+            self.prewritten = self._system.size(self.fd)
+        except OSError as exc:
+            raise storage_error(exc, self._prefix, self.path, "read the size of") from exc
+        self._step = min(max(FIRST_STEP, self.prewritten), LAST_STEP)
+        self.end, self.state, self.chain = end, state, chain
+        self._last_commit = False
+
     def reserve(self, log_bytes: int) -> None:
         """Make sure that a frame with a body of `log_bytes`, and a mark behind it, can be written."""
         needed = self.end + 2 * fmt.FRAME_HEAD + fmt.align8(log_bytes)

@@ -42,6 +42,7 @@ class _File:
         self.dirty: set[int] = set()  # sectors written since the last sync, failed ones included
         self.size_dirty = False
         self.locks: dict[int, int] = {}  # byte -> descriptor
+        self.shared_locks: dict[int, set[int]] = {}  # byte -> descriptors
 
     def sector(self, index: int) -> bytes:
         return bytes(self.data[index * SECTOR : (index + 1) * SECTOR]).ljust(SECTOR, b"\0")
@@ -240,6 +241,7 @@ class MemoryDisk(System):
             self._dead = True
             for node in self._walk(self._top):
                 node.locks.clear()
+                node.shared_locks.clear()
             return disk
 
     def _walk(self, node: _Directory) -> list[_File]:
@@ -339,6 +341,8 @@ class MemoryDisk(System):
             if isinstance(node, _File):
                 for byte in [b for b, owner in node.locks.items() if owner == fd]:
                     del node.locks[byte]
+                for readers in node.shared_locks.values():
+                    readers.discard(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         with self._mutex:
@@ -487,18 +491,34 @@ class MemoryDisk(System):
     def try_lock(self, fd: int, byte: int) -> bool:
         with self._mutex:
             self._call("try_lock")
-            return self._file(fd).locks.setdefault(byte, fd) == fd
+            file = self._file(fd)
+            if file.shared_locks.get(byte, set()) - {fd} or file.locks.setdefault(byte, fd) != fd:
+                return False
+            file.shared_locks.pop(byte, None)
+            return True
+
+    def try_lock_shared(self, fd: int, byte: int) -> bool:
+        with self._mutex:
+            self._call("try_lock")
+            file = self._file(fd)
+            if file.locks.get(byte, fd) != fd:
+                return False
+            file.locks.pop(byte, None)
+            file.shared_locks.setdefault(byte, set()).add(fd)
+            return True
 
     def lock_taken(self, fd: int, byte: int) -> bool:
         with self._mutex:
             self._call("lock_taken")
-            return self._file(fd).locks.get(byte, fd) != fd
+            file = self._file(fd)
+            return file.locks.get(byte, fd) != fd or bool(file.shared_locks.get(byte, set()) - {fd})
 
     def unlock(self, fd: int, byte: int) -> None:
         with self._mutex:
             locks = self._file(fd).locks
             if locks.get(byte) == fd:
                 del locks[byte]
+            self._file(fd).shared_locks.get(byte, set()).discard(fd)
 
     def file_system(self, path: str) -> int:
         with self._mutex:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Final
@@ -19,28 +20,32 @@ from dbzero.errors import (
     PoisonedError,
     PrefixError,
     ReadOnlyError,
+    SegmentError,
     StaleViewError,
     StateNotKeptError,
     StorageError,
 )
 from dbzero.runtime import registry
 from dbzero.runtime.batch import Batch
-from dbzero.runtime.lease import SlotLease
+from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.pins import Pin, not_kept, oldest_pin, raise_floor
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import clear_delta, led, slot_lock
+from dbzero.runtime.turns import Turns
 from dbzero.runtime.watching import Waiter, wait_durable
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage import follow, merge, recovery
 from dbzero.storage import format as fmt
 from dbzero.storage.filestore import DATA_REGION, LocalFileStore
+from dbzero.storage.holds import Holds
 from dbzero.storage.store import Meta
 
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
 _FRAME_ROOM: Final = 4096
+_PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 _INTERRUPTS: Final = 100  # signals whose handlers raise, in one commit: more is a mistake
 
@@ -52,8 +57,10 @@ class DeltaRoomMade(Exception):
 class Prefix:
     """A prefix that is open for reading, or (`writable`) whose lease this process holds.
 
-    Attributes: name; uuid (64 bits, fixed at creation); writable.
+    Attributes: name; uuid (64 bits, fixed at creation); writable; shared (see :mod:`dbzero.storage.sharing`).
     """
+
+    shared = False
 
     def __init__(self, segment: Segment, store: LocalFileStore, slot: PrefixSlot, epoch: int) -> None:
         self.name: Final = store.prefix
@@ -68,6 +75,7 @@ class Prefix:
         self._floor = 0  # states below are not in the file that the reader was made for
         self._reader = self._make_reader()
         self._pin: Pin | None = None
+        self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
         self._interrupt: BaseException | None = None
         self._lock = threading.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
@@ -81,7 +89,8 @@ class Prefix:
         self._pending_cut: ckpt.Cut | None = None  # a cut whose checkpoint failed and is to be tried again
         self._changed = False  # something was committed since the last checkpoint
         self._through_table = False  # the next commit is too big for the delta index
-        self._forked = False
+        self._forked = False  # this process was forked from its writer
+        self._detached = False  # ... or from a reader, and has no part in the segment
         self._closed = False
 
     def _make_reader(self) -> Reader:
@@ -143,18 +152,18 @@ class Prefix:
         try:
             epoch = store.acquire(blocking=blocking, timeout=timeout, force=force) if writable else 0
             slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
-            replaced = writable and force and slot.status().ready and led(slot)
+            replaced = writable and force and slot.status().ready and led(slot, lambda: True)
             if replaced:
                 slot.retire(epoch)
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
             prefix = cls(segment, store, slot, epoch)
             try:
-                with slot_lock(slot):
-                    prefix._renew_reader()  # another process may have reset the slot while this one waited for the lock
-                    if writable:
+                if writable:
+                    with slot_lock(slot):
+                        prefix._renew_reader()  # another process may have reset the slot while this one waited
                         prefix._take_over(forced=force)
-                    elif not slot.status().ready or slot.status().poisoned:
-                        prefix._fill_from_disk()
+                else:
+                    prefix._ensure_filled()
             except BaseException:
                 prefix._reader.close()
                 raise
@@ -202,6 +211,42 @@ class Prefix:
         self._changed = not found.merged
         self._floor = self._slot.status().floor
 
+    def _ensure_filled(self) -> None:
+        """For a reader: have a slot that can be read, filled from the files unless a writer has done or is doing that.
+
+        Shared writers recover in their turn; while there are some, a reader fills the slot only in a turn of its own.
+        """
+        end = time.monotonic() + _PATIENCE
+        while True:
+            slot = self._slot
+            with slot_lock(slot):
+                present = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+                if present.index != slot.index:  # left, before we had the lock
+                    self._slot = present
+                    continue
+                self._renew_reader()  # another process may have reset the slot while this one waited for the lock
+                grouped = SlotLease(slot).word & 0xFFFF == GROUP and self._led()
+                status = slot.status()
+                if status.ready and (grouped or not status.poisoned):
+                    return
+                if not grouped:
+                    self._fill_from_disk()
+                    return
+                turns = Turns(slot)
+                now = turns.status()
+                if (not now.word or not now.lives) and turns.seize(now.word, _PATIENCE):
+                    try:
+                        self._fill_from_disk()
+                        return
+                    finally:
+                        turns.drop()
+            if time.monotonic() > end:
+                raise SegmentError(
+                    f"prefix {self.name!r}: process {now.pid} has been recovering it for {_PATIENCE:.0f} s and may be stopped; "
+                    "end or continue it, then try again"
+                )
+            time.sleep(0.005)
+
     def _fill_from_disk(self) -> None:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
         self._reset_slot()
@@ -214,6 +259,9 @@ class Prefix:
 
     def _renew_reader(self) -> None:
         self._reader.close()
+        if self._batch_reader is not None:
+            self._batch_reader.close()
+            self._batch_reader = None
         self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
         self._reader = self._make_reader()
         self._floor = self._store.read_meta().floor
@@ -227,30 +275,32 @@ class Prefix:
         Args:
             replaced: the page file is known to be another one by now, whatever the slot says.
         """
-        if self.writable or self._forked or (self._slot.incarnation == self._incarnation and not replaced):
+        writer = self.writable and not self._closed
+        if writer or self._detached or (self._slot.incarnation == self._incarnation and not replaced):
             return False
         with self._lock:
-            if self._closed or (self._slot.incarnation == self._incarnation and not replaced):
+            if self._unreadable() or (self._slot.incarnation == self._incarnation and not replaced):
                 return False
             before = self._pin
             reopened = self._reopen_replaced(before.state if before is not None else 0)
             if not reopened and self._slot.incarnation == self._incarnation:
                 return False
             self._pin = None  # stays in force until its state is pinned in the new slot
-            slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
-            with slot_lock(slot):
-                self._slot = slot
-                if not slot.status().ready or slot.status().poisoned:
-                    self._fill_from_disk()
-                else:
-                    self._renew_reader()
-            if before is not None:
-                try:
-                    self.pin(before.state)
-                except StateNotKeptError:  # it was pinned in another segment, of which the writer does not know
-                    self.pin(max(before.state, self._slot.status().floor))
-                before.close()
+            self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+            self._ensure_filled()
+            self._pin_again(before)
         return True
+
+    def _pin_again(self, before: Pin | None) -> None:
+        """In another slot than the one that `before` pins a state in."""
+        if before is not None:
+            try:
+                self.pin(before.state)
+            except StateNotKeptError:  # it was pinned in another segment, of which the writer does not know
+                self.pin(max(before.state, self._slot.status().floor))
+            before.close()
+        with contextlib.suppress(StateNotKeptError):  # the same: snapshots say so when they are read
+            self._holds.move(self._slot)
 
     def _reopen_replaced(self, state: int) -> bool:
         """Open the page file that now has the prefix's name, if that is a later one of the same prefix."""
@@ -281,12 +331,33 @@ class Prefix:
     def pin(self, state: int) -> None:
         """Keep what `state` shows until another state is pinned, or the prefix is closed, or this process dies."""
         with self._lock:
-            if self._closed or self._forked:
+            if self._closed or self._detached:
                 return
             if self._pin is None:
                 self._pin = Pin(self._slot, state)
             elif self._pin.state != state:
                 self._pin.move(state)
+
+    def hold(self, state: int) -> None:
+        """Keep what `state` shows, readable also after :meth:`close`, until :meth:`release`.
+
+        StateNotKeptError: it is older than what is kept. ClosedError: the prefix is closed.
+        """
+        with self._lock:
+            if self._unreadable():
+                raise ClosedError(f"prefix {self.name!r} is closed; open it again")
+            self._kept(state)
+            self._holds.add(self._slot, state)
+
+    def release(self, state: int) -> None:
+        """Let go of a state that was held."""
+        with self._lock:
+            self._holds.remove(state)
+            if self._unreadable():
+                self._close_reading()
+
+    def _unreadable(self) -> bool:
+        return self._closed and not self._holds
 
     def _unpin(self) -> None:
         pin, self._pin = self._pin, None
@@ -342,6 +413,15 @@ class Prefix:
                 return None
         return None if found is None else found[0]
 
+    def committed_at(self, state: int) -> float | None:
+        """When the commit of `state` was made, in seconds since 1970; None when that is not known."""
+        with self._lock:
+            try:
+                found = self._reader.changes(state)
+            except StaleViewError:
+                return None
+        return None if found is None else found[1] / 1e6
+
     def oid_limit(self) -> int:
         """Above every OID in use, reserved ones included."""
         return int(self._slot.status().next_oid)
@@ -351,9 +431,21 @@ class Prefix:
         with self._lock:  # not while the slot is being left
             return self._slot.reserve_oids(n)
 
+    def data_end(self) -> int:
+        """Where the next commit's data will stand in the page file."""
+        return self._slot.allocated()[0]
+
+    def data_limit(self) -> int:
+        """End of the data region of the log file in use."""
+        return self._limit
+
     def head(self) -> int:
         """The state that views start from: the writer's newest, a reader's newest durable one."""
         return self._slot.published if self.writable else self._slot.durable
+
+    def committed(self) -> int:
+        """The newest state that is known to be on disk."""
+        return self._slot.durable
 
     @property
     def incarnation(self) -> int:
@@ -384,15 +476,18 @@ class Prefix:
         """Make every sleeper of this prefix look again."""
         self._slot.wake()
 
+    def _led(self) -> bool:
+        return led(self._slot, lambda: self._store.shared_in(self._segment.identity))
+
     def follow_log(self, timeout: float) -> bool:
         """For a reader whose writer does not share the segment: wait up to `timeout` seconds for its log to grow, then take the new commits in.
 
         Returns False when the writer does share the segment, or there is none: then `wait` is enough.
         """
         slot, store = self._slot, self._store
-        if not led(slot) and store.replaced() and self.rejoin(replaced=True):
+        if not self._led() and store.replaced() and self.rejoin(replaced=True):
             return True
-        if led(slot) or not (store.leased() or follow.behind(store, slot)):
+        if self._led() or not (store.leased() or follow.behind(store, slot)):
             return False
         follow.catch_up(store, self._segment.handle, slot)
         store.watch(timeout)
@@ -493,9 +588,9 @@ class Prefix:
                 with contextlib.suppress(Error):
                     self._store.rewind()
                 raise
-        self._sync_log()
 
     def _acknowledge(self, state: int, next_oid: int) -> None:
+        self._sync_log()
         self._fresh = next_oid
         self._changed = True
         self._store.mark_durable(state)
@@ -688,6 +783,7 @@ class Prefix:
                 if pinned is not None:
                     self._pin = Pin(slot, pinned.state)
                     pinned.close()
+                self._holds.move(slot)
                 self._renew_reader()
                 if self._batch_reader is not None:
                     self._batch_reader.close()
@@ -724,15 +820,21 @@ class Prefix:
                 return
             self._closed = True
             try:
-                if self.writable and not self._forked:
+                if self.writable:
                     self._close_writer()
             finally:
                 with self._lock:
                     self._unpin()
-                    self._reader.close()
                     if self._batch_reader is not None:
                         self._batch_reader.close()
-                self._store.close()
+                    if self._unreadable():
+                        self._close_reading()
+                    else:
+                        self._store.close_writing()
+
+    def _close_reading(self) -> None:
+        self._reader.close()
+        self._store.close()
 
     def _close_writer(self) -> None:
         store, slot = self._store, self._slot
@@ -755,10 +857,24 @@ class Prefix:
         self._lock.release()
 
     def after_fork(self) -> None:
-        """In a forked child: what only the parent holds is gone; reading goes on."""
-        self._forked = True
+        """In a forked child: what only the parent holds is gone; reading goes on. See :meth:`attach`."""
+        self._forked = self._forked or self.writable
+        self.writable = False
+        self._detached = True
         self._pin = None
+        self._holds.forget_pin()
         self._lock = threading.RLock()
         self._commit_lock = threading.RLock()
         self.compaction_lock = threading.Lock()
         self._checkpointer = None
+
+    def attach(self) -> None:
+        """In a forked child whose segment was rejoined: have pins of our own, and follow what is committed."""
+        self._detached = False
+        with self._lock, contextlib.suppress(StateNotKeptError):
+            self._holds.move(self._slot)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the prefix's writer."""
+        return self._forked

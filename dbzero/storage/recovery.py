@@ -158,10 +158,13 @@ def recover(
             lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
             found = replay_into(store, seg, index, meta)
             base = _base(store, found.data_end, True)
-            redo = store.begin_log(
-                epoch=store.epoch, state=found.state, chain=found.chain, data_base=base, data_limit=base + region
-            )
+            with store.unfenced():
+                redo = store.begin_log(
+                    epoch=store.epoch, state=found.state, chain=found.chain, data_base=base, data_limit=base + region
+                )
             return replace(found, data_end=base, redo=redo)
+        # Who takes over from here on finds the checkpoint lock taken, and keeps off the pages and addresses that we write to.
+        store.check_epoch()
         return _recover(store, seg, index, reader, meta, forced, region)
 
 
@@ -196,26 +199,30 @@ def _recover(
     base = _base(store, end, forced)
     if frames:
         base = work.run(base)
-    redo = store.begin_log(epoch=store.epoch, state=state, chain=chain, data_base=base, data_limit=base + region)
-    if frames:
-        head, free = work.space.write_list(store)
-        meta = replace(
-            meta,
-            checkpoint=meta.checkpoint + 1,
-            state=state,
-            root=work.root,
-            depth=work.depth,
-            next_oid=next_oid,
-            data_end=base,
-            redo=redo,
-            epoch=store.epoch,
-            chain=chain,
-            free_head=head,
-            free_count=free,
-            time_us=now_us(),
-        )
-    store.put_meta(meta)  # without frames: mends a slot that a crash left behind, before the log it needs is deleted
-    store.truncate_log(redo)
+    # A successor's log file must not be deleted: it comes before this, and is seen, or finds all of it done.
+    with store.unfenced():
+        redo = store.begin_log(epoch=store.epoch, state=state, chain=chain, data_base=base, data_limit=base + region)
+        if frames:
+            head, free = work.space.write_list(store)
+            meta = replace(
+                meta,
+                checkpoint=meta.checkpoint + 1,
+                state=state,
+                root=work.root,
+                depth=work.depth,
+                next_oid=next_oid,
+                data_end=base,
+                redo=redo,
+                epoch=store.epoch,
+                chain=chain,
+                free_head=head,
+                free_count=free,
+                time_us=now_us(),
+            )
+        store.put_meta(
+            meta
+        )  # without frames: mends a slot that a crash left behind, before the log it needs is deleted
+        store.truncate_log(redo)
     lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
     return Recovered(meta, state, chain, next_oid, base, redo, frames, True)
 

@@ -44,6 +44,18 @@ NETWORK_FILE_SYSTEMS: Final = {
 }
 
 
+class Counts:
+    """What went through :class:`System` in this process."""
+
+    __slots__ = ("bytes_read", "bytes_written", "reads", "syncs", "writes")
+
+    def __init__(self) -> None:
+        self.reads = self.writes = self.syncs = self.bytes_read = self.bytes_written = 0
+
+
+COUNTS = Counts()
+
+
 class System:
     """The kernel's file calls, one method each. Stateless; safe to share between threads."""
 
@@ -54,14 +66,21 @@ class System:
         os.close(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        return os.pread(fd, length, offset)
+        found = os.pread(fd, length, offset)
+        COUNTS.reads += 1
+        COUNTS.bytes_read += len(found)
+        return found
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
         """Bytes written, possibly fewer than given."""
-        return os.pwritev(fd, buffers, offset)
+        done = os.pwritev(fd, buffers, offset)
+        COUNTS.writes += 1
+        COUNTS.bytes_written += done
+        return done
 
     def fdatasync(self, fd: int) -> None:
         os.fdatasync(fd)
+        COUNTS.syncs += 1
 
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
@@ -136,6 +155,16 @@ class System:
         """
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+        except OSError as exc:
+            if exc.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def try_lock_shared(self, fd: int, byte: int) -> bool:
+        """The same, but others may have it shared as well. An exclusive lock held is turned into a shared one."""
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
         except OSError as exc:
             if exc.errno in (errno.EAGAIN, errno.EACCES):
                 return False

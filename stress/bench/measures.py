@@ -39,7 +39,7 @@ def plain(root: str) -> Any:
         return f"{id(thing):024X}"
 
     return SimpleNamespace(
-        memo=lambda cls: cls, list=list, dict=dict, commit=commit, uuid=uuid, fetch=objects.__getitem__
+        memo=lambda cls: cls, list=list, dict=dict, set=set, commit=commit, uuid=uuid, fetch=objects.__getitem__
     )
 
 
@@ -157,35 +157,124 @@ def fetches(api: Any, scale: int) -> dict[str, float]:
 
 
 def collections(api: Any, scale: int) -> dict[str, float]:
+    """List, dict and set; each row net of the loop around it. Setting and adding count until the collection's length is known."""
     size = 5 * scale
     rng = random.Random(2)
     order = [rng.randrange(size) for _ in range(size)]
+    rows: dict[str, float] = {}
+
+    def net(name: str, work: Callable[[], object], loop: Any) -> None:
+        def nothing() -> None:
+            for _ in loop:
+                pass
+
+        rows[f"{name}, {len(loop):,}"] = max(best(work, len(loop)) - best(nothing, len(loop)), 0.1)
+
     numbers = api.list(range(size))
-    by_number = api.dict({number: number for number in range(size)})
-    names = [f"key {number}" for number in order]
-    by_name = api.dict({f"key {number}": number for number in range(size)})
     api.commit()
 
     def list_get() -> None:
         for position in order:
             numbers[position]
 
-    def int_get() -> None:
-        for key in order:
-            by_number[key]
+    def append() -> None:
+        made = api.list()
+        for number in order:
+            made.append(number)
 
-    def str_get() -> None:
-        for key in names:
-            by_name[key]
+    def iterate() -> None:
+        for _ in numbers:
+            pass
 
-    return {
-        f"list get, {size:,} ints": best(list_get, size),
-        f"dict get, {size:,} int keys": best(int_get, size),
-        f"dict get, {size:,} str keys": best(str_get, size),
-    }
+    net("list get, ints, random", list_get, order)
+    net("list append", append, order)
+    api.commit()
+    net("list iterate, ints", iterate, range(size))
+
+    @api.memo
+    class Cell:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    cells = api.list([Cell(number) for number in range(scale)])
+    api.commit()
+
+    def fields() -> None:
+        for cell in cells:
+            cell.number
+
+    net("list iterate, objects + attribute", fields, range(scale))
+    for kind, keys in (("int", list(range(size))), ("str", [f"key {number}" for number in range(size)])):
+        sought = [keys[number] for number in order]
+        table, group = api.dict(), api.set()
+
+        def set_all(keys: list[Any] = keys) -> None:
+            made = api.dict()
+            for key in keys:
+                made[key] = 1
+            len(made)
+
+        def get(table: Any = table, sought: list[Any] = sought) -> None:
+            for key in sought:
+                table[key]
+
+        def add(keys: list[Any] = keys) -> None:
+            made = api.set()
+            for key in keys:
+                made.add(key)
+            len(made)
+
+        def within(group: Any = group, sought: list[Any] = sought) -> None:
+            for key in sought:
+                key in group  # noqa: B015 - that is what is measured
+
+        for key in keys:
+            table[key] = 1
+            group.add(key)
+        api.commit()
+        net(f"dict get, {kind} keys, random", get, sought)
+        net(f"dict set, new {kind} keys", set_all, keys)
+        api.commit()
+        net(f"set contains, {kind}s, random", within, sought)
+        net(f"set add, new {kind}s", add, keys)
+        api.commit()
+    return rows
 
 
-GROUPS = (attributes, commits, fetches, collections)
+def indexes(api: Any, scale: int) -> dict[str, float]:
+    """Index; there is no plain one."""
+    if not hasattr(api, "index"):
+        return {}
+
+    @api.memo
+    class Entry:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    entries = [Entry(number) for number in range(scale)]
+    keys = list(range(scale))
+    random.Random(3).shuffle(keys)
+    holder = api.list(entries)
+    api.commit()
+    index = api.index()
+    started = time.perf_counter()
+    for key, entry in zip(keys, entries, strict=True):
+        index.add(key, entry)
+    api.commit()
+    rows = {"index add, commit included": (time.perf_counter() - started) / scale * 1e9}
+    starts = keys[:200]
+
+    def ranges() -> None:
+        for start in starts:
+            for _ in index.select(start, start + 99):
+                pass
+
+    rows["index range of 100, an item"] = best(ranges, 100 * len(starts))
+    assert len(holder) == scale
+    return rows
+
+
+GROUPS = (attributes, commits, fetches, collections, indexes)
 
 
 def main() -> None:

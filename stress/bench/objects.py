@@ -53,11 +53,12 @@ def show(results: dict[str, dict[str, float]], console: Console) -> None:
         table.add_column("peer / dbzero", justify="right")
     for row, ours in results["dbzero"].items():
         cells = [
-            f"{figures[row]:,.1f}" if figures[row] < 100 else f"{figures[row]:,.0f}" for figures in results.values()
+            "" if row not in figures else f"{figures[row]:,.1f}" if figures[row] < 100 else f"{figures[row]:,.0f}"
+            for figures in results.values()
         ]
-        cells.append(f"{ours / results['plain'][row]:.2f}")
+        cells.append(f"{ours / results['plain'][row]:.2f}" if row in results["plain"] else "")
         if "peer" in results:
-            cells.append(f"{results['peer'][row] / ours:.1f}")
+            cells.append(f"{results['peer'][row] / ours:.1f}" if row in results["peer"] else "")
         table.add_row(row, *cells)
     console.print(table)
 

@@ -22,6 +22,8 @@ MUTATIONS = {
     "lease": ["BLIND_MOVE", "NO_EPOCH_CHECK", "BLIND_PUBLISH"],
     "delta_recycle": ["NO_RECHECK", "FREE_FIRST", "RETIRE_FIRST", "ROOT_IN_PLACE", "HEAD_FIRST"],
     "pin_floor": ["CHECK_FIRST", "SCAN_FIRST", "TRUST_ANNOUNCED"],
+    "turn": ["LOOK_FIRST", "SCAN_FIRST", "NO_PASS_ON", "SET_LATE", "CLEAR_EARLY", "NO_RECOVERY"],
+    "group_commit": ["NO_NUMBER", "NUMBER_FIRST", "SYNC_FIRST", "LATE_NUMBER", "NO_SYNC_OLD"],
     "frame": ["NO_RECHECK", "TAKE_LIVE", "SAME_COUNT", "SLOT_ONLY"],
 }
 

@@ -5,12 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from dbzero.collections import bytearrays, counted, dictnodes, dicts, keyed, lists, nodes, pairs, sequences, sets
+from dbzero.collections import (
+    bytearrays,
+    counted,
+    dictnodes,
+    dicts,
+    dicttrees,
+    keyed,
+    lists,
+    nodes,
+    pairs,
+    sequences,
+    sets,
+    settrees,
+)
 from dbzero.model import scope
 from dbzero.model.base import operation, set_leaf
 from dbzero.model.view import View
 
-MODULES = (nodes, counted, keyed, pairs, bytearrays, sequences, lists, dictnodes, dicts, sets)
+MODULES = (nodes, counted, keyed, pairs, bytearrays, sequences, lists, dictnodes, dicts, dicttrees, sets, settrees)
 
 
 class MemoryRecords:
@@ -60,6 +73,7 @@ class Bench:
         """Write what is dirty. Returns the OIDs written."""
         written = []
         with operation:
+            self.view.flush()
             while objects := self.view.take_dirty():
                 for obj in objects:
                     payload, refs = obj._p_encode()

@@ -148,12 +148,14 @@ def test_values_must_be_memo_objects_of_its_prefix(store):
     for args in ((), (1,), (1, 2, 3)):
         with pytest.raises(TypeError):
             index.add(*args)
+    item = Item(0)
+    index.add(0, item)
     db0.open("other")
     stranger = Item(1)
     with pytest.raises(db0.BadPrefixError, match="other"):
         index.add(1, stranger)
     index.remove(1, stranger)
-    assert not index and db0.getrefcount(stranger) == 0
+    assert list(index) == [(0, item)] and db0.getrefcount(stranger) == 0
 
 
 def test_a_weak_proxy_stands_for_its_target(store):

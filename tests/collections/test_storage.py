@@ -153,7 +153,7 @@ def test_traversal_in_bounded_memory(bench, kind):
     }[kind]
     made = fresh(bench, make(range(n)))
     view = bench.view
-    view.limit = 60_000
+    view.limit = 150_000
     most = count = 0
     for value in made:
         count += 1

@@ -207,7 +207,7 @@ def test_find_leaf_is_find(view: View) -> None:
         root = keyed.build(view, Node, [(mark, {mark: 1}) for mark in marks])
         for key in [rng.choice(marks) + rng.randrange(-2, 3) for _ in range(500)] + [-(2**63), 2**63 - 1]:
             _, expected = keyed.find_path(root, key)
-            found = base.find_leaf(root, key, keyed.Inner)
+            found = base.find_leaf(root, key)
             assert (found is expected) if -(2**63) <= key < 2**63 else found is None
             assert keyed.find(root, key) is expected
 

@@ -359,3 +359,39 @@ def test_explain(store: str) -> None:
     text = str(plan)
     assert "tag 'a': 100 estimated, 100 found" in text and "not" in text and "class Task" in text
     assert "not needed" in str(db0.find("a", "none").explain())
+
+
+def test_cancelled_blocks_take_everything_back(store: str) -> None:
+    a, b = make("x"), make("x", "y")
+    doomed = Task("doomed")
+    for commit in (False, True):
+        if commit:
+            db0.commit()
+        with pytest.raises(ValueError), db0.atomic():
+            db0.tags(a).remove("x").add("z")
+            made = make("z")
+            assert found("z") == [made, a] and found("x") == [b] and len(db0.find(Task)) == 4
+            db0.delete(doomed)
+            assert len(db0.find(Task)) == 3
+            with db0.atomic():
+                db0.tags(b).add("inner")
+            assert found("inner") == [b]
+            raise ValueError
+        assert found("z") == found("inner") == [] and found("x") == [b, a] and found(Task) == [doomed, b, a]
+        assert db0.getrefcount(a) == 1
+    with db0.atomic():
+        kept = make("kept")
+        db0.tags(a).add("kept")
+    assert found("kept") == [kept, a]
+    db0.commit()
+    assert found("kept") == [kept, a] and found(Task) == [kept, doomed, b, a]
+
+
+def test_objects_made_around_a_cancelled_block(store: str) -> None:
+    before = [Task(i) for i in range(5)]
+    with pytest.raises(ValueError), db0.atomic():
+        inside = [Task(i) for i in range(10)]
+        assert len(db0.find(Task)) == 15 and inside
+        raise ValueError
+    after = [Task(i) for i in range(20)]
+    assert found(Task) == [*after[::-1], *before[::-1]]

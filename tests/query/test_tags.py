@@ -321,3 +321,23 @@ def test_strange_strings(store: str) -> None:
     db0.init(store)
     db0.open("main", "r")
     assert all(len(db0.find(tag)) == 1 for tag in ("", "\0", "\ud800", "ä", "x" * 100_000))
+
+
+def test_references_are_counted_while_leaves_are_merged(store: str) -> None:
+    people = [Person(str(i)) for i in range(400)]
+    index = db0.index()
+    for i, person in enumerate(people):
+        db0.tags(person).add("all")
+        index.add(i, person)
+    for commit in (False, True):
+        if commit:
+            db0.commit()
+        for i, person in enumerate(people):
+            if i % 16:
+                db0.tags(person).remove("all")
+                index.remove(i, person)
+        assert len(db0.find("all")) == len(index) == 25
+        assert [db0.getrefcount(person) for person in people] == [0 if i % 16 else 2 for i in range(400)]
+        for i, person in enumerate(people):
+            db0.tags(person).add("all")
+            index.add(i, person)

@@ -50,9 +50,9 @@ def test_schema_follows_the_objects(store: str) -> None:
     top.people.extend([Person(name="a", age=1), Person(name="b", age=None), Boss(name=5, staff=[Person(name="c")])])
     for step in range(3):
         schema = db0.get_schema(Person)
-        assert schema["name"]["primary_type"] is str and set(schema["name"]["all_types"]) == {str, int}
+        assert schema["name"]["primary_type"] is str and schema["name"]["all_types"] == [str]
         assert set(schema["age"]["all_types"]) == {int, type(None)} and schema["age"]["primary_type"] is int
-        assert schema["staff"] == {"primary_type": list, "all_types": [list]}
+        assert set(schema) == {"name", "age"}  # a derived class has a schema of its own
         assert db0.get_schema(Boss) == {
             "name": {"primary_type": int, "all_types": [int]},
             "staff": {"primary_type": list, "all_types": [list]},

@@ -245,10 +245,11 @@ def test_collections_move_only_when_empty(store: str) -> None:
     full: list[Any] = [db0.list([1]), db0.dict(a=1), db0.set([1])]
     empty: list[Any] = [db0.list(), db0.dict(), db0.set(), db0.weak_set()]
     pair = db0.tuple([1, 2])
-    members = db0.weak_set([Root()])
+    root = Root()
+    members = db0.weak_set([root])
     db0.open("main")
     top = Root()
-    for collection in [*full, members]:
+    for collection in full:
         with pytest.raises(AttributeError):
             top.value = collection
         with pytest.raises(db0.BadPrefixError):
@@ -257,6 +258,8 @@ def test_collections_move_only_when_empty(store: str) -> None:
     for collection in empty:
         top.value = collection
         assert db0.get_prefix_of(top.value).name == "main" and type(top.value) is type(collection)
+    top.value = members
+    assert top.value is members and list(members) == [root] and db0.get_prefix_of(members).name == "main"
     top.value = pair
     assert top.value == (1, 2) and db0.get_prefix_of(top.value).name == "main"
     top.value = full[0][:]
@@ -501,3 +504,21 @@ def test_random_programs_agree_with_a_model(store: str) -> None:
             del target
             if slot in weak[name] and weak[name][slot] not in alive:
                 assert db0.expired(getattr(tops[name], "w" + slot))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_what_only_a_dropped_new_object_held_goes_with_it(store: str, depth: int) -> None:
+    kept = Holder()
+    value: Any = kept
+    for _ in range(depth):
+        value = [{"x": value}]
+    dropped = Holder()
+    dropped.value = value
+    del dropped, value
+    gc.collect()
+    state = db0.get_state_num()
+    db0.commit()
+    assert db0.getrefcount(kept) == 0
+    assert db0.get_state_num() == state + 1
+    db0.commit()
+    assert db0.get_state_num() == state + 1

@@ -1,0 +1,643 @@
+"""A prefix that several processes of one segment write in turns.
+
+Everybody reads; who wants to write takes the turn, brings itself to what was published last, commits as an exclusive writer
+does, publishes, and gives the turn back. Only then comes the sync: one of those whose commits wait does it for all.
+
+A turn that ended badly - its holder died, or was replaced because it was stopped or took too long - leaves the slot marked
+torn. Whoever gets the next turn recovers from the files under a new epoch before anything else. The argument is in
+docs/design.md, section 3.3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dbzero._engine import ffi
+from dbzero.errors import (
+    ClosedError,
+    Error,
+    FencedError,
+    FileReplacedError,
+    ForkedError,
+    LeaseError,
+    PoisonedError,
+    SegmentError,
+    TurnTimeoutError,
+)
+from dbzero.runtime.batch import Batch
+from dbzero.runtime.lease import GROUP, SlotLease
+from dbzero.runtime.segment import Segment
+from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.starting import led, slot_lock
+from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
+from dbzero.runtime.watching import Waiter
+from dbzero.storage import checkpoint as ckpt
+from dbzero.storage.filestore import LocalFileStore
+from dbzero.storage.prefix import LOG_LIMIT, Prefix
+
+ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
+_RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
+_PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
+_UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
+_COMMIT_LOG: Final = 2  # OID
+_SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
+_OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
+
+
+class _MovedOn(Exception):
+    """The turn is not the overrunning holder's any more."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A commit that the next holder of the turn builds on, and that is not known to be durable yet."""
+
+    state: int
+    address: int  # its data is at [address, end)
+    end: int
+    incarnation: int
+    number: int  # log file of its frame
+
+
+class SharedPrefix(Prefix):
+    """A prefix open for shared writing. `writable` only during a turn."""
+
+    shared = True
+
+    def __init__(self, segment: Segment, store: LocalFileStore, slot: PrefixSlot, epoch: int) -> None:
+        super().__init__(segment, store, slot, epoch)
+        self.writable = False
+        self._mine = FairLock()  # which of this process's threads has, or waits for, the turn
+        self._closing = False
+        self._seen = ffi.new("uint64_t *")  # newest state made here
+        self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def share(
+        cls,
+        segment: Segment,
+        root: str,
+        name: str,
+        *,
+        blocking: bool = False,
+        timeout: float | None = None,
+        force: bool = False,
+    ) -> SharedPrefix:
+        """Open a prefix, created when missing, for writing together with others.
+
+        Args:
+            segment: the root's segment. root: its directory. name: of the prefix.
+            blocking, timeout (seconds), force: how to deal with an exclusive writer.
+        Raises:
+            LeaseError: an exclusive writer has it, or processes with other shared memory write it. SegmentError: no slot is
+            left for this process. PrefixError, StorageError and subclasses: the files cannot be used.
+        """
+        for _ in range(_OPENINGS):
+            try:
+                return cls._share(segment, root, name, blocking, timeout, force)
+            except FileReplacedError:  # compacted, while it was waited for
+                continue
+        return cls._share(segment, root, name, blocking, timeout, force)
+
+    @classmethod
+    def _share(
+        cls, segment: Segment, root: str, name: str, blocking: bool, timeout: float | None, force: bool
+    ) -> SharedPrefix:
+        store = LocalFileStore.open(root, name, writable=True)
+        try:
+            if segment.slot < 0:
+                raise SegmentError(
+                    f"prefix {name!r}: this process has no slot in the shared segment (4096 processes are attached), "
+                    "so it cannot write; close some of them"
+                )
+            with store.gate():
+                first = store.share(segment.identity, blocking=blocking, timeout=timeout, force=force)
+                slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
+                if first and force and slot.status().ready and led(slot, lambda: True):
+                    slot.retire(store.epoch)
+                    slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
+                prefix = cls(segment, store, slot, store.epoch)
+                try:
+                    prefix._begin(first, force)
+                    prefix.pin(prefix.head())  # as long as we are here, nobody else gets the slot
+                    if not prefix._is_present():
+                        prefix._change_slot()
+                except BaseException:
+                    prefix._reader.close()
+                    raise
+        except BaseException:
+            store.close()
+            raise
+        return prefix
+
+    def _begin(self, first: bool, force: bool) -> None:
+        if first:
+            with slot_lock(self._slot):
+                turns = self._turns
+                while not turns.seize(turns.status().word, _RECOVERING):
+                    pass  # whoever had it is dead, or a reader that fills the slot, which ends with its lock on it
+                self._renew_reader()
+                turns.set_torn(TORN)
+                self._take_over(forced=force)
+                self._hand_out()
+                self.writable = True
+            self._end_turn()
+            self._store.let_in()
+        elif self._slot.status().ready:
+            self._renew_reader()
+        else:
+            self.acquire_turn(_RECOVERING)
+            self.yield_turn()
+
+    def _hand_out(self) -> None:
+        """After a recovery: the lease is everybody's again."""
+        self._turns.share_lease(self._epoch, True)
+        self._note_place()
+        self._turns.set_torn(0)
+
+    def _close_writer(self) -> None:
+        """The last to leave makes the page file complete in itself."""
+        with self._store.gate():
+            if not self._store.shut_out():
+                return
+            try:
+                self.acquire_turn(_RECOVERING)
+            except FencedError:
+                return
+            store, slot = self._store, self._slot
+            done = False
+            try:
+                if store.read_meta().state < slot.published or self._pending_cut is not None:
+                    self.begin_writing()
+                    self._checkpoint_here()
+                store.truncate_log(store.position[0] + 1)
+                store.trim()
+                done = True
+            finally:
+                if done:
+                    self._turns.share_lease(self._epoch, False)
+                    SlotLease(slot).drop(self._epoch)
+                    self._turns.set_torn(0)
+                self.writable = False
+                self._turns.drop()
+                store.release()
+                self._mine.release()
+
+    def close(self) -> None:
+        """Leave the prefix. The last of the shared writers makes a last checkpoint."""
+        with self._lock:
+            closing, self._closing = self._closing, True
+        try:
+            if not closing and not self._detached and not self._store.poisoned:
+                self._close_writer()  # not under the commit lock: whose turn it is may want that
+        finally:
+            self.writable = False
+            super().close()
+
+    # --- turns --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _turns(self) -> Turns:
+        return Turns(self._slot)
+
+    def turn_status(self) -> TurnStatus:
+        return self._turns.status()
+
+    def acquire_turn(
+        self, timeout: float | None = None, allowed: float = ALLOWED, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait for the turn to write, in order of arrival, and be at the newest published state (:meth:`head`).
+
+        Args:
+            timeout: seconds to wait at most, None: for ever. allowed: seconds the turn may last before a waiter may
+                replace us. stop: asked now and then whether to give up.
+        Raises:
+            TurnTimeoutError: it did not come in time, or `stop` said so. FencedError: an exclusive writer has taken the prefix over.
+            Errors of a recovery, when the last holder ended badly.
+        The calling thread holds it, and gives it back with :meth:`yield_turn`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._mine.acquire(deadline):
+            raise self._too_late(timeout)
+        try:
+            while True:
+                if self._detached:
+                    raise ForkedError(
+                        f"prefix {self.name!r}: this process was forked from one that has it open, and could not join its shared memory; "
+                        "close it and open it anew here"
+                    )
+                if self._closed:
+                    raise ClosedError(f"prefix {self.name!r} is closed; open it again")
+                self._store.check_alive()
+                self._find_slot()
+                outcome = self._turns.wait(deadline, allowed, stop)
+                if outcome is Outcome.TIMEOUT:
+                    raise self._too_late(timeout)
+                if outcome is Outcome.OVERRUN and self._replace_holder(allowed):
+                    return
+                if outcome is Outcome.MINE and self._slot.incarnation == self._incarnation:
+                    try:
+                        self._settle(allowed)
+                        return
+                    except FencedError:
+                        if self._is_present():
+                            raise
+                self._turns.drop()
+        except BaseException:
+            self.writable = False
+            self._store.leave()
+            self._turns.drop()
+            self._mine.release()
+            raise
+
+    def _too_late(self, timeout: float | None) -> TurnTimeoutError:
+        now = self._turns.status()
+        who = "this process" if not now.word or now.word == self._turns.own_word else f"process {now.pid}"
+        waited = "while it was waited for" if timeout is None else f"within {timeout:g} s"
+        return TurnTimeoutError(
+            f"prefix {self.name!r}: the turn to write did not come {waited}; {who} has it and {now.waiting} "
+            "others wait. Try again, or with a longer timeout"
+        )
+
+    def _find_slot(self) -> None:
+        """Go on with the prefix's present slot, whatever state that is in."""
+        if self._slot.incarnation != self._incarnation:
+            self._change_slot()
+
+    def _change_slot(self) -> None:
+        # Who syncs tells the slot that it is durable: not a slot that others use by now, so nobody is in the middle of that.
+        with self._lock, self._store.quiet():
+            while True:
+                # The old pin stays in force: who may still write a word of a slot has a pin there.
+                before, self._pin = self._pin, None
+                self._slot = self._present_slot()
+                self._renew_reader()
+                self._place = None
+                self._seen[0] = 0
+                if before is None:
+                    self.pin(max(self._slot.durable, self._slot.status().floor))
+                else:
+                    self._pin_again(before)
+                # Before the pin was there the slot could be left, and be given to anybody.
+                if self._is_present():
+                    return
+
+    def _present_slot(self) -> PrefixSlot:
+        return PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+
+    def _is_present(self) -> bool:
+        """Whether our slot is the prefix's. It stays so under the slot's lock; and a slot that we have pinned is nobody else's."""
+        return self._present_slot().index == self._slot.index and self._slot.incarnation == self._incarnation
+
+    def _settle(self, allowed: float) -> None:
+        """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
+        turn, status = self._turns.status(), self._slot.status()
+        if turn.torn or status.poisoned or not status.ready or status.lease_owner + 1 != GROUP:
+            self._recover_again(turn.torn)
+            self._turns.extend(allowed)
+        else:
+            place = (status.lease_epoch, turn.log_number, turn.log_end, turn.log_chain)
+            self._epoch = status.lease_epoch
+            self._store.enter(
+                epoch=self._epoch,
+                number=turn.log_number,
+                end=turn.log_end,
+                state=status.published,
+                chain=turn.log_chain,
+                next_oid=status.next_oid,
+            )
+            if place != self._place:
+                self._limit = self._store.data_limit
+                self._fresh = status.next_oid  # others may have stored every OID that was given out
+                self._pending_cut = None
+        self.writable = True
+
+    def _recover_again(self, torn: int) -> None:
+        """In our turn, recover from the files under a new epoch.
+
+        FencedError: the turn was taken from us. Both happens where one process at a time can begin an epoch: either it is seen
+        here, or our epoch is seen there, and what we do after that finds a newer one where it matters (recovery.recover).
+        """
+        with slot_lock(self._slot):
+            self._turns.extend(_RECOVERING)
+            self._turns.set_torn(torn or TORN)
+            self._epoch = self._store.new_epoch(self._check_present)
+            self._recover(forced=torn == FORCED)
+
+    def _check_present(self) -> None:
+        if not self._is_present():
+            raise self._fenced()
+
+    def _fenced(self) -> FencedError:
+        return FencedError(
+            f"prefix {self.name!r}: this process was stopped, or its transaction took too long, and another has taken over; "
+            "nothing of the transaction is committed. Repeat it"
+        )
+
+    def _recover(self, *, forced: bool) -> None:
+        try:
+            self._take_over(forced=forced)
+        except LeaseError:
+            # A holder that was replaced is still writing its checkpoint. Its pages are its own; go on beside it.
+            self._take_over(forced=True)
+        self._pending_cut = None
+        self._hand_out()
+
+    def _replace_holder(self, allowed: float) -> bool:
+        """Take the prefix away from a holder that lives but is stopped or has overrun its time: fence its log file, leave the slot
+        to it, and recover in a fresh one. False when the turn has moved on meanwhile.
+
+        Not under the slot's lock, which the holder may have, stopped in the middle of a recovery.
+        """
+        old, seen, fresh = self._slot, self._turns.status(), self._slot
+
+        def check() -> None:
+            now = Turns(old).status()
+            if (now.word, now.turns) != (seen.word, seen.turns) or not overrun(now, _SEEN) or not self._is_present():
+                raise _MovedOn
+
+        def leave(epoch: int) -> None:
+            nonlocal fresh
+            with self._segment.root_lock():
+                old.retire(epoch)
+                # Nobody finds the fresh slot before us.
+                fresh = PrefixSlot.find_locked(self._segment, self._store.prefix, self._store.identity.file_id)
+                Turns(fresh).seize(0, _RECOVERING)
+                Turns(fresh).set_torn(FORCED)
+
+        if not seen.word or not seen.lives or seen.word == self._turns.own_word:
+            return False
+        try:
+            epoch = self._store.new_epoch(check, leave)
+        except _MovedOn:
+            return False
+        try:
+            self._find_slot()
+            with slot_lock(self._slot):
+                self._epoch = epoch
+                self._recover(forced=True)
+            self._turns.extend(allowed)
+        except BaseException:
+            if fresh.index != old.index:
+                Turns(fresh).drop()
+            raise
+        self.writable = True
+        return True
+
+    def begin_writing(self) -> None:
+        """Before anything of the slot or the files is changed in a turn."""
+        self._turns.set_torn(TORN)
+
+    def yield_turn(self) -> None:
+        """Give the turn back. What was published is not necessarily durable yet (:meth:`await_durable`)."""
+        self._end_turn()
+        self._mine.release()
+
+    def _end_turn(self) -> None:
+        store, slot = self._store, self._slot
+        whole = False
+        with contextlib.suppress(Error):
+            whole = not store.poisoned and store.position[1] == slot.published and not slot.status().poisoned
+        if whole:
+            self._note_place()
+            self._turns.set_torn(0)
+        else:
+            self._turns.set_torn(TORN)
+        self.writable = False
+        store.leave()
+        self._turns.drop()
+
+    def _note_place(self) -> None:
+        place = self._store.place
+        self._turns.set_place(*place)
+        self._place = (self._epoch, *place)
+
+    def rejoin(self, *, replaced: bool = False) -> bool:
+        """When the slot began another incarnation, or was left to a replaced holder: go on with the prefix's present slot.
+        True when it did.
+
+        FencedError: in a turn that another process has taken away."""
+        if self.writable and self._slot.incarnation != self._incarnation:
+            raise self._fenced()
+        if self.writable or self._detached or self._slot.incarnation == self._incarnation:
+            return False
+        with self._lock:
+            if self._closed or self._slot.incarnation == self._incarnation:
+                return False
+            self._find_slot()
+            self._ensure_filled()
+        return True
+
+    def waiter(self) -> Waiter:
+        """For a thread that follows the prefix. What this process commits does not wake it."""
+        return Waiter(self._slot, self._seen)
+
+    def newest(self) -> tuple[int, int] | None:
+        """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
+        return None if self.writable else super().newest()
+
+    # --- committing ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Batch:
+        """An empty batch for the next state; in a turn."""
+        batch = super().begin()
+        self.begin_writing()
+        return batch
+
+    def commit(self, batch: Batch) -> int:
+        """Publish and wait until it is durable, without giving the turn back in between."""
+        published = self.publish(batch)
+        self.await_durable(published)
+        return published.state
+
+    def publish(self, batch: Batch) -> Published:
+        """Make a sealed batch the newest published state, in a turn. It is durable after :meth:`await_durable`.
+
+        Raises: as :meth:`commit`.
+        """
+        with self._commit_lock:
+            self._report_checkpoint()
+            address, end = batch.address, batch.address + len(batch.data())
+            state = self._commit(batch)
+            self._seen[0] = state
+            published = Published(state, address, end, self._incarnation, self._store.position[0])
+            if self._store.log_size > LOG_LIMIT:
+                try:
+                    self._checkpoint_here()
+                except Error as error:
+                    self._checkpoint_error = error
+            return published
+
+    def _acknowledge(self, state: int, next_oid: int) -> None:
+        self._fresh = next_oid
+        self._changed = True
+
+    def _begin_log(self, start: int, end: int, state: int) -> None:
+        super()._begin_log(start, end, state)
+        self._rotated(state)
+
+    def _rotated(self, state: int) -> None:
+        """A log file was begun: what stands in the ones before is durable, and syncs of those cover nothing newer."""
+        self._note_place()
+        self._slot.set_durable(state)
+
+    def _cut(self, extra: int = 0) -> ckpt.Cut:
+        cut = super()._cut(extra)
+        self._rotated(cut.state)
+        return cut
+
+    def _start_checkpoint(self) -> None:
+        raise AssertionError("shared writers make checkpoints in their turn")
+
+    def checkpoint(self) -> None:
+        """Bring the page file to the newest state and begin an empty log. In a turn."""
+        with self._commit_lock:
+            self._checkpoint_here()
+
+    def _checkpoint_here(self) -> None:
+        self._turns.extend(_RECOVERING)
+        if self._pending_cut is None and self._slot.status().has_frozen:
+            # Another process could not finish its checkpoint. The log has everything.
+            self._recover_again(TORN)
+            self.begin_writing()
+        else:
+            self._finish_pending()
+            self._run_checkpoint(self._cut())
+        self._turns.extend(ALLOWED)
+
+    # --- durability ---------------------------------------------------------------------------------------------------
+
+    def await_durable(self, commit: Published) -> None:
+        """Wait until a published commit is durable; sync for everybody if nobody else is at it. Not in need of the turn.
+
+        Raises:
+            PoisonedError: a sync failed, the outcome is unknown. FencedError: a successor recovered without it.
+        """
+        while True:
+            answer = self._turns.sync_begin(commit.state, commit.incarnation, _PATIENCE)
+            if answer == 1:
+                break
+            if answer == 2 or self._incarnation != commit.incarnation:
+                self._find_out(commit)
+                return
+            if self._sync_for_all(commit):
+                self._mark(commit.state)
+                break
+        self.tidy()
+
+    def wait_durable(self, state: int) -> None:
+        """The same for a state that another process published and this one has shown."""
+        if self._slot.durable < state:
+            self.await_durable(Published(state, 0, 0, self._incarnation, 0))
+
+    def _sync_for_all(self, commit: Published) -> bool:
+        """Whether the commit is durable by it, and everything else that was published before the call."""
+        turns, durable = self._turns, 0
+        try:
+            with self._store.syncing() as (number, sync):
+                turns = self._turns  # the same until this is over
+                slot = turns.slot
+                # In this order: a file is entered in the slot before anything that stands in it is published.
+                newest = slot.published
+                if turns.log_number != number:
+                    newest = commit.state if number >= commit.number > 0 else 0
+                try:
+                    sync()
+                except PoisonedError:
+                    slot.poison()
+                    raise
+                if newest and not self._unfollowed(number, commit):
+                    raise FencedError(
+                        f"prefix {self.name!r}: another process has taken over writing; what was not acknowledged is void. "
+                        "Close and reopen it"
+                    )
+                durable = newest if slot.incarnation == commit.incarnation else 0
+                turns.sync_end(durable)
+                return durable >= commit.state
+        finally:
+            if not durable:
+                turns.sync_end(0)
+
+    def _unfollowed(self, number: int, commit: Published) -> bool:
+        """Whether the log file was not continued behind our back.
+
+        Who takes over by force creates the next file before reading this one. A file that one of us began is entered in the slot soon after it was created; a
+        successor of this segment has retired the slot by then.
+        """
+        end = time.monotonic() + 5
+        while self._store.followed(number):
+            if self._turns.log_number != number or self._slot.incarnation != commit.incarnation:
+                break
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _mark(self, durable: int) -> None:
+        """Note in the log what is durable, if nobody is about to write there."""
+        if not self._mine.acquire(0.0):
+            return
+        try:
+            turns = self._turns
+            if turns.try_take(ALLOWED):
+                try:
+                    now = turns.status()
+                    if not now.torn and (self._epoch, now.log_number, now.log_end, now.log_chain) == self._place:
+                        self._store.mark_shared(self._epoch, durable)
+                finally:
+                    turns.drop()
+        finally:
+            self._mine.release()
+
+    def _find_out(self, commit: Published) -> None:
+        """The slot was poisoned or begun anew while we waited. Whoever recovered has our commit, or it is lost."""
+        end = time.monotonic() + _UNRESOLVED
+        while time.monotonic() < end:
+            slot = self._slot
+            if slot.incarnation == commit.incarnation and slot.durable >= commit.state:
+                return
+            if not slot.status().poisoned or slot.incarnation != commit.incarnation:
+                with contextlib.suppress(SegmentError):
+                    self.rejoin()
+                slot = self._slot
+                if slot.status().ready and slot.incarnation == self._incarnation != commit.incarnation:
+                    if commit.address == 0 or (slot.durable >= commit.state and self._is_ours(commit)):
+                        return
+                    raise FencedError(
+                        f"prefix {self.name!r}: the commit of state {commit.state} was published, but a successor recovered without it; it is void"
+                    )
+            elif slot.incarnation == commit.incarnation:
+                break
+            time.sleep(0.005)
+        raise PoisonedError(
+            f"prefix {self.name!r}: a sync of its log failed before the commit of state {commit.state} was durable: its outcome is unknown. "
+            "Check the device; the next transaction recovers from the files"
+        )
+
+    def _is_ours(self, commit: Published) -> bool:
+        with self._lock:
+            version = self._reader.get(_COMMIT_LOG, commit.state)
+        return version is not None and version.state == commit.state and commit.address <= version.address < commit.end
+
+    # --- forks --------------------------------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """In a forked child: no turn, no lock; reading goes on."""
+        self.writable = False
+        super().after_fork()
+        self._mine = FairLock()
+        self._place = None
+
+    def attach(self) -> None:
+        """In a forked child whose segment was rejoined: one of the shared writers again, unless an exclusive one has come."""
+        self._store.share_again()
+        super().attach()
+
+
+__all__ = ["ALLOWED", "Published", "SharedPrefix"]

@@ -1,0 +1,352 @@
+"""One run, one table: tags, find and indexes on dbzero, plain Python sets, SQLite, and another implementation of the API.
+
+Each contender runs in a process of its own, by turns, several times over; the fastest figure of each row counts. SQLite has a file in WAL mode with
+synchronous=FULL, the indexes that the queries want, and gives sqlite3.Row objects; its tables hold as many rows as there are objects and tags. The other
+implementation is whatever `import dbzero` finds under the interpreter given:
+
+    python3 -m venv /tmp/peer && /tmp/peer/bin/pip install dbzero==0.7.0
+    python stress/bench/queries.py --peer-python /tmp/peer/bin/python
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from typing import Any
+
+REPEATS = 5
+ROWS = {  # row -> (operations it is divided by, unit)
+    "tag one object, commit included": "ns",
+    "find one tag": "ns a result",
+    "find class and two tags": "ns a result",
+    "find one or other": "ns a result",
+    "find one and no other": "ns a result",
+    "len(find one tag)": "us",
+    "len(find two tags)": "us",
+    "index add, commit included": "ns",
+    "range of 100": "ns a result",
+    "find a tag in a range, 1 in 20": "ns a result",
+    "sort, first 20": "us",
+    "sort descending, first 20": "us",
+}
+
+
+class Plain:
+    """Ordinary objects, a dict of sets, and a sorted list."""
+
+    def __init__(self, root: str, n: int) -> None:
+        class Thing:
+            def __init__(self, number: int) -> None:
+                self.number = number
+
+        self.objects = [Thing(i) for i in range(n)]
+        self.sets: dict[str, set[Any]] = {}
+        self.sorted: list[tuple[int, int]] = []
+
+    def tag(self, numbers: range, tag: str) -> None:
+        chosen = self.sets.setdefault(tag, set())
+        for number in numbers:
+            chosen.add(self.objects[number])
+
+    def index(self, keys: list[int]) -> None:
+        for number, key in enumerate(keys):
+            insort(self.sorted, (key, number))
+
+    def ready(self) -> None:
+        self.everything = set(self.objects)
+
+    def close(self) -> None:
+        pass
+
+    def one(self) -> Any:
+        return list(self.sets["ten"])
+
+    def both(self) -> Any:
+        return list(self.everything & self.sets["ten"] & self.sets["seven"])
+
+    def either(self) -> Any:
+        return list(self.sets["ten"] | self.sets["seven"])
+
+    def without(self) -> Any:
+        return list(self.sets["ten"] - self.sets["seven"])
+
+    def count_one(self) -> int:
+        return len(self.sets["ten"])
+
+    def count_two(self) -> int:
+        return len(self.sets["ten"] & self.sets["seven"])
+
+    def span(self, low: int, high: int) -> Any:
+        entries = self.sorted[bisect_left(self.sorted, (low, -1)) : bisect_right(self.sorted, (high, 1 << 60))]
+        return [self.objects[number] for _, number in entries]
+
+    def tag_in_span(self, low: int, high: int) -> Any:
+        return list(self.sets["ten"].intersection(self.span(low, high)))
+
+    def top(self, desc: bool) -> Any:
+        found = []
+        for _, number in reversed(self.sorted) if desc else self.sorted:
+            if self.objects[number] in self.sets["ten"]:
+                found.append(self.objects[number])
+                if len(found) == 20:
+                    break
+        return found
+
+
+class DbZero:
+    """Whatever `import dbzero` finds."""
+
+    def __init__(self, root: str, n: int) -> None:
+        import dbzero as db0
+
+        @db0.memo
+        class Thing:
+            def __init__(self, number: int) -> None:
+                self.number = number
+
+        @db0.memo(singleton=True)
+        class Root:
+            def __init__(self) -> None:
+                self.things = db0.list()
+                self.index = db0.index()
+
+        db0.init(root, autocommit=False)
+        db0.open("bench", "rw")
+        self.db0, self.cls, self.root = db0, Thing, Root()
+        for i in range(n):
+            self.root.things.append(Thing(i))
+        db0.commit()
+        self.objects = list(self.root.things)
+        self.ix = self.root.index
+
+    def tag(self, numbers: range, tag: str) -> None:
+        tags, objects = self.db0.tags, self.objects
+        for number in numbers:
+            tags(objects[number]).add(tag)
+        self.db0.commit()
+
+    def index(self, keys: list[int]) -> None:
+        add = self.ix.add
+        for key, obj in zip(keys, self.objects, strict=True):
+            add(key, obj)
+        self.db0.commit()
+
+    def ready(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.db0.close()
+
+    def one(self) -> Any:
+        return list(self.db0.find("ten"))
+
+    def both(self) -> Any:
+        return list(self.db0.find(self.cls, "ten", "seven"))
+
+    def either(self) -> Any:
+        return list(self.db0.find(["ten", "seven"]))
+
+    def without(self) -> Any:
+        return list(self.db0.find("ten", self.db0.no("seven")))
+
+    def count_one(self) -> int:
+        return len(self.db0.find("ten"))
+
+    def count_two(self) -> int:
+        return len(self.db0.find("ten", "seven"))
+
+    def span(self, low: int, high: int) -> Any:
+        return list(self.ix.select(low, high))
+
+    def tag_in_span(self, low: int, high: int) -> Any:
+        return list(self.db0.find("ten", self.ix.select(low, high)))
+
+    def top(self, desc: bool) -> Any:
+        return list(self.ix.sort(self.db0.find("ten"), desc=desc)[:20])
+
+
+class SQLite:
+    """Two tables and three indexes."""
+
+    def __init__(self, root: str, n: int) -> None:
+        self.db = sqlite3.connect(os.path.join(root, "bench.sqlite"))
+        self.db.row_factory = sqlite3.Row
+        self.db.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+            "CREATE TABLE thing (id INTEGER PRIMARY KEY, number INTEGER, rank INTEGER);"
+            "CREATE TABLE tag (name TEXT, id INTEGER, PRIMARY KEY (name, id)) WITHOUT ROWID;"
+            "CREATE INDEX tag_of ON tag (id);"
+            "CREATE INDEX ranked ON thing (rank);"
+        )
+        self.db.executemany("INSERT INTO thing VALUES (?, ?, NULL)", ((i, i) for i in range(n)))
+        self.db.commit()
+
+    def tag(self, numbers: range, tag: str) -> None:
+        for number in numbers:
+            self.db.execute("INSERT INTO tag VALUES (?, ?)", (tag, number))
+        self.db.commit()
+
+    def index(self, keys: list[int]) -> None:
+        for number, key in enumerate(keys):
+            self.db.execute("UPDATE thing SET rank = ? WHERE id = ?", (key, number))
+        self.db.commit()
+
+    def ready(self) -> None:
+        self.db.execute("ANALYZE")
+
+    def close(self) -> None:
+        self.db.close()
+
+    def rows(self, query: str, *values: Any) -> Any:
+        return self.db.execute(query, values).fetchall()
+
+    def one(self) -> Any:
+        return self.rows("SELECT o.* FROM tag t JOIN thing o ON o.id = t.id WHERE t.name = 'ten'")
+
+    def both(self) -> Any:
+        return self.rows(
+            "SELECT o.* FROM tag a JOIN tag b ON b.id = a.id AND b.name = 'seven' JOIN thing o ON o.id = a.id WHERE a.name = 'ten'"
+        )
+
+    def either(self) -> Any:
+        return self.rows("SELECT * FROM thing WHERE id IN (SELECT id FROM tag WHERE name IN ('ten', 'seven'))")
+
+    def without(self) -> Any:
+        return self.rows(
+            "SELECT o.* FROM tag t JOIN thing o ON o.id = t.id WHERE t.name = 'ten' AND NOT EXISTS "
+            "(SELECT 1 FROM tag u WHERE u.name = 'seven' AND u.id = t.id)"
+        )
+
+    def count_one(self) -> int:
+        return int(self.rows("SELECT COUNT(*) FROM tag WHERE name = 'ten'")[0][0])
+
+    def count_two(self) -> int:
+        query = "SELECT COUNT(*) FROM tag a JOIN tag b ON b.id = a.id AND b.name = 'seven' WHERE a.name = 'ten'"
+        return int(self.rows(query)[0][0])
+
+    def span(self, low: int, high: int) -> Any:
+        return self.rows("SELECT * FROM thing WHERE rank BETWEEN ? AND ?", low, high)
+
+    def tag_in_span(self, low: int, high: int) -> Any:
+        return self.rows(
+            "SELECT o.* FROM tag t JOIN thing o ON o.id = t.id WHERE t.name = 'ten' AND o.rank BETWEEN ? AND ?",
+            low,
+            high,
+        )
+
+    def top(self, desc: bool) -> Any:
+        order = "DESC" if desc else "ASC"
+        return self.rows(
+            "SELECT o.* FROM thing o WHERE rank IS NOT NULL AND EXISTS (SELECT 1 FROM tag t WHERE t.name = 'ten' AND t.id = o.id) "
+            f"ORDER BY rank {order} LIMIT 20"
+        )
+
+
+CONTENDERS: dict[str, Any] = {"plain": Plain, "dbzero": DbZero, "peer": DbZero, "sqlite": SQLite}
+
+
+def measure(name: str, n: int) -> dict[str, float]:
+    """All rows of one contender, once."""
+    random.seed(1)
+    keys = random.sample(range(10 * n), n)
+    with tempfile.TemporaryDirectory() as root:
+        api = CONTENDERS[name](root, n)
+        rows: dict[str, float] = {}
+
+        def once(row: str, operations: int, work: Callable[[], Any]) -> None:
+            started = time.perf_counter()
+            work()
+            rows[row] = (time.perf_counter() - started) / operations * 1e9
+
+        def best(row: str, work: Callable[[], Any], operations: int = 0) -> None:
+            size = work()  # warm, and to know how many
+            divisor = operations or max(len(size), 1)
+            loops = max(1, 2000 // (divisor if not operations else 1)) if not operations or operations < 1000 else 1
+            times = []
+            for _ in range(REPEATS):
+                started = time.process_time()
+                for _ in range(loops):
+                    work()
+                times.append((time.process_time() - started) / loops)
+            rows[row] = min(times) / divisor * (1e6 if ROWS[row] == "us" else 1e9)
+
+        once("tag one object, commit included", n, lambda: api.tag(range(n), "all"))
+        api.tag(range(0, n, 10), "ten")
+        api.tag(range(0, n, 7), "seven")
+        once("index add, commit included", n, lambda: api.index(keys))
+        api.ready()
+        best("find one tag", api.one)
+        best("find class and two tags", api.both)
+        best("find one or other", api.either)
+        best("find one and no other", api.without)
+        best("len(find one tag)", lambda: api.count_one(), 1)
+        best("len(find two tags)", lambda: api.count_two(), 1)
+        low = 3 * n
+        best("range of 100", lambda: api.span(low, low + 1000))
+        best("find a tag in a range, 1 in 20", lambda: api.tag_in_span(low, low + n // 2))
+        best("sort, first 20", lambda: api.top(False), 1)
+        best("sort descending, first 20", lambda: api.top(True), 1)
+        api.close()
+        return rows
+
+
+def run(python: str, name: str, n: int) -> dict[str, float]:
+    """One run of one contender in a process of its own."""
+    environment = None
+    if python != sys.executable:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [python, os.path.abspath(__file__), "--child", name, "--objects", str(n)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=1800)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+    rows: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", metavar="PATH", help="interpreter with another implementation of the API")
+    parser.add_argument("--objects", type=int, default=100_000, help="how many objects there are")
+    parser.add_argument("--runs", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--child", choices=sorted(CONTENDERS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.objects)))
+        return 0
+    from rich.console import Console
+    from rich.progress import track
+    from rich.table import Table
+
+    contenders = {"plain": sys.executable, "dbzero": sys.executable, "sqlite": sys.executable}
+    if options.peer_python:
+        contenders["peer"] = options.peer_python
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for _ in track(range(options.runs), description="Measuring", console=Console(stderr=True)):
+        for name, python in contenders.items():
+            found[name].append(run(python, name, options.objects))
+    results = {name: {row: min(one[row] for one in runs) for row in ROWS} for name, runs in found.items()}
+    table = Table(title=f"{options.objects:,} objects; rows that only compute are processor time", title_justify="left")
+    for column in ("work", "unit", *results, *[f"{name} / dbzero" for name in results if name != "dbzero"]):
+        table.add_column(column, justify="left" if column in ("work", "unit") else "right")
+    for row, unit in ROWS.items():
+        ours = results["dbzero"][row]
+        cells = [
+            f"{figures[row]:,.1f}" if figures[row] < 100 else f"{figures[row]:,.0f}" for figures in results.values()
+        ]
+        ratios = [f"{figures[row] / ours:.2f}" for name, figures in results.items() if name != "dbzero"]
+        table.add_row(row, unit, *cells, *ratios)
+    Console(width=max(130, Console().width)).print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
