@@ -50,6 +50,7 @@ from dbzero.errors import (
     UnsupportedTypeError,
 )
 from dbzero.model.construction import materialized, set_prefix
+from dbzero.model.declared import FieldRef
 from dbzero.model.enums import EnumType, enum, is_enum, is_enum_value
 from dbzero.model.memo import MemoBase, is_memo, memo
 from dbzero.model.migration import migration
@@ -68,6 +69,8 @@ from dbzero.query.find import no
 from dbzero.query.forms import deserialize, serialize
 from dbzero.query.groups import count_op, group_by, make_sum
 from dbzero.query.joins import join
+from dbzero.query.managed import index_of, migrate
+from dbzero.query.search import match
 from dbzero.query.splits import split_by
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
 from dbzero.query.tags import tags
@@ -97,7 +100,7 @@ from dbzero.reflection.decorators import (
     is_table_view,
     table_view,
 )
-from dbzero.reflection.fields import FieldRef, fields_of, indexed_fields, rename_field, tag_fields
+from dbzero.reflection.fields import fields_of, indexed_fields, rename_field, tag_fields
 from dbzero.reflection.helpers import (
     assign,
     build_flags,
@@ -317,6 +320,7 @@ __all__ = [
     "immutable",
     "import_model",
     "index",
+    "index_of",
     "indexed_fields",
     "init",
     "init_fast_query",
@@ -337,8 +341,10 @@ __all__ = [
     "load_all",
     "locked",
     "make_sum",
+    "match",
     "materialized",
     "memo",
+    "migrate",
     "migration",
     "no",
     "open",

@@ -21,6 +21,7 @@ from dbzero.model.view import View
 from dbzero.query.base import Query
 from dbzero.query.find import find
 from dbzero.query.forms import deserialize_in
+from dbzero.query.managed import ManagedIndex, index_in
 from dbzero.session.lookup import matches, object_of, require, swapped
 from dbzero.session.together import consistent_states
 from dbzero.session.workspace import Workspace, active
@@ -97,6 +98,10 @@ class SnapshotBase:
         """A query of this snapshot's objects; criteria as of ``db0.find``. Criteria that are live objects, or queries of other
         snapshots, stand for the objects with the same identity here."""
         return find(self, *criteria, prefix=prefix)
+
+    def index_of(self, cls: Any, field: str | None = None, *, prefix: str | None = None) -> ManagedIndex:
+        """The managed index of a declared field as it was. As ``db0.index_of``."""
+        return index_in(self, cls, field, prefix)
 
     def deserialize(self, data: bytes, /) -> Any:
         """What ``db0.serialize`` made these bytes of; a query is asked of this snapshot."""

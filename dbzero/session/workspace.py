@@ -174,6 +174,7 @@ class Workspace:
         lock_flags: LockFlags | None = None,
         make_current: bool = True,
         retention: Retention | None = None,
+        no_auto_migrate: bool | None = None,
         shared: bool | None = None,
     ) -> OpenPrefix:
         """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks).
@@ -196,6 +197,8 @@ class Workspace:
                 flags = lock_flags or self.config.lock_flags
                 together = writable and (self.config.shared if shared is None else shared)
                 opened = self._open_new(name, writable, together, autocommit, flags)
+            if no_auto_migrate is not None:
+                opened.view.auto_migrate = not no_auto_migrate
             if retention is not None:
                 opened.retain(retention)
             if make_current:
@@ -218,6 +221,7 @@ class Workspace:
             view = View(prefix, prefix.head())
             prefix.pin(view.state)
             view.weight_limit = self.config.cache_size
+            view.auto_migrate = not self.config.no_auto_migrate
             view.shared = shared
             view.restricted, view.restricted_context = self.restricted, self.restricted_context
             opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
