@@ -309,7 +309,6 @@ class Index(Stored):
                 self._p_changed()
                 state.pending += (*item, obj)
             elif self._p_enter(family, item, key, obj) and not nulls:
-                state = self._data
                 if family in RANKED:
                     state.pending = None
                 elif state.pending is None:
@@ -317,8 +316,8 @@ class Index(Stored):
                     register(view, self)
 
     def _p_enter(self, family: str, item: Item, key: Any, held: Any) -> bool:
-        """Add an entry, nothing being pending, if it is not there; whether it was not. Inside an operation. `held`: what its
-        leaf keeps of the object."""
+        """Add an entry, if it is not there: else False. Inside an operation. `held`: what its leaf keeps of the
+        object."""
         state = self._data
         nulls = key is None
         root = state.null_root if nulls else state.root

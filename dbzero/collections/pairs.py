@@ -273,7 +273,7 @@ def merge(view: View, root: PairNode, items: list[Item], objects: list[Any], add
         set_data(leaf, left)
         for right in states:
             mark = separator(left.items[-1], right.items[0])
-            root = keyed.attach(view, root, path, create(view, PairNode, right), mark)
+            root = keyed.attach(view, root, path, create(view, type(root), right), mark)
             path, _ = keyed.find_path(root, right.items[0])
             left = right
         yield root

@@ -186,10 +186,7 @@ class Sorting(Query):
                     continue  # it came a moment ago
                 left.discard(oid)
                 if group and item[0] != rank:
-                    if len(group) > 1:
-                        yield from self._in_order(group, places)
-                    else:
-                        yield group[0][1]
+                    yield from self._in_order(group, places)
                     group = []
                 rank = item[0]
                 group.append((oid, obj))

@@ -207,7 +207,7 @@ class ManagedIndex:
         if tree is not None:
             yield from tree._p_batches(low, high, null_first, nulls_lead, desc, bare)
 
-    def _p_few(self, low: Any, high: Any, null_first: bool) -> list[Any] | None:
+    def _p_few(self, low: Any, high: Any, null_first: bool) -> list[int] | None:
         with operation:
             tree = self._p_tree()
             return [] if tree is None else tree._p_few(low, high, null_first)
@@ -219,7 +219,7 @@ class ManagedIndex:
 
     def _p_token(self) -> object:
         tree = self._p_tree()
-        return None if tree is None else tree._p_token()
+        return object() if tree is None else tree._p_token()
 
     def _p_objects(self, held: list[int]) -> list[Any]:
         with operation:
