@@ -1,7 +1,7 @@
 """The pages of docs/ as programs, commands and expected outputs.
 
-A `python` block is the file whose name in backquotes is the first in the paragraph before it. A `sh` block is commands, one a line; the `text` block right behind
-it is what the last of them prints.
+A `python` block is the file whose name in backquotes is the first in the paragraph before it. A `sh` block is commands, one a line; the `text`
+block right behind it is what the last of them prints.
 """
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,11 @@ from tests.scripts import run
 from .pages import ADDRESS, page
 from .servers import Server
 
-COMMANDS = [(f"{server}.md", command) for server in ("gunicorn",) for command in page(f"{server}.md").starting(server)]
+COMMANDS = [
+    (f"{server}.md", command) for server in ("gunicorn", "uwsgi") for command in page(f"{server}.md").starting(server)
+]
 
-FIRST = [page(name).commands[1] for name in ("gunicorn.md",)]  # started once more, with data
+FIRST = [page(name).commands[1] for name in ("gunicorn.md", "uwsgi.md")]  # started once more, with data
 
 
 def missing(server: str) -> str:
@@ -46,5 +51,33 @@ def test_the_load_is_counted_and_outlives_the_server(tmp_path: Path, name: str, 
     assert check_root(str(tmp_path / "data")) == []
 
 
+def test_a_fork_without_hooks_is_a_typed_error(tmp_path: Path) -> None:
+    """As docs/uwsgi.md says."""
+    if reason := missing("uwsgi"):
+        pytest.skip(reason)
+    page("gunicorn.md").write(tmp_path)
+    command = [word for word in page("uwsgi.md").starting("uwsgi")[0] if word != "--py-call-uwsgi-fork-hooks"]
+    with Server(command, tmp_path) as server:
+        request = urllib.request.Request(f"{server.url}/hit/page/visitor", method="POST")
+        with pytest.raises(urllib.error.HTTPError) as failed:
+            urllib.request.urlopen(request, timeout=30)
+        assert failed.value.code == 500
+    log = server.log.read_text()
+    assert "dbzero.errors.ForkedError: prefix 'site'" in log, log
+    assert "--py-call-uwsgi-fork-hooks" in log
+
+
+def test_the_file_of_uwsgi_says_what_the_command_does() -> None:
+    guide = page("uwsgi.md")
+    parser = configparser.ConfigParser()
+    parser.read_string(guide.files["uwsgi.ini"])
+    words = [
+        part
+        for name, value in parser["uwsgi"].items()
+        for part in ([f"--{name}"] if value == "true" else [f"--{name}", value])
+    ]
+    assert words == guide.starting("uwsgi")[0][1:]
+
+
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) >= 4
+    assert len(COMMANDS) == 6
