@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from dbzero.errors import Error
-from dbzero.model import base, kinds, rebuild
+from dbzero.model import base, declared, kinds, rebuild
 from dbzero.model.base import MemoMeta, Persistent
 from dbzero.model.catalog import ACCESS_CONTROL, IMMUTABLE, NO_CACHE, NO_DEFAULT_TAGS, SINGLETON
 from dbzero.model.deferred import resolved
@@ -246,6 +246,7 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
         migrations=find_migrations(made) if flags & SINGLETON else (),
     )
     made._p_class = info
+    declared.settle(made)
     slow = info.singleton or info.prefix is not None or info.moves
     base.register_class(made, (base.CLASS_SLOW if slow else 0) | (base.CLASS_IMMUTABLE if flags & IMMUTABLE else 0))
     kinds.register_class(info.key, made)
