@@ -33,8 +33,8 @@ def test_the_pipeline_with_other_start_methods(tmp_path: Path, method: str) -> N
 
 
 def test_the_jobs_survive_every_kill(tmp_path: Path) -> None:
-    """More kills than the page has, at random moments, also between taking a job and finishing it."""
+    """More kills than the page has, of workers that have taken a job or are just finishing it."""
     page("jobs.md").write(tmp_path)
-    output = run("jobs.py", "60", "15", cwd=tmp_path, timeout=110)
-    assert output == "jobs done: 60 of 60\nleft over: 0\neach result once: True\n"
+    output = run("jobs.py", "40", "7", cwd=tmp_path, timeout=110)
+    assert output == "jobs done: 40 of 40\nsome begun again: True\nleft over: 0\neach result once: True\n"
     assert check_root(str(tmp_path / "data")) == []
