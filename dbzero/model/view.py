@@ -628,7 +628,10 @@ class View(ViewCore):  # type: ignore[misc]
 
     def forget(self, oids: Sequence[int]) -> list[Callable[[], None]]:
         """Objects are about to be deleted, by a commit or at once: whatever is kept beside them goes. Returns what takes
-        that back. Under the operation lock, while their wrappers are still in the map."""
+        that back. Under the operation lock, while their wrappers are still in the map. What was deleted at once has been
+        forgotten then."""
+        if self.deleted:
+            oids = [oid for oid in oids if oid not in self.deleted]
         undo = [buffer.removed(oids) for buffer in self.buffers] if oids else []
         return [put_back for put_back in undo if put_back is not None]
 
