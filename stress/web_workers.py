@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A web application whose workers count in transactions, under load, with workers killed at random.
 
-    stress/web_workers.py [--server gunicorn|gthread|preload|recycle|uwsgi|lazy] [--requests 50000] [--workers 4] [--clients 8] [--no-kills]
+    stress/web_workers.py [--server gunicorn|gthread|preload|recycle|uwsgi|lazy] [--requests 50000] [--workers 4] [--clients 8] [--every 2] [--no-kills]
 
 Each request counts a counter and an entry of a nested dict. At the end acknowledged <= value <= acknowledged + requests that were in flight at the kills;
 without kills they are equal. Counter and dict must agree, the store must pass the check, and nothing may stay in shared memory.
@@ -237,7 +237,7 @@ def run(options: argparse.Namespace, scratch: Path) -> None:
         for thread in load.threads:
             thread.start()
         while load.running():
-            time.sleep(dice.uniform(0.2, 1.0) if not options.no_kills else 0.1)
+            time.sleep(options.every * dice.uniform(0.3, 1.7) if not options.no_kills else 0.1)
             segments |= server.segments()
             if time.monotonic() - began > options.minutes * 60:
                 load.left = 0
@@ -278,6 +278,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=15, help="stop sending then")
+    parser.add_argument(
+        "--every", type=float, default=2, help="seconds between kills, on average; workers that start count nothing"
+    )
     parser.add_argument("--no-kills", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -30,11 +30,3 @@ def test_the_pipeline_with_other_start_methods(tmp_path: Path, method: str) -> N
     guide = page("pipeline.md")
     guide.write(tmp_path)
     assert run("pipeline.py", method, cwd=tmp_path) == guide.printed[0][1]
-
-
-def test_the_jobs_survive_every_kill(tmp_path: Path) -> None:
-    """More kills than the page has, of workers that have taken a job or are just finishing it."""
-    page("jobs.md").write(tmp_path)
-    output = run("jobs.py", "40", "7", cwd=tmp_path, timeout=110)
-    assert output == "jobs done: 40 of 40\nsome begun again: True\nleft over: 0\neach result once: True\n"
-    assert check_root(str(tmp_path / "data")) == []

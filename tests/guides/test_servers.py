@@ -21,7 +21,7 @@ COMMANDS = [
     (f"{server}.md", command) for server in ("gunicorn", "uwsgi") for command in page(f"{server}.md").starting(server)
 ]
 
-FIRST = [page(name).commands[1] for name in ("gunicorn.md", "uwsgi.md")]  # started once more, with data
+FIRST = [page("gunicorn.md").starting("gunicorn")[0]]  # started once more, with data
 
 
 def missing(server: str) -> str:
