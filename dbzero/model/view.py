@@ -118,6 +118,10 @@ class Layout:
         return plan
 
 
+def _closed_decoder(data: Any) -> NoReturn:
+    raise ClosedError("the prefix or snapshot of an object that was being loaded was closed in another thread")
+
+
 class View(ViewCore):  # type: ignore[misc]
     """The live objects of one prefix in this process, at `state`."""
 
@@ -411,14 +415,16 @@ class View(ViewCore):  # type: ignore[misc]
                 return None
             break
         payload, refcount = found
-        if len(payload) > 1 and payload[0] == 0 and payload[1] < kinds.FIRST_OID:
+        code, second = (payload[0], payload[1]) if len(payload) > 1 else (payload[0] if payload else 0, 0x80)
+        if code == 0 and second < kinds.FIRST_OID:
             return None  # a record of the tag index, which is nobody's object
-        code = payload[0] if payload else 0
         if code == kinds.MEMO:
-            try:
-                code, _ = read_varint(payload, 1)
-            except ValueError as error:
-                raise self.corrupt(oid, error) from None
+            code = second
+            if second >= 0x80:
+                try:
+                    code, _ = read_varint(payload, 1)
+                except ValueError as error:
+                    raise self.corrupt(oid, error) from None
         with operation:
             obj = self.reference(oid, code)
             if obj._p_flags & base.GHOST:
@@ -709,3 +715,4 @@ class View(ViewCore):  # type: ignore[misc]
         self.buffers.clear()
         self.tag_index = None
         self._catalogue = None
+        self.decoder = _closed_decoder  # the other one refers to this view

@@ -124,7 +124,7 @@ class SnapshotBase:
 class Snapshot(SnapshotBase):
     """A read-only view of prefixes at fixed states: what ``snapshot`` returns. A context manager."""
 
-    __slots__ = ("_closed", "_default", "_finalizer", "_held", "_limit", "_names", "_views", "_workspace")
+    __slots__ = ("_by_uuids", "_closed", "_default", "_finalizer", "_held", "_limit", "_names", "_views", "_workspace")
 
     def __init__(self, workspace: Workspace, states: Mapping[str, tuple[Prefix, int]], default: str | None) -> None:
         self._workspace = workspace
@@ -133,6 +133,7 @@ class Snapshot(SnapshotBase):
         self._held: dict[str, _Held] = {}  # the finalizer has it: so nothing in it may lead back here
         self._names = set(states)  # also when it is closed
         self._views: dict[str, View] = {}
+        self._by_uuids: dict[int, View] = {}  # the same; empty when it is closed
         self._closed = False
         try:
             for name, (prefix, state) in states.items():
@@ -168,7 +169,9 @@ class Snapshot(SnapshotBase):
             if self._closed:
                 return
             self._closed = True
-            for view in self._views.values():
+            self._by_uuids.clear()
+            views, self._views = self._views, {}  # they refer to this snapshot: nothing is left to the collector
+            for view in views.values():
                 view.close()
         self._finalizer()
 
@@ -190,6 +193,9 @@ class Snapshot(SnapshotBase):
 
     def view_of_uuid(self, prefix_uuid: int) -> View | None:
         """The view of the prefix with that uuid, opened if need be; None: there is no such prefix. ClosedError."""
+        known = self._by_uuids.get(prefix_uuid)
+        if known is not None:
+            return known
         self._alive()
         for name, held in list(self._held.items()):
             if held.prefix.uuid == prefix_uuid:
@@ -207,7 +213,7 @@ class Snapshot(SnapshotBase):
                 if view is None:
                     view = View(held.prefix, held.state, self)
                     view.weight_limit = self._limit
-                    self._views[name] = view
+                    self._views[name] = self._by_uuids[view.uuid] = view
         return view
 
     def _admit(self, name: str) -> _Held:
