@@ -30,6 +30,7 @@ from dbzero.errors import (
     ForkedError,
     FormatVersionError,
     ImmutableError,
+    InDoubtError,
     LeaseError,
     MigrateError,
     NotAStoreError,
@@ -49,6 +50,7 @@ from dbzero.errors import (
     UnsupportedTypeError,
 )
 from dbzero.model.construction import materialized, set_prefix
+from dbzero.model.declared import FieldRef
 from dbzero.model.enums import EnumType, enum, is_enum, is_enum_value
 from dbzero.model.memo import MemoBase, is_memo, memo
 from dbzero.model.migration import migration
@@ -67,6 +69,8 @@ from dbzero.query.find import no
 from dbzero.query.forms import deserialize, serialize
 from dbzero.query.groups import count_op, group_by, make_sum
 from dbzero.query.joins import join
+from dbzero.query.managed import index_of, migrate
+from dbzero.query.search import match
 from dbzero.query.splits import split_by
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
 from dbzero.query.tags import tags
@@ -96,7 +100,7 @@ from dbzero.reflection.decorators import (
     is_table_view,
     table_view,
 )
-from dbzero.reflection.fields import FieldRef, fields_of, indexed_fields, rename_field, tag_fields
+from dbzero.reflection.fields import fields_of, indexed_fields, rename_field, tag_fields
 from dbzero.reflection.helpers import (
     assign,
     build_flags,
@@ -142,6 +146,15 @@ from dbzero.session.api import (
 from dbzero.session.atomic import AtomicManager, atomic, atomic_assign, begin_atomic
 from dbzero.session.cycles import collect_cycles
 from dbzero.session.deletion import delete
+from dbzero.session.fast_query import (
+    FastQuery,
+    FastQueryCache,
+    GroupByBucket,
+    GroupByEval,
+    GroupDef,
+    init_fast_query,
+    signature_of,
+)
 from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
@@ -193,11 +206,17 @@ __all__ = [
     "EnumType",
     "Error",
     "ExpiredError",
+    "FastQuery",
+    "FastQueryCache",
     "FencedError",
     "FieldRef",
     "ForkedError",
     "FormatVersionError",
+    "GroupByBucket",
+    "GroupByEval",
+    "GroupDef",
     "ImmutableError",
+    "InDoubtError",
     "LeaseError",
     "LockedManager",
     "Memo",
@@ -301,8 +320,10 @@ __all__ = [
     "immutable",
     "import_model",
     "index",
+    "index_of",
     "indexed_fields",
     "init",
+    "init_fast_query",
     "is_enum",
     "is_enum_value",
     "is_fulltext",
@@ -320,8 +341,10 @@ __all__ = [
     "load_all",
     "locked",
     "make_sum",
+    "match",
     "materialized",
     "memo",
+    "migrate",
     "migration",
     "no",
     "open",
@@ -335,6 +358,7 @@ __all__ = [
     "set_cache_size",
     "set_prefix",
     "set_restricted",
+    "signature_of",
     "snapshot",
     "split_by",
     "status",

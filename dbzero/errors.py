@@ -190,6 +190,19 @@ class StateNotKeptError(PrefixError):
     """
 
 
+class InDoubtError(StorageError):
+    """A commit of several prefixes is in doubt here, and the prefix whose files say whether it was made cannot be asked. Put that prefix's
+    files back below the root and open again.
+
+    >>> import dbzero as db0
+    >>> def open_accounts():
+    ...     try:
+    ...         db0.open("accounts", "rw")
+    ...     except db0.InDoubtError as error:
+    ...         raise SystemExit(f"restore the prefix that it names first: {error}")
+    """
+
+
 class StaleViewError(StorageError):
     """The prefix was recovered by a successor while it was being read. Call `db0.refresh()` and repeat.
 

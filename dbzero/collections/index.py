@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from weakref import WeakSet
 
 from pyroaring import BitMap64
@@ -38,7 +38,7 @@ from dbzero.collections.nodes import (
 from dbzero.collections.order import NAMES, RANKED, Item, place, refuse
 from dbzero.collections.pairs import PairNode
 from dbzero.collections.selections import Selection, Sorting
-from dbzero.errors import BadPrefixError, Error
+from dbzero.errors import BadPrefixError, Error, ReferenceError
 from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
 from dbzero.model.values import convert
@@ -189,6 +189,7 @@ class Index(Stored):
 
     __slots__ = ("_p_walks",)
     KIND = 13
+    _p_node: ClassVar[type[PairNode]] = PairNode
     __class_getitem__: Any = classmethod(type(list[int]))
     __contains__ = None
     _data: State
@@ -214,9 +215,9 @@ class Index(Stored):
             raise corrupt(self, "wrong number of entries")
         state.family = family
         if count:
-            state.root = member(self, PairNode, oid)
+            state.root = member(self, self._p_node, oid)
         if nulls:
-            state.null_root = member(self, PairNode, null_oid)
+            state.null_root = member(self, self._p_node, null_oid)
         set_data(self, state)
 
     def _p_harden(self, view: View) -> Any:
@@ -261,27 +262,33 @@ class Index(Stored):
             family, rank, key = ("", 0, None) if nulls else place(view, key)
             if not nulls and state.family is not None and family != state.family:
                 raise refuse(family, state.family)
-            item: Item = (rank, obj._p_oid)
-            root = state.null_root if nulls else state.root
-            if root is None:
-                self._p_change()
-                root = pairs.start(view, item, key, nulls or family not in RANKED, obj)
-            else:
-                there = pairs.locate(root, item)
-                if there.found:
-                    return
-                self._p_change()
-                root = pairs.add(view, root, there, item, key, obj)
-            if nulls:
-                state.null_root = root
-                state.nulls += 1
-            else:
-                state.root = root
-                state.family = family
-                state.count += 1
-            for walk in _walks(self):
-                if walk.ahead(nulls, item):
-                    walk.note_added(item)
+            self._p_enter(family, (rank, obj._p_oid), key, obj)
+
+    def _p_enter(self, family: str, item: Item, key: Any, held: Any) -> None:
+        """Add an entry, if it is not there. Inside an operation. `held`: what its leaf keeps of the object."""
+        state = self._data
+        nulls = key is None
+        root = state.null_root if nulls else state.root
+        keyless = nulls or family not in RANKED
+        if root is None:
+            self._p_change()
+            root = pairs.start(self._p_view, item, key, keyless, held, self._p_node)
+        else:
+            there = pairs.locate(root, item)
+            if there.found:
+                return
+            self._p_change()
+            root = pairs.add(self._p_view, root, there, item, key, held)
+        if nulls:
+            state.null_root = root
+            state.nulls += 1
+        else:
+            state.root = root
+            state.family = family
+            state.count += 1
+        for walk in _walks(self):
+            if walk.ahead(nulls, item):
+                walk.note_added(item)
 
     def _p_follow(self, obj: Any) -> None:
         """Move to the prefix of `obj`, if that is live and this index is empty and stored nowhere."""
@@ -301,29 +308,33 @@ class Index(Stored):
             state = self._data
             nulls = key is None
             family, rank, _ = ("", 0, None) if nulls else place(self._p_view, key)
-            root = state.null_root if nulls else state.root
-            item: Item = (rank, obj._p_oid)
-            if root is None or obj._p_view is not self._p_view or not (nulls or family == state.family):
-                return
-            there = pairs.locate(root, item)
-            if not there.found:
-                return
-            self._p_change()
-            stored_key, root = pairs.remove(root, there)
-            walks = _walks(self)
+            if obj._p_view is self._p_view and (nulls or family == state.family):
+                self._p_leave((rank, obj._p_oid), nulls, obj)
+
+    def _p_leave(self, item: Item, nulls: bool, held: Any) -> None:
+        """Remove an entry, if it is there. Inside an operation."""
+        state = self._data
+        root = state.null_root if nulls else state.root
+        there = None if root is None else pairs.locate(root, item)
+        if there is None or not there.found:
+            return
+        assert root is not None
+        self._p_change()
+        stored_key, root = pairs.remove(root, there)
+        walks = _walks(self)
+        for walk in walks:
+            if walk.ahead(nulls, item):
+                walk.note_removed(item, None if nulls else stored_key, held)
+        if nulls:
+            state.null_root = root
+            state.nulls -= 1
+            return
+        state.root = root
+        state.count -= 1
+        if root is None:
+            state.family = None  # any key may be the next one
             for walk in walks:
-                if walk.ahead(nulls, item):
-                    walk.note_removed(item, None if nulls else stored_key, obj)
-            if nulls:
-                state.null_root = root
-                state.nulls -= 1
-                return
-            state.root = root
-            state.count -= 1
-            if root is None:
-                state.family = None  # any key may be the next one
-                for walk in walks:
-                    walk.cut = walk.cut or not walk.nulls
+                walk.cut = walk.cut or not walk.nulls
 
     def clear(self) -> None:
         """Remove all entries."""
@@ -472,6 +483,25 @@ class Index(Stored):
                 if following is None or stop < len(data.items):
                     break
         return BitMap64(oids)
+
+    def _p_within(self, context: scope.Context) -> Index:
+        """The same index in another context. ReferenceError when it does not exist there."""
+        self._p_activate()
+        view: View = self._p_view
+        if view.context is context:
+            return self
+        there = context.view_of_uuid(view.uuid)
+        found = None if there is None else there.get(self._p_oid)
+        if type(found) is not type(self):
+            raise ReferenceError(
+                f"the index that a query uses, object {self._p_oid} of prefix {view.name!r}, does not exist in that state"
+            )
+        same: Index = found
+        return same
+
+    def _p_objects(self, held: list[Any]) -> list[Any]:
+        """The objects for what leaves keep of them."""
+        return held
 
     def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
         """About how many entries a selection has, without reading more than two ways down the tree. Inside an

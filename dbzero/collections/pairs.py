@@ -112,7 +112,7 @@ class PairNode(KeyedNode):
         numbers = [natural(self, number) for number in values[n + 2 : 2 * n + 2]]
         marks = list(zip(values[2 : n + 2], numbers, strict=True))
         self._p_ordered(marks[1:])
-        children = [member(self, PairNode, oid) for oid in values[2 * n + 2 :]]
+        children = [member(self, type(self), oid) for oid in values[2 * n + 2 :]]
         set_data(self, Inner(level, marks, children))
 
     def _p_bulky(self, *states: Inner) -> bool:
@@ -173,9 +173,9 @@ def locate(root: PairNode, item: Item) -> Place:
     return Place(path, leaf, at, at < len(items) and items[at] == item)
 
 
-def start(view: View, item: Item, key: Any, keyless: bool, obj: Any) -> PairNode:
+def start(view: View, item: Item, key: Any, keyless: bool, obj: Any, node: type[PairNode] = PairNode) -> PairNode:
     """A tree of one entry. `keyless`: the keys of this tree are its ranks, or all None. Inside an operation."""
-    return create(view, PairNode, Pairs([item], None if keyless else [key], [obj]))
+    return create(view, node, Pairs([item], None if keyless else [key], [obj]))
 
 
 def add(view: View, root: PairNode, place: Place, item: Item, key: Any, obj: Any) -> PairNode:
@@ -189,7 +189,7 @@ def add(view: View, root: PairNode, place: Place, item: Item, key: Any, obj: Any
         return root
     right = data.cut(n - 1 if n > LEAF and _last(place.path, at, n) else _middle(data))
     mark = separator(items[-1], right.items[0])
-    return keyed.attach(view, root, place.path, create(view, PairNode, right), mark)
+    return keyed.attach(view, root, place.path, create(view, type(root), right), mark)
 
 
 def _last(path: keyed.Path, at: int, n: int) -> bool:
@@ -273,7 +273,7 @@ def check(root: PairNode, keyless: bool) -> int:
         assert len(data.objects) == len(data.items), "objects missing"
         assert (data.keys is None) == keyless, "keys missing"
         assert data.keys is None or len(data.keys) == len(data.items), "keys missing"
-        assert [item[1] for item in data.items] == [obj._p_oid for obj in data.objects], "wrong OIDs"
+        assert [item[1] for item in data.items] == [getattr(obj, "_p_oid", obj) for obj in data.objects], "wrong OIDs"
         assert data.size == sum([bulk(item[0]) for item in data.items]), "wrong size"
         return data.items
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pyroaring import BitMap64
 
-from dbzero.errors import ReferenceError
 from dbzero.model.base import Persistent, operation
 from dbzero.model.codec import encode_values
 from dbzero.model.scope import Context
@@ -24,21 +23,6 @@ def _view_of(index: Index) -> View:
     return view
 
 
-def _within(index: Index, context: Context) -> Index:
-    """The same index in another context. ReferenceError when it does not exist there."""
-    view = _view_of(index)
-    if view.context is context:
-        return index
-    there = context.view_of_uuid(view.uuid)
-    found = None if there is None else there.get(index._p_oid)
-    if type(found) is not type(index):
-        raise ReferenceError(
-            f"the index that a query uses, object {index._p_oid} of prefix {view.name!r}, does not exist in that state"
-        )
-    same: Index = found
-    return same
-
-
 class Selection(Query):
     """The objects of an index with keys between two bounds, in order of key."""
 
@@ -53,7 +37,7 @@ class Selection(Query):
 
     def __iter__(self) -> Iterator[Any]:
         for _, _, objects in self.index._p_batches(self.low, self.high, self.null_first):
-            yield from objects
+            yield from self.index._p_objects(objects)
 
     def __len__(self) -> int:
         if self.low is None and self.high is None:
@@ -81,7 +65,7 @@ class Selection(Query):
         return ("select", _view_of(self.index).uuid, self.index._p_oid, bounds, self.null_first)
 
     def _p_within(self, context: Context) -> Query:
-        return Selection(_within(self.index, context), self.low, self.high, self.null_first)
+        return type(self)(self.index._p_within(context), self.low, self.high, self.null_first)
 
     def _p_detail(self) -> str:
         if self.low is None and self.high is None:
@@ -116,7 +100,7 @@ class Sorting(Query):
         if type(source) is Selection and source.index is self.index:
             batches = self.index._p_batches(source.low, source.high, source.null_first, self.null_first, self.desc)
             for _, _, objects in batches:
-                yield from objects
+                yield from self.index._p_objects(objects)
         elif source._p_distinct:
             yield from self._walk()
         else:
@@ -161,8 +145,7 @@ class Sorting(Query):
         return self.source._p_shape()
 
     def _p_within(self, context: Context) -> Query:
-        index = _within(self.index, context)
-        return Sorting(index, self.source._p_within(context), self.desc, self.null_first)
+        return type(self)(self.index._p_within(context), self.source._p_within(context), self.desc, self.null_first)
 
     def _p_detail(self) -> str:
         return f"index{' descending' if self.desc else ''} of {self.source._p_detail()}"
@@ -199,7 +182,7 @@ class Sorting(Query):
                 if not places:
                     places.update((obj._p_oid, place) for place, obj in enumerate(self.source))
                 group.sort(key=lambda entry: places.get(entry[0], -1))
-        return [obj for _, obj in group]
+        return self.index._p_objects([obj for _, obj in group])
 
     def _foreign(self) -> list[Any]:
         view = self.index._p_view

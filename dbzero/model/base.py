@@ -116,6 +116,7 @@ reserved_names.update(
         "_p_flags",
         "_p_bytes",
         "_p_class",
+        "_p_fields",
         "_p_changed",
         "_p_activate",
         "_p_decode",

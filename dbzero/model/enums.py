@@ -21,7 +21,7 @@ from dbzero.model import kinds, scope
 from dbzero.model.base import operation
 from dbzero.model.catalog import ENUM, ClassData, ClassRecord, pack_name
 from dbzero.model.codec import register_value
-from dbzero.model.memo import main_name
+from dbzero.model.memo import MAIN, main_name
 from dbzero.model.view import View
 
 EXTENSION = 40  # code in the codec
@@ -326,7 +326,7 @@ def enum(name: Any = None, values: Any = None, prefix: str | None = None) -> Any
 
 
 def _define(module: str, name: str, values: list[str], prefix: str | None) -> EnumType:
-    key = f"{KEY_MARK}{main_name() if module == '__main__' else module}:{name}"
+    key = f"{KEY_MARK}{main_name() if module in MAIN else module}:{name}"
     found = definitions.get(key)
     if found is not None:
         if object.__getattribute__(found, "_names") != values:

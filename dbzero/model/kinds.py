@@ -23,6 +23,7 @@ SET_NODE = 10
 FIRST_OID = 16  # OIDs (and so class OIDs) below are fixed
 CATALOGUE_OID = 1
 TAG_ROOT_OID = 3
+FIELD_ROOT_OID = 4
 
 types: dict[int, type] = {}
 """Kind -> Persistent subclass, for all kinds but MEMO."""

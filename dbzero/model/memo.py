@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from dbzero.errors import Error
-from dbzero.model import base, kinds, rebuild
+from dbzero.model import base, declared, kinds, rebuild
 from dbzero.model.base import MemoMeta, Persistent
 from dbzero.model.catalog import ACCESS_CONTROL, IMMUTABLE, NO_CACHE, NO_DEFAULT_TAGS, SINGLETON
 from dbzero.model.deferred import resolved
@@ -129,17 +129,23 @@ def class_info(cls: Any) -> MemoClass | None:
     return found if isinstance(found, MemoClass) else None
 
 
+MAIN = ("__main__", "__mp_main__")
+"""Names of the main module; the second one in children that multiprocessing spawned."""
+
+
 def module_name(cls: type) -> str:
     """The module a class is recorded under. For ``__main__``: the module's name under ``python -m``, else the
     script's file stem."""
-    return main_name() if cls.__module__ == "__main__" else cls.__module__
+    return main_name() if cls.__module__ in MAIN else cls.__module__
 
 
 def main_name() -> str:
     """What the module ``__main__`` is recorded as: its name under ``python -m``, else the script's file stem."""
-    main = sys.modules.get("__main__")
+    main = sys.modules.get("__mp_main__") or sys.modules.get(
+        "__main__"
+    )  # while a spawned child runs it, it has the first name
     spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name != "__main__":
+    if spec is not None and spec.name not in MAIN:
         return str(spec.name)
     file = getattr(main, "__file__", None)
     return os.path.splitext(os.path.basename(str(file)))[0] if file else "__main__"
@@ -240,6 +246,7 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
         migrations=find_migrations(made) if flags & SINGLETON else (),
     )
     made._p_class = info
+    declared.settle(made)
     slow = info.singleton or info.prefix is not None or info.moves
     base.register_class(made, (base.CLASS_SLOW if slow else 0) | (base.CLASS_IMMUTABLE if flags & IMMUTABLE else 0))
     kinds.register_class(info.key, made)

@@ -64,7 +64,7 @@ def path_of(value: Any) -> tuple[str, str]:
     """
     module, qualname = value.__module__, value.__qualname__
     if isinstance(module, str) and "<" not in qualname:
-        if module == "__main__":
+        if module in memo.MAIN:
             module = memo.main_name()
         try:
             if find(module, qualname) is value:
@@ -105,7 +105,7 @@ def describe(value: Any) -> tuple[int, bytes] | None:
         name: str = value.__name__
         if sys.modules.get(name) is not value:
             raise UnsupportedTypeError(f"a module that cannot be imported as {name} cannot be stored")
-        return NAMED, _pack("m", memo.main_name() if name == "__main__" else name, "")
+        return NAMED, _pack("m", memo.main_name() if name in memo.MAIN else name, "")
     if issubclass(kind, type):
         return NAMED, _pack("c", *path_of(value))
     return None

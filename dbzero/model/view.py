@@ -155,6 +155,8 @@ class View(ViewCore):  # type: ignore[misc]
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.tag_index: Any = None  # the query layer's; one of `buffers`
+        self.fields: Any = None  # as that: what declared fields feed
+        self.auto_migrate = True  # whether declarations of fields apply to what is stored by themselves
         self.context = context
         self.buffers: list[Buffer] = [make(self) for make in kinds.buffers]
         self._schema_reverted = False
@@ -714,5 +716,6 @@ class View(ViewCore):  # type: ignore[misc]
         self.enum_values.clear()
         self.buffers.clear()
         self.tag_index = None
+        self.fields = None
         self._catalogue = None
         self.decoder = _closed_decoder  # the other one refers to this view

@@ -169,6 +169,14 @@ def identity(handle: WeakProxy | ExpiredReference) -> tuple[int, int]:
     return prefix_uuid, oid
 
 
+def stored_identity(stored: Deferred) -> tuple[int, int] | None:
+    """The same of a stored weak reference; None: it is a value of another sort."""
+    if stored.code != WEAK:
+        return None
+    prefix_uuid, oid = _IDENTITY.unpack_from(stored.data)
+    return prefix_uuid, oid
+
+
 def class_key(handle: WeakProxy | ExpiredReference) -> str:
     """The key of the target's class."""
     key: str = _get(handle, "_p_target").data[_IDENTITY.size :].decode("utf-8", "surrogatepass")

@@ -52,6 +52,8 @@ class Query(ABC):
     """Whether no object comes twice."""
     _p_counted: ClassVar[bool] = False
     """Whether its length costs no iteration. ``list`` asks for the length of what it is made of."""
+    _p_drives: ClassVar[bool] = True
+    """Whether ``find`` may be asked by it alone."""
     _p_ordered: ClassVar[bool] = False
     """Whether it has an order that was asked for."""
 

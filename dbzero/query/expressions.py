@@ -22,6 +22,7 @@ from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.atoms import Atom, stored_key
 from dbzero.query.base import Query
+from dbzero.query.fieldrecords import passive_key
 from dbzero.query.tagindex import EMPTY, TagIndex
 
 
@@ -50,12 +51,14 @@ class Run:
     """One evaluation, in one view. `prepared` has the results of sub-queries that run code of the user's, which were
     taken before the operation lock was."""
 
-    __slots__ = ("actual", "estimates", "index", "prepared", "view")
+    __slots__ = ("actual", "index", "notes", "passive", "prepared", "view")
 
     def __init__(self, view: View, index: TagIndex, prepared: dict[int, BitMap64]) -> None:
         self.view = view
         self.index = index
         self.prepared = prepared
+        self.notes: dict[int, Any] = {}  # by expression, what it keeps from one question to the next
+        self.passive: bool = view.fields.passive()  # whether there are tags that fields give
         self.actual: dict[int, int] | None = None  # by expression, when it is to be explained
 
 
@@ -85,6 +88,10 @@ class Expression(ABC):
     def count(self, run: Run) -> int:
         """How many it finds."""
         return len(self.evaluate(run))
+
+    def drives(self, run: Run) -> bool:
+        """Whether it can be asked by itself. What only fields say needs something beside it: see ``tag_fields``."""
+        return True
 
     def parts(self) -> Sequence[Expression]:
         """The expressions it consists of."""
@@ -158,7 +165,17 @@ class Tagged(Expression):
     def evaluate(self, run: Run) -> BitMap64:
         atom = self.atom
         key = atom[1] if atom[0] == "str" else stored_key(run.view, atom, enter=False)
-        return EMPTY if key is None else run.index.members(key)
+        if key is None:
+            return EMPTY
+        if run.passive:
+            passive = run.index.members(passive_key(key))
+            if passive:
+                return passive | run.index.members(key)
+        return run.index.members(key)
+
+    def drives(self, run: Run) -> bool:
+        key = stored_key(run.view, self.atom, enter=False)
+        return key is None or not run.index.members(passive_key(key))
 
     def detail(self) -> str:
         return repr(self.atom[1]) if self.atom[0] == "str" else " ".join(map(str, self.atom))
@@ -243,6 +260,9 @@ class Sub(Expression):
         found = run.prepared.get(id(self))
         return self.query._p_oids(run.view.uuid) if found is None else found
 
+    def drives(self, run: Run) -> bool:
+        return self.query._p_drives
+
     def detail(self) -> str:
         return self.query._p_detail()
 
@@ -272,6 +292,9 @@ class Any_(Expression):
             union |= evaluate(member, run)
         return union
 
+    def drives(self, run: Run) -> bool:
+        return all(member.drives(run) for member in self.members)
+
     def parts(self) -> Sequence[Expression]:
         return self.members
 
@@ -279,22 +302,27 @@ class Any_(Expression):
 class All(Expression):
     """The objects that all of some expressions find, at least one, and none of some others."""
 
-    __slots__ = ("excluded", "members", "native")
+    __slots__ = ("driven", "excluded", "members", "native")
     operation = "and"
 
-    def __init__(self, members: Sequence[Expression], excluded: Sequence[Expression]) -> None:
+    def __init__(self, members: Sequence[Expression], excluded: Sequence[Expression], driven: bool = False) -> None:
+        self.driven = driven  # a criterion that leaves nothing out was among them
         self.members = members
         self.excluded = excluded
         self.native = any(member.native for member in members)
 
     def form(self, exact: bool = True) -> tuple[Any, ...]:
         members = sorted({member.form(exact) for member in self.members}, key=repr)
+        if self.driven and exact:
+            members.append(Instances(kinds.unknown).form())
         excluded = sorted({("not", member.form(exact)) for member in self.excluded}, key=repr)
         return ("and", *members, *excluded) if len(members) + len(excluded) > 1 else members[0]
 
     def within(self, context: Context) -> Expression:
         return All(
-            [member.within(context) for member in self.members], [member.within(context) for member in self.excluded]
+            [member.within(context) for member in self.members],
+            [member.within(context) for member in self.excluded],
+            self.driven,
         )
 
     def estimate(self, run: Run) -> int:
@@ -332,6 +360,9 @@ class All(Expression):
             first, second = self.members
             return int(first.evaluate(run).intersection_cardinality(second.evaluate(run)))
         return len(self.evaluate(run))
+
+    def drives(self, run: Run) -> bool:
+        return self.driven or any(member.drives(run) for member in self.members)
 
     def parts(self) -> Sequence[Expression]:
         return [*self.members, *[_Not(member) for member in self.excluded]]

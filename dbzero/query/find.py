@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from heapq import nlargest
 from typing import Any
 
 from pyroaring import BitMap64
@@ -15,6 +16,8 @@ from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom
 from dbzero.query.base import Query, Split
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
+from dbzero.query.fields import FieldBuffer
+from dbzero.query.search import Match, Matched, rankings
 from dbzero.query.splits import objects_of, resplit
 from dbzero.query.tagindex import TagIndex, flushed
 
@@ -62,18 +65,24 @@ class Find(Query):
     first step, less what was deleted since. ``len``, ``bool`` and ``in`` load no object.
     """
 
-    __slots__ = ("_context", "_expression", "_order", "_prefix", "_view")
+    __slots__ = ("_context", "_expression", "_order", "_prefix", "_ranking", "_view")
     _p_distinct = True
     _p_counted = True
 
     def __init__(
-        self, context: scope.Context, view: View | None, prefix: str | None, expression: Expression, order: Query | None
+        self,
+        context: scope.Context,
+        view: View | None,
+        prefix: str | None,
+        expression: Expression,
+        order: Query | None,
     ) -> None:
         self._context = context
         self._view = view
         self._prefix = prefix  # where to look when it did not exist yet
         self._expression = expression
         self._order = order
+        self._ranking = () if order is not None or type(expression) is Tagged else tuple(rankings(expression))
 
     # --- evaluating ---------------------------------------------------------------------------------------------------
 
@@ -100,6 +109,23 @@ class Find(Query):
             if type(part) is Sub and not part.query._p_pure
         }
 
+    def _run(self, view: View, prepared: dict[int, BitMap64]) -> Run:
+        """An evaluation, under the operation lock, with everything pending made. Error: only fields would answer it."""
+        if view.writable:
+            buffer: FieldBuffer = view.fields
+            for part in self._expression.walk():
+                if type(part) is Instances:
+                    buffer.apply(part.cls)
+                elif type(part) is Matched:
+                    buffer.apply_stored()
+        run = Run(view, flushed(view), prepared)
+        if run.passive and not self._expression.drives(run):
+            raise Error(
+                f"Passive tags require at least one non-passive predicate: {self._expression.detail()} is given by a tag "
+                f"field; add a class to find()"
+            )
+        return run
+
     def _bits(self, run: Run) -> BitMap64:
         """What is found, under the operation lock; not to be changed."""
         expression = self._expression
@@ -112,7 +138,7 @@ class Find(Query):
             return 0
         prepared = self._prepare(view)
         with operation:
-            run = Run(view, flushed(view), prepared)
+            run = self._run(view, prepared)
             expression = self._expression
             return expression.count(run) if expression.native else len(self._bits(run))
 
@@ -129,14 +155,14 @@ class Find(Query):
             return BitMap64()
         prepared = self._prepare(view)
         with operation:
-            return BitMap64(self._bits(Run(view, flushed(view), prepared)))
+            return BitMap64(self._bits(self._run(view, prepared)))
 
     def _p_estimate(self) -> int:
         view = self._p_view()
         if view is None:
             return 0
         with operation:
-            return self._expression.estimate(Run(view, flushed(view), {}))
+            return self._expression.estimate(self._run(view, {}))
 
     def _p_form(self) -> tuple[Any, ...]:
         view = self._p_view()
@@ -156,7 +182,7 @@ class Find(Query):
 
     @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
-        return self._order is not None
+        return self._order is not None or bool(self._ranking)
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -166,6 +192,8 @@ class Find(Query):
     def _p_part(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
         if self._order is not None and (start, stop, step) != (0, None, 1):
             return super()._p_part(start, stop, step)
+        if self._ranking:
+            return self._best_first(start, stop, step)
         return self._sorted() if self._order is not None else self._newest_first(start, stop, step)
 
     def _newest_first(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
@@ -174,8 +202,9 @@ class Find(Query):
             return
         prepared = self._prepare(view)
         with operation:
-            index = flushed(view)
-            found = self._bits(Run(view, index, prepared))
+            run = self._run(view, prepared)
+            index = run.index
+            found = self._bits(run)
             codes = list(self._expression.codes(index))
             mark = _mark(view)
             n = len(found)
@@ -192,6 +221,34 @@ class Find(Query):
         if rest is not None:
             words = rest.to_array()
             yield from _objects(view, words.tobytes(), n - _FIRST_BATCH, codes, mark, _BATCH)
+
+    def _best_first(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
+        view = self._p_view()
+        if view is None:
+            return
+        prepared = self._prepare(view)
+        with operation:
+            run = self._run(view, prepared)
+            found = self._bits(run)
+            scores = dict.fromkeys(found, 0.0)
+            for ranking in self._ranking:
+                for oid, score in ranking.scores(run, found).items():
+                    scores[oid] += score
+            rank: Callable[[int], tuple[float, int]] = lambda oid: (scores[oid], oid)  # noqa: E731
+            if start >= 0 and stop is not None and 0 <= stop < len(scores) // 4:
+                ordered = nlargest(stop, scores, key=rank)[start::step]
+            else:
+                ordered = sorted(scores, key=rank, reverse=True)[start:stop:step]
+            codes = list(self._expression.codes(run.index))
+            mark = _mark(view)
+        at, size = 0, _FIRST_BATCH
+        while at < len(ordered):
+            some = ordered[at : at + size]
+            words = BitMap64(some).to_array()
+            made = {obj._p_oid: obj for obj in _objects(view, words.tobytes(), len(words), codes, mark, size)}
+            yield from [made[oid] for oid in some if oid in made]
+            at += size
+            size = _BATCH
 
     def _sorted(self) -> Iterator[Any]:
         view = self._p_view()
@@ -212,12 +269,13 @@ class Find(Query):
 
     def _pick(self, places: list[int]) -> tuple[Any, ...]:
         view = self._p_view()
-        if self._order is not None or view is None or not places:
+        if self._order is not None or self._ranking or view is None or not places:
             return super()._pick(places)
         prepared = self._prepare(view)
         with operation:
-            index = flushed(view)
-            found = self._bits(Run(view, index, prepared))
+            run = self._run(view, prepared)
+            index = run.index
+            found = self._bits(run)
             n = len(found)
             if min(places) < -n or max(places) >= n:
                 raise IndexError("query index out of range")
@@ -256,10 +314,12 @@ class Find(Query):
             return Step("find", f"in {self._prefix!r}, which does not exist", 0, 0, [])
         prepared = self._prepare(view)
         with operation:
-            run = Run(view, flushed(view), prepared)
+            run = self._run(view, prepared)
             run.actual = {}
             found = self._bits(run)
             order = "newest first" if self._order is None else f"in the order of {self._order._p_detail()}"
+            if self._ranking:
+                order = f"the best for {', '.join([one.detail() for one in self._ranking])} first"
             estimate = self._expression.estimate(run)
             return Step("find", f"in {view.name!r}, {order}", estimate, len(found), [self._expression.step(run)])
 
@@ -365,9 +425,13 @@ class _Builder:
             raise Error(f"{what} needs at least one criterion that is no no(): add a class or a tag")
         if any(type(member) is Nothing for member in members):
             return Nothing()
+        given = len(members)
         if len(members) > 1:  # everything that has a tag, or is found by its class, is some memo object
             members = [m for m in members if not (type(m) is Instances and m.cls is MemoBase)] or members[:1]
-        return members[0] if len(members) == 1 and not excluded else All(members, excluded)
+        dropped = len(members) < given
+        if len(members) == 1 and not (excluded or dropped):
+            return members[0]
+        return All(members, excluded, dropped)
 
     def condition(self, value: Any) -> Expression:
         if type(value) is TagSet:
@@ -401,6 +465,8 @@ class _Builder:
             return self.conjunction(value, "a tuple of criteria") if value else Nothing()
         if isinstance(value, Query):
             return self.sub(value)
+        if type(value) is Match:
+            return Matched(value)
         if type(value) is TagSet:
             raise Error("no() can stand at top level and in tuples only")
         raise _refuse(value)
@@ -424,10 +490,10 @@ class _Builder:
         if view is not None:
             self.bind(view)
         self.splits += query._p_splits()
+        if type(query) is Find and query._order is None and query._context is self.context:
+            return query._expression
         if query._p_ordered:
             self.orders.append(query)
-        elif type(query) is Find and query._context is self.context:
-            return query._expression
         return Sub(query, view is not None and view.context is self.context)
 
     def bind(self, view: View) -> None:
@@ -442,7 +508,7 @@ class _Builder:
 def _refuse(value: Any) -> Error:
     return Error(
         f"find() cannot search by {value!r} ({type(value).__name__}): criteria are memo classes, str, enum values, "
-        f"as_tag(...), memo objects, queries, no(...), and lists (any of) and tuples (all of) of these"
+        f"as_tag(...), match(...), memo objects, queries, no(...), and lists (any of) and tuples (all of) of these"
     )
 
 
@@ -494,8 +560,8 @@ def find_live(*criteria: Any, prefix: str | None = None) -> Query:
 
     Args:
         criteria: a memo class (its instances, those of subclasses included), a tag (str, enum value, ``as_tag(...)``),
-            a memo object (itself, not what is tagged with it), a query (its results), a list (any of), a tuple (all
-            of), ``no(...)`` (none of). Without any, nothing is found.
+            ``match(...)`` (full-text search; the best come first), a memo object (itself, not what is tagged with it), a
+            query (its results), a list (any of), a tuple (all of), ``no(...)`` (none of). Without any, nothing is found.
         prefix: name of an open prefix to search in. By default that of a statically scoped class, of a sub-query or an
             object among the criteria, else the current one.
 

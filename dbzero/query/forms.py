@@ -20,6 +20,8 @@ from dbzero.query.base import Query, Slice
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Sub, Tagged
 from dbzero.query.find import Find
 from dbzero.query.identity import pack
+from dbzero.query.managed import ManagedIndex, managed_in
+from dbzero.query.search import Match, Matched, Term
 from dbzero.query.splits import Objects, Splitting
 
 _VERSION = 1
@@ -142,6 +144,15 @@ class _Reader:
             return self.index(uuid, oid).sort(
                 self.query(source, depth + 1), desc=bool(desc), null_first=bool(null_first)
             )
+        if kind == "select field":
+            _, uuid, key, name, bounds, null_first = form
+            low, high = _decode_bounds(bounds)
+            return self.managed(uuid, key, name).select(low, high, bool(null_first))
+        if kind == "sort field":
+            _, uuid, key, name, desc, null_first, source = form
+            return self.managed(uuid, key, name).sort(
+                self.query(source, depth + 1), desc=bool(desc), null_first=bool(null_first)
+            )
         if kind == "objects":
             return Objects(self.query(form[1], depth + 1))
         if kind == "find":
@@ -151,6 +162,12 @@ class _Reader:
             name = home if type(home) is str else None
             return Find(self.context, view, name, self.expression(criteria, depth + 1), order)
         raise ValueError(f"a query of unknown kind {kind!r}")
+
+    def managed(self, uuid: int, key: Any, name: Any) -> ManagedIndex:
+        view = self.context.view_of_uuid(uuid)
+        if view is None:
+            raise PrefixError(f"Prefix: {uuid:016x} not found: a serialized query uses an index there; open it first")
+        return managed_in(view, _class(key), name)
 
     def index(self, uuid: int, oid: int) -> Index:
         view = self.context.view_of_uuid(uuid)
@@ -171,6 +188,12 @@ class _Reader:
             return Tagged(_checked_atom(form[1:]))
         if kind == "class":
             return Instances(_class(form[1]))
+        if kind == "match":
+            _, terms, some, fields = form
+            made = tuple([Term(tuple(map(str, found)), bool(prefix)) for found, prefix in terms])
+            if not made or not all(term.words for term in made):
+                raise ValueError("a search for nothing")
+            return Matched(Match(made, bool(some), tuple(map(str, fields[0])) if fields else None))
         if kind == "object":
             _, uuid, oid = form
             return One(int(uuid), int(oid))

@@ -46,6 +46,11 @@ Key = str | bytes
 """What a prefix's index knows a tag by."""
 
 
+def is_counted(key: Key | int) -> bool:
+    """Whether the members of a posting list, by tag key or class OID, are counted as references."""
+    return isinstance(key, str) or (isinstance(key, bytes) and key[:1] != b"p")
+
+
 class Leaf:
     """State of a leaf: its members. Its length is its fill in the units of :mod:`dbzero.collections.keyed`."""
 

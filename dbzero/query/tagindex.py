@@ -34,6 +34,7 @@ from dbzero.query.records import (
     Root,
     add_members,
     find_name,
+    is_counted,
     make_root,
     parts,
     remove_members,
@@ -119,13 +120,13 @@ class TagIndex:
             self._take_early()
         while self._joining:
             code, bits = next(iter(self._joining.items()))
-            self._apply(code, bits, EMPTY)
+            self.change(code, bits, EMPTY)
             del self._joining[code]
         while self._pending:
             key, ops = next(iter(self._pending.items()))
             added = BitMap64([oid for oid, kept in ops.items() if kept])
             removed = BitMap64([oid for oid, kept in ops.items() if not kept]) if len(added) < len(ops) else EMPTY
-            self._apply(key, added, removed)
+            self.change(key, added, removed)
             del self._pending[key]
 
     def taken(self, objects: Sequence[Any]) -> None:
@@ -170,7 +171,8 @@ class TagIndex:
             self.note(key, obj, added)
         self._early_kept = len(self._early)
 
-    def _apply(self, where: Where, added: BitMap64, removed: BitMap64) -> None:
+    def change(self, where: Where, added: BitMap64, removed: BitMap64) -> None:
+        """Add members to the stored tree of a posting list, and remove some."""
         root = self.root()
         if root is None:
             if not added:
@@ -181,7 +183,7 @@ class TagIndex:
         if removed and tree is not None:
             tree = remove_members(tree, removed)
         if added:
-            tree = add_members(self.view, tree, added, type(where) is not int)
+            tree = add_members(self.view, tree, added, is_counted(where))
         if tree is not old:
             self._set_tree(root, where, tree)
         posting = self._postings.get(where)
@@ -218,14 +220,14 @@ class TagIndex:
             if waiting is not None:
                 waiting -= bits
             if self._tree(code) is not None:
-                self._apply(code, EMPTY, bits)
+                self.change(code, EMPTY, bits)
                 done.append((code, bits))
         if not done:
             return None
 
         def put_back() -> None:
             for code, bits in done:
-                self._apply(code, bits, EMPTY)
+                self.change(code, bits, EMPTY)
 
         return put_back
 
@@ -236,12 +238,12 @@ class TagIndex:
             return [(code, hits) for code in self.classes() if (hits := every & self.members(code))]
         groups: dict[int, BitMap64] = {}
         for oid in oids:
-            code = self._code_of(oid)
+            code = self.code_of(oid)
             if code:
                 groups.setdefault(code, BitMap64()).add(oid)
         return list(groups.items())
 
-    def _code_of(self, oid: int) -> int:
+    def code_of(self, oid: int) -> int:
         """The class OID of a memo object; 0 for every other object."""
         view = self.view
         obj = view.peek(oid)
@@ -418,6 +420,7 @@ def flushed(view: View) -> TagIndex:
     """The index of a view with everything pending made. Inside an operation."""
     index = tag_index(view)
     if view.writable:
+        view.fields.flush()
         index.flush()
     return index
 

@@ -11,6 +11,7 @@ from types import CodeType
 from typing import Any, TypeVar, overload
 
 from dbzero.errors import Error
+from dbzero.model.declared import TEXT, declare
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,10 +102,16 @@ def is_immutable_parameter(function: Any) -> bool:
     return is_immutable(function) and not parameters(function)
 
 
-def fulltext(function: F) -> F:
-    """Mark a function that searches texts for its one parameter.
+def fulltext(*what: Any) -> Any:
+    """Declare full-text fields of a memo class, or mark a function that searches texts for its one parameter.
 
-    Raises Error when it has not exactly one positional parameter beside ``self``.
+    Args:
+        what: names of fields, below ``memo``: ``match`` finds the objects by the words of these. They take a str or
+            None. Inherited. Or, as a plain decorator, a function or method with exactly one positional parameter
+            beside ``self``, which is marked.
+
+    Raises:
+        TypeError: something else. Error: the function has other parameters.
 
     >>> import dbzero as db0
     >>> @db0.fulltext
@@ -112,7 +119,18 @@ def fulltext(function: F) -> F:
     ...     return text
     >>> db0.is_fulltext(search), db0.is_fulltext(print)
     (True, False)
+    >>> @db0.memo
+    ... @db0.fulltext("title", "body")
+    ... class Page:
+    ...     pass
+    >>> db0.fields_of(Page).title.name
+    'title'
     """
+    if len(what) != 1 or isinstance(what[0], (str, type)) or not callable(what[0]):
+        if not what:
+            raise TypeError("fulltext() takes names of fields, or a function")
+        return declare(TEXT, what)
+    function = what[0]
     positional = [p for p in parameters(function) if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) != 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters(function)):
         raise Error("Fulltext function must have exacly one positional parameter")

@@ -8,41 +8,11 @@ from typing import Any, TypeVar
 from dbzero.errors import Error
 from dbzero.model import base, scope
 from dbzero.model.base import operation
+from dbzero.model.declared import INDEXED, MARKS, MISSING, TAG, FieldRef, declare, declared, note, plan_of
 from dbzero.model.instances import enter_classes, instances
 from dbzero.model.memo import class_info
 
 T = TypeVar("T", bound=type)
-
-_TAG_FIELDS = "__db0_tag_fields__"
-_INDEXED_FIELDS = "__db0_indexed_fields__"
-
-
-class FieldRef:
-    """A declared field of a memo class.
-
-    >>> import dbzero as db0
-    >>> @db0.memo
-    ... @db0.indexed_fields("price")
-    ... class Article:
-    ...     pass
-    >>> isinstance(db0.fields_of(Article).price, db0.FieldRef)
-    True
-    """
-
-    __slots__ = ("cls", "name")
-
-    def __init__(self, cls: type, name: str) -> None:
-        self.cls = cls
-        self.name = name
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FieldRef) and (other.cls, other.name) == (self.cls, self.name)
-
-    def __hash__(self) -> int:
-        return hash((self.cls, self.name))
-
-    def __repr__(self) -> str:
-        return f"<dbzero.FieldRef {self.cls.__module__}.{self.cls.__qualname__}.{self.name}>"
 
 
 class Fields:
@@ -54,7 +24,7 @@ class Fields:
         self._cls = cls
 
     def __getattr__(self, name: str) -> FieldRef:
-        if name not in declared(self._cls, _TAG_FIELDS) + declared(self._cls, _INDEXED_FIELDS):
+        if name not in [one for sort in MARKS for one in declared(self._cls, sort)]:
             raise AttributeError(f"{self._cls.__qualname__} declares no field {name!r}")
         return FieldRef(self._cls, name)
 
@@ -62,23 +32,6 @@ class Fields:
         if not isinstance(name, str):
             raise TypeError(f"field names are str, not {type(name).__name__}")
         return self.__getattr__(name)
-
-
-def declared(cls: type, mark: str) -> list[str]:
-    """Fields declared on a class and its bases, the bases' first."""
-    return list(dict.fromkeys(name for parent in reversed(cls.__mro__) for name in vars(parent).get(mark, ())))
-
-
-def _declare(mark: str, names: tuple[str, ...]) -> Callable[[T], T]:
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"field names are str, not {type(name).__name__}")
-
-    def decorate(cls: T) -> T:
-        setattr(cls, mark, tuple(dict.fromkeys((*vars(cls).get(mark, ()), *names))))
-        return cls
-
-    return decorate
 
 
 def tag_fields(*names: str) -> Callable[[T], T]:
@@ -92,7 +45,7 @@ def tag_fields(*names: str) -> Callable[[T], T]:
     >>> db0.fields_of(Order).status.name
     'status'
     """
-    return _declare(_TAG_FIELDS, names)
+    return declare(TAG, names)
 
 
 def indexed_fields(*names: str) -> Callable[[T], T]:
@@ -106,7 +59,7 @@ def indexed_fields(*names: str) -> Callable[[T], T]:
     >>> db0.fields_of(Article)["price"].name
     'price'
     """
-    return _declare(_INDEXED_FIELDS, names)
+    return declare(INDEXED, names)
 
 
 def fields_of(cls: type) -> Fields:
@@ -173,14 +126,20 @@ def rename_field(cls: type, from_name: str, to_name: str) -> None:
             if from_name in base.state(obj):
                 found = True
                 obj._p_changed()
-                _rename(base.state(obj), from_name, to_name)
+                _rename(obj, from_name, to_name)
         if found:
             record.number((from_name,))  # so that doing it again is known to be no error
         elif from_name not in record.field_names:
             raise missing
 
 
-def _rename(fields: dict[str, Any], from_name: str, to_name: str) -> None:
+def _rename(obj: Any, from_name: str, to_name: str) -> None:
+    fields = base.state(obj)
+    plan = plan_of(type(obj))
+    if plan is not None:
+        for name in (from_name, to_name):
+            if any(name in names for names in plan.names.values()):
+                note(obj, name, fields.get(name, MISSING))
     if to_name not in fields:
         fields[to_name] = fields[from_name]
     del fields[from_name]

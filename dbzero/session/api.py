@@ -13,7 +13,7 @@ from dbzero.session.restricted import restrict
 from dbzero.session.workspace import Workspace, activate, active, active_or_none
 from dbzero.storage.discovery import prefixes as discover
 
-_IGNORED_OPEN_OPTIONS = frozenset({"slab_size", "meta_io_step_size", "page_io_step_size", "no_auto_migrate"})
+_IGNORED_OPEN_OPTIONS = frozenset({"slab_size", "meta_io_step_size", "page_io_step_size"})
 
 
 class PrefixMetaData(NamedTuple):
@@ -93,6 +93,7 @@ def open(
     shared: bool | None = None,
     restricted: Any = None,
     restricted_context: Any = None,
+    no_auto_migrate: bool | None = None,
     **options: Any,
 ) -> None:
     """Open a prefix and make it the current one.
@@ -107,6 +108,7 @@ def open(
         shared: for a prefix open read-write: write it together with other processes that open it so. Each reads what the others commit; a write is
             made within `with db0.atomic():`, or a function decorated with `transaction`, and durable when that ends. None: as set by `init`.
         restricted, restricted_context: see ``set_restricted``, for this prefix.
+        no_auto_migrate: whether changed declarations of fields wait for ``migrate``; None: as set by `init`.
 
     Raises:
         LeaseError: another process has it open read-write, or shared and this one not. PrefixError: bad name, bad mode, or missing.
@@ -122,6 +124,8 @@ def open(
     for option in options:
         if option not in _IGNORED_OPEN_OPTIONS:
             raise TypeError(f"open() got an unexpected keyword argument {option!r}")
+    if no_auto_migrate is not None and not isinstance(no_auto_migrate, bool):
+        raise TypeError(f"open() argument no_auto_migrate must be a bool, not {type(no_auto_migrate).__name__}")
     if not isinstance(prefix_name, str):
         raise TypeError(f"prefix_name must be a str, not {type(prefix_name).__name__}")
     writable = _parse_mode(open_mode)
@@ -132,6 +136,7 @@ def open(
         autocommit=autocommit,
         lock_flags=flags,
         retention=make_retention(retention),
+        no_auto_migrate=no_auto_migrate,
         shared=shared,
     )
     if restricted is not None or restricted_context is not None:

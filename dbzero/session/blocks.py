@@ -237,12 +237,11 @@ def _revert() -> None:
 
 
 def commit_views(views: Iterable[View]) -> None:
-    """Commit what a block changed, one prefix after the other."""
+    """Commit what a block changed, in all prefixes or in none."""
     active = workspaces.active_or_none()
     wanted = {id(view) for view in views}
-    for opened in [] if active is None else list(active.open_prefixes.values()):
-        if id(opened.view) in wanted and opened.writable:
-            opened.commit()
+    if active is not None:
+        active.commit_together(opened for opened in active.writable_prefixes() if id(opened.view) in wanted)
 
 
 def _opening(opened: workspaces.OpenPrefix) -> None:

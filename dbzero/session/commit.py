@@ -52,55 +52,90 @@ def _commit_once(
     all_taken: Callable[[], None],
     publish: Callable[[Published], object] | None,
 ) -> bool:
-    taken: list[Any] = []
-    orphans: list[int] = []
-    undo: list[Callable[[], None]] = []
     with operation:
         view.raise_autocommit_error()
-        if unless() or not view.has_changes():
+        pending = None if unless() else take(view, prefix)
+        if pending is None:
             return False
-        view.flush()
-        batch = prefix.begin()
         try:
-            orphans = view.dead_orphans()
-            encode(view, batch, taken)
-            deleted = collect(view, batch, orphans, taken, undo)
-            if not batch.records:
-                batch.close()
-                view.settle_all()
-                return False
-            prefix.seal(batch, time.time_ns() // 1000)
+            prefix.seal(pending.batch, time.time_ns() // 1000)
             all_taken()
         except BaseException:
-            batch.close()
-            restore(view, taken, orphans, undo)
+            pending.put_back()
             raise
     try:
         if publish is None:
-            state = prefix.commit(batch)
+            state = prefix.commit(pending.batch)
         else:
             assert isinstance(prefix, SharedPrefix)
-            made = prefix.publish(batch)
+            made = prefix.publish(pending.batch)
             state = made.state
             publish(made)
     except BaseException:
-        with operation:
-            restore(view, taken, orphans, undo)
+        pending.put_back()
         raise
     finally:
-        batch.close()
-    with operation:
-        view.advance(state)
-        prefix.pin(state)
-        for oid in deleted:
-            gone = view.peek(oid)
-            if gone is not None:
-                view.expire(gone)
+        pending.batch.close()
+    pending.settle(state)
     prefix.raise_interrupt()
-    # What was new is clean from here on. It was never loaded, so no load has made room for it.
-    if 0 < view.limit < view.weight:
-        view.evict(view.limit - view.limit // 8)
+    pending.make_room()
     return True
+
+
+class Pending:
+    """What a commit has taken out of a view's dirty set, encoded into a batch: to be settled or put back."""
+
+    def __init__(self, view: View, prefix: Prefix) -> None:
+        self.view = view
+        self.prefix = prefix
+        self.batch = prefix.begin()
+        self.taken: list[Any] = []
+        self.orphans: list[int] = []
+        self.deleted: list[int] = []
+        self.undo: list[Callable[[], None]] = []
+
+    def put_back(self) -> None:
+        """The commit came to nothing: everything is pending again."""
+        self.batch.close()
+        with operation:
+            restore(self.view, self.taken, self.orphans, self.undo)
+
+    def settle(self, state: int) -> None:
+        """The commit was made, as `state`."""
+        view = self.view
+        with operation:
+            view.advance(state)
+            self.prefix.pin(state)
+            for oid in self.deleted:
+                gone = view.peek(oid)
+                if gone is not None:
+                    view.expire(gone)
+
+    def make_room(self) -> None:
+        """What was new is clean from here on. It was never loaded, so no load has made room for it."""
+        view = self.view
+        if 0 < view.limit < view.weight:
+            view.evict(view.limit - view.limit // 8)
+
+
+def take(view: View, prefix: Prefix) -> Pending | None:
+    """Take what is pending in a view into a batch that is not sealed yet; None when there is nothing. Under the operation lock."""
+    if not view.has_changes():
+        return None
+    view.flush()
+    pending = Pending(view, prefix)
+    try:
+        pending.orphans = view.dead_orphans()
+        encode(view, pending.batch, pending.taken)
+        pending.deleted = collect(view, pending.batch, pending.orphans, pending.taken, pending.undo)
+        if pending.batch.records:
+            return pending
+        pending.batch.close()
+        view.settle_all()
+        return None
+    except BaseException:
+        pending.put_back()
+        raise
 
 
 def restore(view: View, taken: list[Any], orphans: list[int], undo: list[Callable[[], None]]) -> None:

@@ -107,7 +107,7 @@ def unreachable(view: View) -> list[int]:
     records, state = view.records, view.state
     limit = records.oid_limit()
     reached = bytearray(limit)
-    stack = [kinds.CATALOGUE_OID, kinds.TAG_ROOT_OID, *[obj._p_oid for obj in view.objects()]]
+    stack = [kinds.CATALOGUE_OID, kinds.TAG_ROOT_OID, kinds.FIELD_ROOT_OID, *[obj._p_oid for obj in view.objects()]]
     while stack:
         oid = stack.pop()
         if reached[oid]:

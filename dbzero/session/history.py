@@ -40,6 +40,7 @@ def drop(prefix_name: str, /) -> None:
     name = normalize(prefix_name)
     with workspace.lock:
         workspace.close(name, commit=False)
+        dropping.settle_others(workspace.segment, workspace.root, name)
         dropping.drop(workspace.segment, workspace.root, name)
 
 

@@ -21,7 +21,9 @@ from dbzero.model.view import View
 from dbzero.query.base import Query
 from dbzero.query.find import find
 from dbzero.query.forms import deserialize_in
+from dbzero.query.managed import ManagedIndex, index_in
 from dbzero.session.lookup import matches, object_of, require, swapped
+from dbzero.session.together import consistent_states
 from dbzero.session.workspace import Workspace, active
 from dbzero.storage.discovery import name_of as discover_uuid
 from dbzero.storage.format import FIRST_STATE
@@ -96,6 +98,10 @@ class SnapshotBase:
         """A query of this snapshot's objects; criteria as of ``db0.find``. Criteria that are live objects, or queries of other
         snapshots, stand for the objects with the same identity here."""
         return find(self, *criteria, prefix=prefix)
+
+    def index_of(self, cls: Any, field: str | None = None, *, prefix: str | None = None) -> ManagedIndex:
+        """The managed index of a declared field as it was. As ``db0.index_of``."""
+        return index_in(self, cls, field, prefix)
 
     def deserialize(self, data: bytes, /) -> Any:
         """What ``db0.serialize`` made these bytes of; a query is asked of this snapshot."""
@@ -316,14 +322,15 @@ def snapshot(
     default = workspace.recent[-1] if workspace.recent else None
     pinned = _pinned(workspace, default, state_spec)
     states: dict[str, tuple[Prefix, int]] = {}
-    for name, opened in list(workspace.open_prefixes.items()):
-        newest = opened.prefix.committed()
+    prefixes = {name: opened.prefix for name, opened in list(workspace.open_prefixes.items())}
+    heads = consistent_states([prefix for name, prefix in prefixes.items() if name not in pinned], workspace.root)
+    for name, prefix in prefixes.items():
         state = pinned.pop(name, None)
-        if state is not None and state > newest:
+        if state is not None and state > (newest := prefix.committed()):
             raise PrefixError(
                 f"state {state} of prefix {name!r} is not available: the newest committed one is {newest}"
             )
-        states[name] = (opened.prefix, newest if state is None else state)
+        states[name] = (prefix, heads[prefix.name] if state is None else state)
     for name in pinned:
         raise PrefixError(f"Prefix: {name} not found: it is not open in this process; open it with db0.open()")
     made = Snapshot(workspace, states, default)

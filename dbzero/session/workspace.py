@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dbzero.errors import AtomicError, ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
@@ -22,6 +22,7 @@ from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
 from dbzero.session.refresh import Follower
+from dbzero.session.together import commit_together
 from dbzero.session.turns import turn
 from dbzero.storage.history import Retainer, Retention
 from dbzero.storage.names import normalize
@@ -105,9 +106,9 @@ class OpenPrefix:
         if self.shared:
             return False  # its transactions do that
         with self.commit_lock:
-            return commit_view(self.view, self.prefix, unless, self._taken)
+            return commit_view(self.view, self.prefix, unless, self.taken)
 
-    def _taken(self) -> None:
+    def taken(self) -> None:
         self.committed_changes = self.view.changes
 
     def close(self, *, commit: bool) -> None:
@@ -173,6 +174,7 @@ class Workspace:
         lock_flags: LockFlags | None = None,
         make_current: bool = True,
         retention: Retention | None = None,
+        no_auto_migrate: bool | None = None,
         shared: bool | None = None,
     ) -> OpenPrefix:
         """Open a prefix, or return it when it is open already (a read-only one is closed and reopened when a writer asks).
@@ -195,6 +197,8 @@ class Workspace:
                 flags = lock_flags or self.config.lock_flags
                 together = writable and (self.config.shared if shared is None else shared)
                 opened = self._open_new(name, writable, together, autocommit, flags)
+            if no_auto_migrate is not None:
+                opened.view.auto_migrate = not no_auto_migrate
             if retention is not None:
                 opened.retain(retention)
             if make_current:
@@ -217,6 +221,7 @@ class Workspace:
             view = View(prefix, prefix.head())
             prefix.pin(view.state)
             view.weight_limit = self.config.cache_size
+            view.auto_migrate = not self.config.no_auto_migrate
             view.shared = shared
             view.restricted, view.restricted_context = self.restricted, self.restricted_context
             opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
@@ -265,8 +270,14 @@ class Workspace:
             if opened.writable:
                 opened.commit()
             return
-        for opened in self.writable_prefixes():
-            opened.commit()
+        self.commit_together(self.writable_prefixes())
+
+    def commit_together(self, opened: Iterable[OpenPrefix], unless: Callable[[], object] = lambda: None) -> bool:
+        """Commit what is pending in several prefixes, all of it or nothing. True when there was anything.
+
+        Prefixes open for shared writing are left out: their own transactions commit them.
+        """
+        return commit_together([one for one in opened if not one.shared], self.root, unless)
 
     def close(self, name: str, *, commit: bool = True) -> None:
         """Close one prefix; not open: nothing. The prefix used before it becomes current. commit: what is pending."""
@@ -287,6 +298,11 @@ class Workspace:
             block_hooks.abandon()
         with turn.hold(), self.lock:
             self._closed = True  # a thread that still has this workspace in hand opens nothing any more
+            if not self.forked:
+                try:  # as one; what this leaves pending is each prefix's own to commit
+                    self.commit_together(self.writable_prefixes())
+                except Exception as error:
+                    errors.append(error)
             for snapshot in list(self.snapshots):
                 snapshot.close()
             for name in reversed(list(self.open_prefixes)):
@@ -312,13 +328,15 @@ class Workspace:
     def _autocommit_loop(self) -> None:
         interval = self.config.autocommit_interval / 1000
         while not self._stop.wait(interval):
-            for opened in self.writable_prefixes():
-                if opened.autocommit and not locked_blocks and opened.view.has_changes():
-                    try:
-                        opened.commit(unless=lambda: locked_blocks)
-                    except Exception as error:
-                        # Kept for the next explicit commit to report: a thread has no caller to raise to. What was pending still is.
-                        opened.view.autocommit_error = error
+            if locked_blocks:
+                continue
+            due = [opened for opened in self.writable_prefixes() if opened.autocommit and opened.view.has_changes()]
+            try:
+                self.commit_together(due, unless=lambda: locked_blocks)
+            except Exception as error:
+                # Kept for the next explicit commit to report: a thread has no caller to raise to. What was pending still is.
+                for opened in due:
+                    opened.view.autocommit_error = error
 
     # --- fork ----------------------------------------------------------------------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from .. import errors
+from . import decisions, newfile, table, verify
 from . import format as fmt
-from . import newfile, table, verify
 from . import records as rec
 from .filestore import LocalFileStore
 from .newfile import NewFile, Progress
@@ -141,11 +141,7 @@ class _Copy:
         store, found = self.store, _LogTail(meta)
         living = store.leased()  # a live writer may yet take back what is not durable; of a dead one everything counts
         waiting: list[tuple[int, int, int, rec.Body]] = []
-        for frame in store.read_log(meta):
-            if frame.kind != fmt.COMMIT:
-                raise errors.FormatVersionError(
-                    f"prefix {store.prefix!r}: log file {frame.redo} holds a frame of kind {frame.kind} at state {frame.state}; use a newer dbzero"
-                )
+        for frame in decisions.commits(store, meta, decisions.look):
             body = rec.decode_body(frame.body)
             data: bytes | memoryview = body.data
             if body.in_place:

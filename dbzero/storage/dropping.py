@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from dbzero import errors
 from dbzero.runtime.lease import SlotLease
 from dbzero.runtime.pins import oldest_pin
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
+from dbzero.storage import decisions, discovery, names, newfile
 from dbzero.storage import format as fmt
-from dbzero.storage import names, newfile
 from dbzero.storage.filelease import FileLease
+from dbzero.storage.filestore import LocalFileStore
+from dbzero.storage.prefix import Prefix
 from dbzero.storage.syscalls import SYSTEM, System, read_exact, storage_error
+
+_PATIENCE: Final = 10.0  # seconds to wait for who is recovering a prefix that we want to recover
 
 
 def drop(segment: Segment, root: str, name: str, system: System = SYSTEM) -> bool:
@@ -48,6 +53,33 @@ def drop(segment: Segment, root: str, name: str, system: System = SYSTEM) -> boo
     finally:
         lease.close()
     return True
+
+
+def settle_others(segment: Segment, root: str, name: str) -> None:
+    """Before a prefix is dropped: let every prefix that is in doubt about a transaction of its find out.
+
+    Raises:
+        StorageError: one cannot. It would not find out later either.
+    """
+    name = names.normalize(name)
+    uuid = next((uuid for found, uuid in discovery.prefixes(root) if found == name), None)
+    if uuid is None:
+        return
+    for other in names.discover(root):
+        if other == name or not names.redo_numbers(SYSTEM, names.base_path(root, other)):
+            continue
+        try:
+            store = LocalFileStore.open(root, other, writable=False)
+        except errors.Error:
+            continue  # damaged: nothing depends on it being found out
+        try:
+            said = None if store.leased() else decisions.in_doubt(store)
+        except errors.StorageError:
+            said = None  # damaged, or somebody is recovering it just now
+        finally:
+            store.close()
+        if said is not None and said.parts[0].uuid == uuid:
+            Prefix.open(segment, root, other, writable=True, blocking=True, timeout=_PATIENCE).close()
 
 
 def _file_id(system: System, path: str) -> int:

@@ -724,6 +724,16 @@ class LocalFileStore:
                 if begun or attempt == _READ_ATTEMPTS - 1:
                     raise  # otherwise a log file that held nothing may just have been deleted
 
+    def begun_epoch(self) -> int:
+        """The newest epoch of which there is a log file, 0 without any."""
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
+        return max((file.header.epoch for file in found.files), default=0)
+
+    def open_end(self) -> bool:
+        """Whether a log file was created behind the newest one that was begun."""
+        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
+        return found.highest > max((file.number for file in found.files), default=0)
+
     @property
     def tail(self) -> log.Tail | None:
         """Where the newest complete :meth:`read_log` ended."""

@@ -5,14 +5,16 @@ Whoever does it holds the slot's lock and knows that no writer leads the slot, s
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from dbzero.errors import CheckpointMovedError
+from dbzero.errors import CheckpointMovedError, Error
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
 from dbzero.storage import recovery
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.store import Meta
+from dbzero.storage.vector import Window
 
 _ATTEMPTS = 20
 
@@ -20,6 +22,9 @@ _ATTEMPTS = 20
 def fill(store: LocalFileStore, seg: Any, slot: PrefixSlot) -> None:
     """Fill a slot that was just reset: the checkpoint's root, the log's changes, the states; then it is ready."""
     meta, found = _replay(store, seg, slot)
+    for said in found.last:
+        with contextlib.suppress(Error):  # a directory that may not be written has no writer to be half done either
+            Window(store.root, store.system).note(said)
     slot.start(epoch=meta.epoch, state=found.state, data_end=found.data_end, next_oid=found.next_oid, floor=meta.floor)
 
 

@@ -147,7 +147,7 @@ class LogWriter:
         self.prewritten = max(self.prewritten, self.end)
         self.state = state
         self.chain = chain
-        self._last_commit = kind == fmt.COMMIT
+        self._last_commit = kind in (fmt.COMMIT, fmt.PREPARE)
         return chain
 
     def _wipe(self) -> None:

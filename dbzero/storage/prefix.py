@@ -41,6 +41,7 @@ from dbzero.storage import format as fmt
 from dbzero.storage.filestore import DATA_REGION, LocalFileStore
 from dbzero.storage.holds import Holds
 from dbzero.storage.store import Meta
+from dbzero.storage.vector import Window
 
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
@@ -184,6 +185,8 @@ class Prefix:
             self._reset_slot()
         SlotLease(slot).take(self._epoch, force=forced)
         found = recovery.recover(store, self._segment.handle, slot.index, self._reader, forced=forced)
+        for said in found.last:  # parts of it may be shown to readers already, and others not yet
+            Window(store.root, store.system).note(said)
         if usable and found.state < slot.published:
             # What was published was lost with the kernel's cache: views that saw it must start over.
             self._reset_slot()
@@ -206,6 +209,7 @@ class Prefix:
             if found.state > before:
                 slot.publish(self._epoch, before, found.state)
             slot.set_durable(found.state)
+        Window(store.root, store.system).recovered(self.uuid, found.state)
         self._limit = found.data_end + DATA_REGION
         self._fresh = found.next_oid
         self._changed = not found.merged
@@ -639,6 +643,104 @@ class Prefix:
         self._run_checkpoint(cut, extra)
         slot.publish(self._epoch, before, batch.state)
         self._through_table = False
+
+    # --- the steps of a commit, for transactions across prefixes (storage/together.py) ------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Of the lease held, 0 without."""
+        return self._epoch
+
+    @property
+    def durable(self) -> int:
+        """Newest durable state."""
+        return self._slot.durable
+
+    def make_room(self, batch: Batch, extra: int) -> None:
+        """Reserve all that a sealed batch needs, and `extra` bytes of its frame.
+
+        Raises:
+            DeltaRoomMade: build the batch anew. DiskFullError, StorageError: nothing happened.
+        """
+        self._report_checkpoint()
+        if batch.address != self._slot.allocated()[0]:
+            raise DeltaRoomMade
+        end = batch.address + len(batch.data())
+        if end > self._limit:
+            self._begin_log(batch.address, end, batch.state - 1)
+        self._store.reserve(log_bytes=len(batch.body()) + extra + _FRAME_ROOM, data_end=end)
+        if not self._through_table:
+            self._reserve_delta(batch.entries().count)
+
+    def append_batch(self, batch: Batch, kind: int, head: bytes) -> None:
+        """Write a batch's data, and its frame with `head` in front of the body. Not synced."""
+        store, data = self._store, batch.data()
+        store.write_data(batch.address, data)
+        if len(data) >= IN_PLACE:
+            store.sync_data()
+        store.append(
+            kind=kind,
+            epoch=self._epoch,
+            state=batch.state,
+            durable=self._slot.durable,
+            next_oid=self._slot.allocated()[1],
+            body=head + bytes(batch.body()),
+        )
+
+    def append_note(self, kind: int, body: bytes) -> None:
+        """Append a frame that makes no state, and sync it."""
+        store = self._store
+        store.reserve(log_bytes=len(body) + _FRAME_ROOM, data_end=0)
+        store.append(
+            kind=kind,
+            epoch=self._epoch,
+            state=store.position[1],
+            durable=self._slot.durable,
+            next_oid=self._slot.allocated()[1],
+            body=body,
+        )
+        self.sync()
+
+    def take_back(self) -> None:
+        """Take back the frame appended last. PoisonedError: whether it is taken back is unknown."""
+        try:
+            self._store.rewind()
+        except PoisonedError:
+            self._slot.poison()
+            raise
+
+    def sync(self) -> None:
+        """Make every appended frame durable. PoisonedError, FencedError."""
+        self._sync_log()
+
+    def publish_batch(self, batch: Batch) -> None:
+        """Put a batch, whose frame is durable, into the segment. Only :meth:`show_batch` shows it to readers."""
+        slot, before, end = self._slot, batch.state - 1, batch.address + len(batch.data())
+        if self._through_table:
+            self._publish_through_table(batch, before, end, slot.allocated()[1])
+            return
+        entries = batch.entries()
+        slot.delta_apply(entries.array, entries.count)
+        slot.advance(end, slot.allocated()[1])
+        slot.publish(self._epoch, before, batch.state)
+
+    def show_batch(self, batch: Batch) -> None:
+        """Show a published batch, whose frame is durable, to readers."""
+        self._fresh = self._slot.allocated()[1]
+        self._changed = True
+        self._store.mark_durable(batch.state)
+        self._slot.set_durable(batch.state)
+
+    def poison(self) -> None:
+        """Refuse every further write: what its files say is for the next who opens them to find out."""
+        self._store.poison()
+        self._slot.poison()
+
+    def after_commit(self) -> None:
+        """What is due now and then behind a commit."""
+        self.tidy()
+        if self._store.log_size > LOG_LIMIT:
+            self._start_checkpoint()
 
     # --- checkpoints -----------------------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from .. import errors
 from .._engine import lib
 from ..runtime import batch
 from ..runtime.reader import Reader
+from . import decisions
 from . import format as fmt
 from . import merge as mrg
 from .filestore import DATA_REGION, LocalFileStore
@@ -36,6 +37,9 @@ class Recovered:
     redo: int  # log file begun, 0 for a reader
     frames: int  # replayed
     merged: bool  # the log is merged into the page file; False: into the delta index
+    last: tuple[
+        decisions.Together, ...
+    ] = ()  # the transaction across prefixes that the newest commit is part of, if any
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,11 @@ class _Commit:
     data: memoryview  # empty when in place
 
 
-def _commits(store: LocalFileStore, meta: Meta) -> Iterator[_Commit]:
-    """The commits after `meta`, bodies checked."""
-    for frame in store.read_log(meta):
-        if frame.kind != fmt.COMMIT:
-            raise errors.FormatVersionError(
-                f"prefix {store.prefix!r}: log file {frame.redo} holds a frame of kind {frame.kind} at state {frame.state}; open it with a newer dbzero"
-            )
+def _commits(
+    store: LocalFileStore, meta: Meta, decide: decisions.Decide, last: list[decisions.Together]
+) -> Iterator[_Commit]:
+    """The commits after `meta`, bodies checked. decide, last: see :func:`decisions.commits`."""
+    for frame in decisions.commits(store, meta, decide, last):
         try:
             head, entries = batch.body_entries(frame.body, frame.state)
         except errors.CorruptError as exc:
@@ -89,7 +91,8 @@ def replay_into(
     """
     state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
     waiting: list[_Commit] = []
-    commits = _commits(store, meta)
+    last: list[decisions.Together] = []
+    commits = _commits(store, meta, _not_yet if durable_only else decisions.look, last)
     while True:
         commit = next(commits, None)
         if commit is not None:
@@ -108,7 +111,12 @@ def replay_into(
             frames += 1
         waiting.clear()
         if commit is None:
-            return Recovered(meta, state, chain, next_oid, end, 0, frames, False)
+            return Recovered(meta, state, chain, next_oid, end, 0, frames, False, tuple(last))
+
+
+def _not_yet(store: LocalFileStore, said: decisions.Together) -> bool:
+    """For who follows a live writer: what is in doubt is not durable."""
+    return False
 
 
 def _apply(store: LocalFileStore, seg: Any, index: int, commit: _Commit) -> None:
@@ -181,7 +189,8 @@ def _recover(
 ) -> Recovered:
     entries, work = mrg.Pile(), _Merger(store, reader, meta)
     state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
-    for commit in _commits(store, meta):
+    last: list[decisions.Together] = []
+    for commit in _commits(store, meta, decisions.settle, last):
         if commit.head.in_place:
             _check_in_place(store, commit)
         else:
@@ -224,7 +233,7 @@ def _recover(
         )  # without frames: mends a slot that a crash left behind, before the log it needs is deleted
         store.truncate_log(redo)
     lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
-    return Recovered(meta, state, chain, next_oid, base, redo, frames, True)
+    return Recovered(meta, state, chain, next_oid, base, redo, frames, True, tuple(last))
 
 
 class _Merger:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from .. import errors
+from . import decisions, names
 from . import format as fmt
-from . import names
 from . import records as rec
 from .filestore import LocalFileStore
 from .records import Damage
@@ -168,9 +168,7 @@ class _Check:
         self.state, self.floor = meta.state, meta.floor
         self.data_end = meta.data_end
         try:
-            for frame in self.store.read_log(meta):
-                if frame.kind != fmt.COMMIT:
-                    continue
+            for frame in decisions.commits(self.store, meta, decisions.look):
                 body = rec.decode_body(frame.body)
                 self.data(body)
                 for oid, address, refcount, flags in body.changes:

@@ -21,6 +21,7 @@ import tempfile
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 REPEATS = 5
@@ -37,7 +38,12 @@ ROWS = {  # row -> (operations it is divided by, unit)
     "find a tag in a range, 1 in 20": "ns a result",
     "sort, first 20": "us",
     "sort descending, first 20": "us",
+    "add one text of 10 words, commit included": "ns",
+    "search a word, 1 in 100, first 20 by rank": "us",
+    "search a common and a rare word, first 20 by rank": "us",
+    "len(search a word, 1 in 7)": "us",
 }
+WORDS = 20_000  # of the texts, with frequencies by Zipf's law; word 100 stands in 1 of 100 texts, word 5 in 1 of 7
 
 
 class Plain:
@@ -140,6 +146,25 @@ class DbZero:
             add(key, obj)
         self.db0.commit()
 
+    def texts(self, texts: list[str]) -> None:
+        db0 = self.db0
+
+        @db0.memo
+        @db0.fulltext("text")
+        class Text:
+            def __init__(self, text: str) -> None:
+                self.text = text
+
+        self.text = Text
+        self.kept = db0.list([Text(text) for text in texts])
+        db0.commit()
+
+    def search(self, words: str) -> Any:
+        return list(self.db0.find(self.text, self.db0.match(words))[:20])
+
+    def count_search(self, words: str) -> int:
+        return len(self.db0.find(self.text, self.db0.match(words)))
+
     def ready(self) -> None:
         pass
 
@@ -199,6 +224,17 @@ class SQLite:
         for number, key in enumerate(keys):
             self.db.execute("UPDATE thing SET rank = ? WHERE id = ?", (key, number))
         self.db.commit()
+
+    def texts(self, texts: list[str]) -> None:
+        self.db.execute("CREATE VIRTUAL TABLE texts USING fts5(text)")
+        self.db.executemany("INSERT INTO texts VALUES (?)", ((text,) for text in texts))
+        self.db.commit()
+
+    def search(self, words: str) -> Any:
+        return self.rows("SELECT text FROM texts WHERE texts MATCH ? ORDER BY rank LIMIT 20", words)
+
+    def count_search(self, words: str) -> int:
+        return int(self.rows("SELECT COUNT(*) FROM texts WHERE texts MATCH ?", words)[0][0])
 
     def ready(self) -> None:
         self.db.execute("ANALYZE")
@@ -295,6 +331,15 @@ def measure(name: str, n: int) -> dict[str, float]:
         best("find a tag in a range, 1 in 20", lambda: api.tag_in_span(low, low + n // 2))
         best("sort, first 20", lambda: api.top(False), 1)
         best("sort descending, first 20", lambda: api.top(True), 1)
+        if name in ("dbzero", "sqlite"):
+            weights = list(accumulate(1 / (k + 1) for k in range(WORDS)))
+            texts = [
+                " ".join(f"word{k}" for k in random.choices(range(WORDS), cum_weights=weights, k=10)) for _ in range(n)
+            ]
+            once("add one text of 10 words, commit included", n, lambda: api.texts(texts))
+            best("search a word, 1 in 100, first 20 by rank", lambda: api.search("word100"), 1)
+            best("search a common and a rare word, first 20 by rank", lambda: api.search("word1 word50"), 1)
+            best("len(search a word, 1 in 7)", lambda: api.count_search("word5"), 1)
         api.close()
         return rows
 
@@ -333,16 +378,26 @@ def main() -> int:
     for _ in track(range(options.runs), description="Measuring", console=Console(stderr=True)):
         for name, python in contenders.items():
             found[name].append(run(python, name, options.objects))
-    results = {name: {row: min(one[row] for one in runs) for row in ROWS} for name, runs in found.items()}
+    nan = float("nan")  # what a contender has nothing for
+    results = {name: {row: min(one.get(row, nan) for one in runs) for row in ROWS} for name, runs in found.items()}
     table = Table(title=f"{options.objects:,} objects; rows that only compute are processor time", title_justify="left")
     for column in ("work", "unit", *results, *[f"{name} / dbzero" for name in results if name != "dbzero"]):
         table.add_column(column, justify="left" if column in ("work", "unit") else "right")
     for row, unit in ROWS.items():
         ours = results["dbzero"][row]
         cells = [
-            f"{figures[row]:,.1f}" if figures[row] < 100 else f"{figures[row]:,.0f}" for figures in results.values()
+            "-"
+            if figures[row] != figures[row]
+            else f"{figures[row]:,.1f}"
+            if figures[row] < 100
+            else f"{figures[row]:,.0f}"
+            for figures in results.values()
         ]
-        ratios = [f"{figures[row] / ours:.2f}" for name, figures in results.items() if name != "dbzero"]
+        ratios = [
+            "-" if figures[row] != figures[row] else f"{figures[row] / ours:.2f}"
+            for name, figures in results.items()
+            if name != "dbzero"
+        ]
         table.add_row(row, unit, *cells, *ratios)
     Console(width=max(130, Console().width)).print(table)
     return 0

@@ -231,6 +231,21 @@ def test_group_by_on_a_reader(shop: Any) -> None:
     assert db0.group_by(["plain"], db0.find(Shirt)) == {"plain": 5}
 
 
+def test_a_prefix_for_results_is_accepted(shop: Any) -> None:
+    db0.commit()
+    db0.close("main")
+    gc.collect()
+    db0.open("main", "r")
+    query = db0.find(Shirt)
+    db0.init_fast_query("results")
+    assert db0.get_current_prefix().name == "results" and db0.group_by(["plain"], query) == {"plain": 5}
+    db0.init_fast_query(None)
+    assert db0.get_current_prefix().name == "main" and db0.group_by(["plain"], db0.find(Shirt)) == {"plain": 5}
+    assert db0.FastQuery(query).group_by(["plain"]) == {"plain": 5}
+    assert db0.GroupByEval(["plain"]).evaluate(query) == [db0.GroupByBucket("plain", 5)]
+    assert db0.signature_of(len) != db0.signature_of(repr) and db0.signature_of(["a", ("b")]) == db0.signature_of(["a", "b"])
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------------
 
 
