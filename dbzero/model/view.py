@@ -195,6 +195,8 @@ class View(ViewCore):  # type: ignore[misc]
         obj._p_decode(payload)
         if refcount == 0 and self.writable and not self.shared and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
+        if obj._p_flags & base.MEMO:  # they have no weight of their own
+            return 2 * len(payload)
         weigh = getattr(type(obj), "_p_weight", None)
         return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
 
@@ -422,7 +424,9 @@ class View(ViewCore):  # type: ignore[misc]
             return None  # a record of the tag index, which is nobody's object
         if code == kinds.MEMO:
             code = second
-            if second >= 0x80:
+            if second >= 0x80 and len(payload) > 2 and payload[2] < 0x80:
+                code = second & 0x7F | payload[2] << 7
+            elif second >= 0x80:
                 try:
                     code, _ = read_varint(payload, 1)
                 except ValueError as error:

@@ -185,6 +185,23 @@ class Snapshot(SnapshotBase):
         if self._closed:
             raise ClosedError("the snapshot was closed: take another one with db0.snapshot()")
 
+    def fetch(self, id: Any, type: Any = None, prefix: str | None = None) -> Any:
+        """The object with a UUID, or the instance of a singleton class, as it was.
+
+        Args:
+            id, type, prefix: as the arguments of ``db0.fetch``.
+
+        Raises:
+            ReferenceError: it did not exist. Error: malformed UUID, wrong type, no instance. ClosedError.
+        """
+        if type is None and isinstance(id, str):  # the ordinary case, without a detour
+            prefix_uuid, oid = parse_uuid(id)
+            known = self._by_uuids.get(prefix_uuid)
+            obj = None if known is None else known.get(oid)
+            if isinstance(obj, MemoObject):
+                return obj
+        return super().fetch(id, type, prefix)
+
     def view(self, prefix_name: str | None) -> View:
         """The view of a prefix; None: of the one that was current. A prefix that was not open when the snapshot was taken
         is opened read-only, and shown as it is then. PrefixError, ClosedError."""

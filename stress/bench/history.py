@@ -24,9 +24,6 @@ import tempfile
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 DISTANCES = (1, 100, 10_000, 100_000)
 OTHERS = 100
 SAMPLES = 200
@@ -177,6 +174,9 @@ def main() -> int:
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:
+    from rich.console import Console  # the other implementation's interpreter need not have it
+    from rich.table import Table
+
     console = Console(width=max(120, Console().width))
     table = Table(title="The past, in processor time; each value read is the right one", title_justify="left")
     for column in ("", "store", "states back"):
