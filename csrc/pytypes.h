@@ -113,6 +113,7 @@ int dbz_op_acquire(void);           /* -1 with an exception set when a signal ha
 void dbz_op_release(void);
 int dbz_op_outermost(void);         /* held by this thread for one operation, which is in no other one; holds of blocks don't count */
 int dbz_op_elsewhere(void);         /* another thread is in the middle of an operation */
+int dbz_op_free(void);              /* nobody holds it */
 int dbz_op_mine(void);              /* held by this thread */
 int dbz_op_inside(void);            /* held by this thread, for more than its blocks */
 unsigned long dbz_op_depth(void);

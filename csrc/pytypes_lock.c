@@ -47,6 +47,11 @@ int dbz_op_outermost(void)
     return depth == dbz_block_base + 1 && owner == PyThread_get_thread_ident();
 }
 
+int dbz_op_free(void)
+{
+    return depth == 0;
+}
+
 int dbz_op_mine(void)
 {
     return depth > 0 && owner == PyThread_get_thread_ident();

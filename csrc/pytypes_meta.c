@@ -212,10 +212,14 @@ static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, Py
         return obj;
     if (dbz_moves != moves && convert_moved(p) < 0)
         goto fail;
-    if (dbz_op_acquire() < 0)       /* another thread's block must not take it for its own */
+    /* Another thread's block must not take it for its own, nor a commit that has begun. With nobody at work, and something dirty already, adoption runs no Python
+     * code and so is whole without the lock. */
+    int alone = DBZ_LIKELY(dbz_write_mask != 0 && p->view->dirty_count > 0 && dbz_op_free());
+    if (!alone && dbz_op_acquire() < 0)
         goto fail;
     int rc = dbz_adopt(p->view, p);
-    dbz_op_release();
+    if (!alone)
+        dbz_op_release();
     if (rc < 0)
         goto fail;
     class_info *info = dbz_class_info(Py_TYPE(obj));

@@ -3,6 +3,7 @@
  * A set is handed over as ascending native 64-bit words. Packed, it is a row of runs: LEB128 of the distance from the end of the run before (from 0 at
  * first), LEB128 of the run's length. So a new highest member changes the last byte, or adds two. */
 #include "pytypes.h"
+#include "reader_impl.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -248,6 +249,46 @@ static PyObject *f_take_new(PyObject *module, PyObject *view)
     return result;
 }
 
+/* The object ids of an index's items, which are (rank, id): ascending words, as an id may come twice. */
+static PyObject *f_item_oids(PyObject *module, PyObject *items)
+{
+    (void)module;
+    if (!PyList_Check(items)) {
+        PyErr_SetString(PyExc_TypeError, "a list of items is needed");
+        return NULL;
+    }
+    size_t n = (size_t)PyList_Size(items);
+    dbz_pair *pairs = malloc((n + 1) * sizeof *pairs);
+    if (pairs == NULL || n > UINT32_MAX) {
+        free(pairs);
+        return PyErr_NoMemory();
+    }
+    for (size_t i = 0; i < n; i++) {
+        PyObject *item = PyList_GetItem(items, (Py_ssize_t)i);
+        PyObject *oid = item != NULL && PyTuple_Check(item) && PyTuple_Size(item) == 2 ? PyTuple_GetItem(item, 1) : NULL;
+        if (oid == NULL || !PyLong_Check(oid)) {
+            free(pairs);
+            PyErr_SetString(PyExc_TypeError, "an item is a rank and an object id");
+            return NULL;
+        }
+        pairs[i] = (dbz_pair){.key = PyLong_AsUnsignedLongLong(oid)};
+        if (pairs[i].key == UINT64_MAX && PyErr_Occurred()) {
+            free(pairs);
+            return NULL;
+        }
+    }
+    PyObject *words = NULL;
+    if (dbz_sort_pairs(pairs, (uint32_t)n) != 0) {
+        PyErr_NoMemory();
+    } else if ((words = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(8 * n))) != NULL) {
+        char *out = PyBytes_AsString(words);
+        for (size_t i = 0; i < n; i++)
+            memcpy(out + 8 * i, &pairs[i].key, 8);
+    }
+    free(pairs);
+    return words;
+}
+
 static PyObject *f_rescan(PyObject *module, PyObject *view)
 {
     (void)module;
@@ -268,6 +309,7 @@ PyMethodDef dbz_oid_functions[] = {
     {"identify", f_identify, METH_O, "identify(obj): (view, object id, flags) of a stored object."},
     {"take_new", f_take_new, METH_O,
      "take_new(view): ({class: words}, objects still under construction) of the new memo objects on the dirty list since the last call."},
+    {"item_oids", f_item_oids, METH_O, "item_oids(items): the object ids of (rank, object id) tuples as ascending words."},
     {"rescan", f_rescan, METH_O, "The dirty list was cut: the next take_new() begins at its start."},
     {NULL, NULL, 0, NULL},
 };

@@ -30,6 +30,14 @@ def parser() -> argparse.ArgumentParser:
         help="with --follow: give up after this long without a commit",
     )
 
+    query = demo.add_subparsers(dest="question", metavar="query").add_parser(
+        "query",
+        help='answer one question, like: query "function async lines>50 sort lines desc"; alone: explain the language',
+        description="Answer one question to the store of the demo, or explain the language when there is none.",
+    )
+    query.add_argument("--root", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="store directory")
+    query.add_argument("words", nargs="*", metavar="WORD", help="the question; best quoted, as the shell knows < and >")
+
     check = commands.add_parser("check", help="verify every byte of a store, offline")
     check.add_argument("--root", type=Path, metavar="DIR", help="store directory (default: the demo's)")
     check.add_argument(
@@ -81,6 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .history import run_compact
 
             return run_compact(options.root or _default_root(), options.prefix, options.keep_states, options.keep_since)
+        if options.question:
+            from .demo.command import query as run_query
+
+            return run_query(options.root or _default_root(), options.words)
         from .demo.command import run as run_demo
 
         return run_demo(options.root or _default_root(), following=options.follow, idle=options.idle)

@@ -4,6 +4,9 @@ State: two trees of entries (:mod:`dbzero.collections.pairs`), one of the keyed 
 those whose key is None, the number of entries in each, and the family of the keys (:mod:`dbzero.collections.order`),
 which the first one fixes. Entries with equal keys are in order of creation of their objects.
 
+Entries that are added to an index that is dirty already are left pending (:mod:`dbzero.collections.pending`) until
+anything asks for entries, and go into the tree all at once, in order: a run of additions changes each leaf once.
+
 An iteration is a :class:`Walk`. It reads leaf by leaf, and the index tells all its running walks about entries that are
 added or removed ahead of them. So each shows what there was when it began, at a cost that grows with the changes and not
 with the index.
@@ -11,9 +14,13 @@ with the index.
 
 from __future__ import annotations
 
+import datetime as dt
+import gc
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import itemgetter, lt
 from typing import Any, ClassVar, cast
 from weakref import WeakSet
 
@@ -21,6 +28,7 @@ from pyroaring import BitMap64
 
 from dbzero.collections import pairs
 from dbzero.collections.nodes import (
+    LEAF,
     Stored,
     begin,
     corrupt,
@@ -35,12 +43,14 @@ from dbzero.collections.nodes import (
     set_data,
     unpack,
 )
-from dbzero.collections.order import NAMES, RANKED, Item, place, refuse
-from dbzero.collections.pairs import PairNode
+from dbzero.collections.order import FAMILIES, NAMES, RANKED, Item, place, refuse
+from dbzero.collections.pairs import PairNode, Pairs
+from dbzero.collections.pending import register
 from dbzero.collections.selections import Selection, Sorting
 from dbzero.errors import BadPrefixError, Error, ReferenceError
 from dbzero.model import base, scope
 from dbzero.model.base import Persistent, operation
+from dbzero.model.memo import MemoObject
 from dbzero.model.values import convert
 from dbzero.model.versions import live_version
 from dbzero.model.view import View
@@ -50,15 +60,28 @@ from dbzero.query.base import Query
 Batch = tuple[list[Item], list[Any], list[Any]]
 """Some entries: (rank, OID), keys, objects."""
 
+QUICK = {kind: FAMILIES[kind] for kind in (int, float, str, bytes, dt.date)}
+"""Families of keys that are their own ranks, if equal to themselves."""
+
+_rank = itemgetter(0)
+_UNSURE = base.EXPIRED | base.CLOSED | base.INIT
+_FEW_LEAVES = 4  # that are read at once
 _TOP = 1 << 62  # above every OID
 
 
 class State:
-    """Loaded state: `count` entries below `root`, whose keys are of `family`; `nulls` entries below `null_root`."""
+    """Loaded state: `count` entries below `root`, whose keys are of `family`; `nulls` entries below `null_root`.
 
-    __slots__ = ("count", "family", "null_root", "nulls", "root")
+    `pending` is a list of ranks, OIDs and objects, by turns, of further entries, whose keys are their ranks and of `family`;
+    some may be below `root` already. None: nothing may be left pending. As long as `token` is the same object, the trees
+    have the same entries.
+    """
+
+    __slots__ = ("count", "family", "null_root", "nulls", "pending", "root", "token")
 
     def __init__(self) -> None:
+        self.token = object()
+        self.pending: list[Any] | None = None
         self.family: str | None = None
         self.count = 0
         self.root: PairNode | None = None
@@ -69,13 +92,16 @@ class State:
 class Walk:
     """One running iteration over one of the trees, from `start` to `high`, which both may be None: no bound.
 
+    `bare`: nobody wants the keys, and the items may stand for those that are not None.
+
     Ahead of it, `added` was not there when it began, `removed` was; the latter's places are in `order`, ascending.
     `cut`: the tree as it was is gone, what is left to visit is in `removed`.
     """
 
-    __slots__ = ("__weakref__", "added", "cut", "done", "high", "nulls", "order", "removed", "start")
+    __slots__ = ("__weakref__", "added", "bare", "cut", "done", "high", "nulls", "order", "removed", "start")
 
-    def __init__(self, nulls: bool, start: Item | None, high: Item | None) -> None:
+    def __init__(self, nulls: bool, start: Item | None, high: Item | None, bare: bool) -> None:
+        self.bare = bare
         self.nulls = nulls
         self.start = start
         self.high = high
@@ -116,7 +142,7 @@ class Walk:
             if end < len(data.items):
                 following = None  # what follows is higher
             items, objects = data.items[at:end], data.objects[at:end]
-            keys = [None] * len(items) if self.nulls else data.span(at, end)
+            keys = [None] * len(items) if self.nulls else items if self.bare else data.span(at, end)
         if self.added or self.order:
             items, keys, objects = self._mend(items, keys, objects, following)
         self.start = following
@@ -162,7 +188,7 @@ class BackWalk(Walk):
                 following = None  # what follows is lower
             at = min(at, end)
             items, objects = data.items[at:end], data.objects[at:end]
-            keys = [None] * len(items) if self.nulls else data.span(at, end)
+            keys = [None] * len(items) if self.nulls else items if self.bare else data.span(at, end)
         if self.added or self.order:
             items, keys, objects = self._mend(items, keys, objects, following)
         self.start = following
@@ -202,7 +228,7 @@ class Index(Stored):
     # --- storing ------------------------------------------------------------------------------------------------------
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
-        state = self._data
+        state = self._p_settled()
         oids = [0 if root is None else int(root._p_oid) for root in (state.root, state.null_root)]
         values = [state.family, state.count, oids[0], state.nulls, oids[1]]
         return pack(self.KIND, values)[0], [oid for oid in oids if oid]
@@ -230,8 +256,9 @@ class Index(Stored):
     # --- entries ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        state = self._data
-        return state.count + state.nulls
+        with operation:
+            state = self._p_settled()
+            return state.count + state.nulls
 
     def add(self, key: Any, value: Any, /) -> None:
         """Add an entry; nothing happens when that very pair is there already.
@@ -245,6 +272,21 @@ class Index(Stored):
             UnsupportedTypeError: keys of that type, or that type beside the others, have no order. Error: `value` is
             no memo object. BadPrefixError: it belongs to another prefix. ReadOnlyError: the prefix is read-only.
         """
+        family = QUICK.get(type(key))
+        if family is not None and isinstance(value, MemoObject):
+            with operation:
+                state = self._data
+                pending = state.pending
+                if pending is not None and state.family == family and key == key:
+                    view, oid, flags = base.identify(value)
+                    if view is self._p_view and not flags & _UNSURE:
+                        self._p_changed()
+                        pending += (key, oid, value)
+                        return
+        self._p_add(key, value)
+
+    def _p_add(self, key: Any, value: Any) -> None:
+        """:meth:`add` for whatever is not ordinary."""
         obj = _memo(value)
         if obj._p_view is not self._p_view:
             self._p_follow(obj)
@@ -262,10 +304,20 @@ class Index(Stored):
             family, rank, key = ("", 0, None) if nulls else place(view, key)
             if not nulls and state.family is not None and family != state.family:
                 raise refuse(family, state.family)
-            self._p_enter(family, (rank, obj._p_oid), key, obj)
+            item: Item = (rank, obj._p_oid)
+            if state.pending is not None and family == state.family:
+                self._p_changed()
+                state.pending += (*item, obj)
+            elif self._p_enter(family, item, key, obj) and not nulls:
+                if family in RANKED:
+                    state.pending = None
+                elif state.pending is None:
+                    state.pending = []
+                    register(view, self)
 
-    def _p_enter(self, family: str, item: Item, key: Any, held: Any) -> None:
-        """Add an entry, if it is not there. Inside an operation. `held`: what its leaf keeps of the object."""
+    def _p_enter(self, family: str, item: Item, key: Any, held: Any) -> bool:
+        """Add an entry, if it is not there: else False. Inside an operation. `held`: what its leaf keeps of the
+        object."""
         state = self._data
         nulls = key is None
         root = state.null_root if nulls else state.root
@@ -276,7 +328,7 @@ class Index(Stored):
         else:
             there = pairs.locate(root, item)
             if there.found:
-                return
+                return False
             self._p_change()
             root = pairs.add(self._p_view, root, there, item, key, held)
         if nulls:
@@ -289,6 +341,42 @@ class Index(Stored):
         for walk in _walks(self):
             if walk.ahead(nulls, item):
                 walk.note_added(item)
+        return True
+
+    def _p_settled(self) -> State:
+        """The state, with everything pending put into the tree. Inside an operation."""
+        state = self._data
+        if state.pending:
+            self._p_settle(state)
+        return state
+
+    def _p_settle(self, state: State) -> None:
+        """Put what is pending into the tree. Inside an operation."""
+        pending = state.pending
+        if not pending:
+            return
+        # What is made here stays: collections of garbage meanwhile would look at all of it again and again.
+        collecting = len(pending) > 3 * LEAF and gc.isenabled()
+        if collecting:
+            gc.disable()
+        try:
+            items, objects = _in_order(pending)
+            self._p_change()
+            added: list[Item] = []
+            assert state.root is not None
+            try:
+                for root in pairs.merge(self._p_view, state.root, items, objects, added):
+                    state.root = root
+            finally:
+                state.count += len(added)
+            pending.clear()
+        finally:
+            if collecting:
+                gc.enable()
+        for walk in _walks(self):
+            for item in added:
+                if walk.ahead(False, item):
+                    walk.note_added(item)
 
     def _p_follow(self, obj: Any) -> None:
         """Move to the prefix of `obj`, if that is live and this index is empty and stored nowhere."""
@@ -305,7 +393,7 @@ class Index(Stored):
         obj = _memo(value)
         with operation:
             begin(self)
-            state = self._data
+            state = self._p_settled()
             nulls = key is None
             family, rank, _ = ("", 0, None) if nulls else place(self._p_view, key)
             if obj._p_view is self._p_view and (nulls or family == state.family):
@@ -343,7 +431,7 @@ class Index(Stored):
             if not len(self):
                 return
             self._p_changed()
-            state = self._data
+            state = self._p_settled()
             for walk in _walks(self):
                 self._p_take_along(walk)
             for root in (state.root, state.null_root):
@@ -356,6 +444,7 @@ class Index(Stored):
         """Mark the index changed. Inside an atomic block, whose end may put the trees back, running walks take along what
         they have still to visit: their notes would not be right for the trees that were put back."""
         self._p_changed()
+        self._data.token = object()
         if base.block_depth():
             for walk in _walks(self):
                 if not (walk.done or walk.cut):
@@ -443,16 +532,24 @@ class Index(Stored):
         return spans
 
     def _p_batches(
-        self, low: Any, high: Any, null_first: bool, nulls_lead: bool | None = None, desc: bool = False
+        self,
+        low: Any,
+        high: Any,
+        null_first: bool,
+        nulls_lead: bool | None = None,
+        desc: bool = False,
+        bare: bool = False,
     ) -> Iterator[Batch]:
         """The entries of a selection as they are now, leaf by leaf, in order of key; those without one stand first if
-        `nulls_lead` (None: if `null_first`). `desc`: all of it from back to front."""
+        `nulls_lead` (None: if `null_first`). `desc`: all of it from back to front. `bare`: keys are not wanted, anything
+        but None may stand for them."""
         lead = null_first if nulls_lead is None else nulls_lead
         with operation:
+            self._p_settled()
             spans = self._p_spans(low, high, null_first, lead)
-            running: list[Walk] = [Walk(*span) for span in spans]
+            running: list[Walk] = [Walk(*span, bare) for span in spans]
             if desc:
-                running = [BackWalk(nulls, end, start) for nulls, start, end in reversed(spans)]
+                running = [BackWalk(nulls, end, start, bare) for nulls, start, end in reversed(spans)]
             walks = _walks(self)
             if type(walks) is not WeakSet:
                 walks = WeakSet()
@@ -469,20 +566,44 @@ class Index(Stored):
                     yield batch
             walks.discard(walk)
 
-    def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
-        """The OIDs of a selection's objects, from the leaves. Inside an operation."""
-        state = self._data
-        oids = array("Q")
+    def _p_parts(self, low: Any, high: Any, null_first: bool) -> Iterator[tuple[Pairs, int, int]]:
+        """A selection as parts of leaves: (state, first place, place behind the last). Inside one operation."""
+        state = self._p_settled()
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             root = state.null_root if nulls else state.root
             following: Item | None = start
             while root is not None:
                 data, at, following = pairs.part(root, following)
                 stop = len(data.items) if end is None else bisect_right(data.items, end, at)
-                oids.extend([oid for _, oid in (data.items if stop - at == len(data.items) else data.items[at:stop])])
+                yield data, at, stop
                 if following is None or stop < len(data.items):
                     break
-        return BitMap64(oids)
+
+    def _p_few(self, low: Any, high: Any, null_first: bool) -> list[Any] | None:
+        """The objects of a selection that lies in a few leaves, in order; None: it doesn't."""
+        objects: list[Any] = []
+        with operation:
+            for n, (data, at, stop) in enumerate(self._p_parts(low, high, null_first)):
+                if n == _FEW_LEAVES:
+                    return None
+                objects += data.objects[at:stop]
+        return objects
+
+    def _p_count(self, low: Any, high: Any, null_first: bool) -> int:
+        """How many entries a selection has."""
+        with operation:
+            return sum([stop - at for _, at, stop in self._p_parts(low, high, null_first)])
+
+    def _p_token(self) -> object:
+        """What stays the same object as long as no entry comes or goes. Inside an operation."""
+        return self._p_settled().token
+
+    def _p_oids(self, low: Any, high: Any, null_first: bool) -> BitMap64:
+        """The OIDs of a selection's objects, from the leaves. Inside an operation."""
+        items: list[Item] = []
+        for data, at, stop in self._p_parts(low, high, null_first):
+            items += data.items if stop - at == len(data.items) else data.items[at:stop]
+        return BitMap64(array("Q", base.item_oids(items)))
 
     def _p_within(self, context: scope.Context) -> Index:
         """The same index in another context. ReferenceError when it does not exist there."""
@@ -506,7 +627,7 @@ class Index(Stored):
     def _p_estimate(self, low: Any, high: Any, null_first: bool) -> int:
         """About how many entries a selection has, without reading more than two ways down the tree. Inside an
         operation."""
-        state = self._data
+        state = self._p_settled()
         total = 0
         for nulls, start, end in self._p_spans(low, high, null_first, null_first):
             if nulls:
@@ -525,7 +646,7 @@ class Index(Stored):
     def _check(self) -> None:
         """Verify the structure; AssertionError tells what is wrong."""
         with operation:
-            state = self._data
+            state = self._p_settled()
             for root, count, keyless in (
                 (state.root, state.count, state.family not in RANKED),
                 (state.null_root, state.nulls, True),
@@ -544,6 +665,22 @@ def _walks(index: Index) -> Any:
         return _get_walks(index)
     except AttributeError:
         return ()
+
+
+def _in_order(pending: list[Any]) -> tuple[list[Item], list[Any]]:
+    """The items and objects of pending entries, in order, none of them twice."""
+    rows = list(zip(pending[::3], pending[1::3], pending[2::3], strict=True))
+    rows.sort(key=_rank)  # compares bare keys, which is fast
+    ranks, oids, found = zip(*rows, strict=True)
+    items: list[Item] = list(zip(ranks, oids, strict=True))
+    objects = list(found)
+    if all(map(lt, items, islice(items, 1, None))):
+        return items, objects
+    entries: dict[Item, Any] = {}  # some of one key, or some twice; then the first stays
+    for item, obj in zip(items, objects, strict=True):
+        entries.setdefault(item, obj)
+    items = sorted(entries)
+    return items, [entries[item] for item in items]
 
 
 def _memo(value: Any) -> Any:

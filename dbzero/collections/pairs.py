@@ -7,6 +7,7 @@ both.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from dbzero.model import base
 from dbzero.model.base import Persistent
 from dbzero.model.view import View
 
+FEW = 8  # so many entries are added to a leaf one by one
+ROOM = LEAF * 3 // 4  # entries of leaves that are made of many entries at once
 BULK = 32768  # most bytes of keys in a leaf of more than one entry
 
 
@@ -37,6 +40,16 @@ def bulk(rank: Any) -> int:
     """About how many bytes a rank takes up. The same for equal objects: the size of a str object itself grows when it
     is encoded."""
     return 49 + len(rank) if type(rank) in (str, bytes) else int(rank.__sizeof__())
+
+
+def weigh(ranks: list[Any]) -> int:
+    """The bulk of some ranks together."""
+    types = set(map(type, ranks))
+    if types == {int}:
+        return sum(map(int.__sizeof__, ranks))
+    if types == {str}:
+        return 49 * len(ranks) + sum(map(len, ranks))
+    return sum(map(bulk, ranks))
 
 
 class Pairs:
@@ -48,7 +61,7 @@ class Pairs:
         self.items = items
         self.keys = keys
         self.objects = objects
-        self.size = sum([bulk(item[0]) for item in items])
+        self.size = weigh([item[0] for item in items])
 
     def __len__(self) -> int:
         return max(len(self.items), self.size * LEAF // BULK if self.items else 0)
@@ -117,7 +130,7 @@ class PairNode(KeyedNode):
 
     def _p_bulky(self, *states: Inner) -> bool:
         marks = [mark for state in states for mark in state.marks]
-        return len(marks) > 3 and sum([bulk(rank) for rank, _ in marks]) > BULK
+        return len(marks) > 3 and weigh([rank for rank, _ in marks]) > BULK
 
     def _p_ordered(self, items: list[Item]) -> None:
         try:
@@ -204,6 +217,77 @@ def _middle(data: Pairs) -> int:
         return len(items) // 2
     sizes = list(accumulate([bulk(item[0]) for item in items]))
     return min(range(1, len(items)), key=lambda at: abs(2 * sizes[at - 1] - data.size))
+
+
+def merge(view: View, root: PairNode, items: list[Item], objects: list[Any], added: list[Item]) -> Iterator[PairNode]:
+    """Add many entries to a tree without keys of their own, leaf by leaf. Inside an operation.
+
+    Args:
+        items, objects: the entries, in order, none of them twice.
+        added: what was not there yet is appended to it, in order. It tells the truth after an error, too.
+
+    Yields the root, whenever it may be a new one.
+    """
+    at = 0
+    while at < len(items):
+        try:
+            path, leaf = keyed.find_path(root, items[at])
+        except TypeError:
+            raise corrupt(root, "keys without an order") from None
+        high = next((node._data.marks[k + 1] for node, k in reversed(path) if k + 1 < len(node._data.marks)), None)
+        end = len(items) if high is None else bisect_left(items, high, at)
+        here, values = items[at:end], objects[at:end]
+        at = end
+        if len(here) <= FEW:
+            for item, obj in zip(here, values, strict=True):
+                place = locate(root, item)
+                if not place.found:
+                    root = add(view, root, place, item, None, obj)
+                    added.append(item)
+                    yield root
+            continue
+        data = leaf._data
+        there = set(data.items)
+        if not there.isdisjoint(here):
+            fresh = [(item, obj) for item, obj in zip(here, values, strict=True) if item not in there]
+            if not fresh:
+                continue
+            here, values = [item for item, _ in fresh], [obj for _, obj in fresh]
+        data = touch(leaf)
+        added += here  # before the others come in
+        last = high is None and (not there or data.items[-1] < here[0])
+        if last:
+            here, values = data.items + here, data.objects + values
+        elif len(there) <= FEW:
+            for item, obj in zip(data.items, data.objects, strict=True):
+                k = bisect_left(here, item)
+                here.insert(k, item)
+                values.insert(k, obj)
+        else:
+            # No two items are equal, so no objects are compared.
+            both = sorted(zip(data.items + here, data.objects + values, strict=True))
+            here, values = [item for item, _ in both], [obj for _, obj in both]
+        # Ascending keys leave full leaves behind, others some room.
+        states = _leaves(here, values, LEAF if last else ROOM)
+        left = next(states)
+        set_data(leaf, left)
+        for right in states:
+            mark = separator(left.items[-1], right.items[0])
+            root = keyed.attach(view, root, path, create(view, type(root), right), mark)
+            path, _ = keyed.find_path(root, right.items[0])
+            left = right
+        yield root
+
+
+def _leaves(items: list[Item], objects: list[Any], step: int) -> Iterator[Pairs]:
+    """States of leaves with `step` entries each, or less where these have too many bytes."""
+    for at in range(0, len(items), step):
+        made = Pairs(items[at : at + step], None, objects[at : at + step])
+        n = len(made.items)
+        if len(made) <= LEAF or n < 2:
+            yield made
+        else:
+            yield from _leaves(made.items, made.objects, (n + 1) // 2)
 
 
 def remove(root: PairNode, place: Place) -> tuple[Any, PairNode | None]:

@@ -1,9 +1,10 @@
-"""Pending: what was set in large dicts or added to large sets and is not yet in their trees.
+"""Pending: what was set in large dicts or added to large sets or to indexes and is not yet in their trees.
 
 Setting a key of a large dict that is dirty puts it into one builtin dict, ``state.pending``, whether it is a new key or
-not; adding to a large set likewise. The trees get it all at once, sorted, when anything asks for more than the value of
-a key (the number of entries, their order, a removal), and at the latest before a commit. So a run of changes costs what
-a builtin's cost, and each leaf is changed once. The textbook calls it a write buffer in front of a B-tree.
+not; adding to a large set likewise, and to an index, where it goes into a list. The trees get it all at once, sorted,
+when anything asks for more than the value of a key (the number of entries, their order, a removal), and at the latest
+before a commit. So a run of changes costs what a builtin's cost, and each leaf is changed once. The textbook calls it a
+write buffer in front of a B-tree.
 
 ``state.pending`` is None in a collection that is not registered here: then nothing may be left pending in it.
 """
@@ -49,9 +50,10 @@ class Pending:
         for collection in collections:
             if not collection._p_flags & (GHOST | EXPIRED | CLOSED):
                 state = collection._data
-                state.version += 1
-                state.front.clear()
                 state.pending = None
+                if hasattr(state, "front"):  # an index has none
+                    state.version += 1
+                    state.front.clear()
 
     def removed(self, oids: Sequence[int]) -> Callable[[], None] | None:
         """A collection that is deleted takes what is pending in it along."""

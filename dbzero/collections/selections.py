@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyroaring import BitMap64
 
+from dbzero.collections.nodes import relieve
 from dbzero.model.base import Persistent, operation
 from dbzero.model.codec import encode_values
 from dbzero.model.scope import Context
@@ -26,8 +27,9 @@ def _view_of(index: Index) -> View:
 class Selection(Query):
     """The objects of an index with keys between two bounds, in order of key."""
 
-    __slots__ = ("high", "index", "low", "null_first")
+    __slots__ = ("_found", "high", "index", "low", "null_first")
     _p_pure = True
+    _found: tuple[object, BitMap64]  # token of the index, what was found then
 
     def __init__(self, index: Index, low: Any, high: Any, null_first: bool) -> None:
         self.index = index
@@ -36,13 +38,18 @@ class Selection(Query):
         self.null_first = null_first
 
     def __iter__(self) -> Iterator[Any]:
-        for _, _, objects in self.index._p_batches(self.low, self.high, self.null_first):
+        relieve(self.index)
+        few = self.index._p_few(self.low, self.high, self.null_first)
+        if few is not None:
+            yield from self.index._p_objects(few)
+            return
+        for _, _, objects in self.index._p_batches(self.low, self.high, self.null_first, bare=True):
             yield from self.index._p_objects(objects)
 
     def __len__(self) -> int:
         if self.low is None and self.high is None:
             return len(self.index)
-        return sum(len(items) for items, _, _ in self.index._p_batches(self.low, self.high, self.null_first))
+        return self.index._p_count(self.low, self.high, self.null_first)
 
     def __bool__(self) -> bool:
         return next((True for _ in self), False)
@@ -54,7 +61,12 @@ class Selection(Query):
         if _view_of(self.index).uuid != uuid:
             return BitMap64()
         with operation:
-            return self.index._p_oids(self.low, self.high, self.null_first)
+            token = self.index._p_token()
+            known = getattr(self, "_found", None)
+            if known is None or known[0] is not token:
+                known = token, self.index._p_oids(self.low, self.high, self.null_first)
+                self._found = known
+            return known[1].copy()
 
     def _p_estimate(self) -> int:
         with operation:
@@ -98,7 +110,9 @@ class Sorting(Query):
     def __iter__(self) -> Iterator[Any]:
         source = self.source
         if type(source) is Selection and source.index is self.index:
-            batches = self.index._p_batches(source.low, source.high, source.null_first, self.null_first, self.desc)
+            batches = self.index._p_batches(
+                source.low, source.high, source.null_first, self.null_first, self.desc, bare=True
+            )
             for _, _, objects in batches:
                 yield from self.index._p_objects(objects)
         elif source._p_distinct:
@@ -156,19 +170,26 @@ class Sorting(Query):
         if not left:
             return
         group: list[tuple[int, Any]] = []  # results of one key
-        last: Any = None
+        rank: Any = None
+        null = False
         places: dict[int, int] = {}
-        for items, keys, objects in self.index._p_batches(None, None, self.null_first, desc=self.desc):
-            null = keys[0] is None
-            for item, obj in zip(items, objects, strict=True):
-                if item[1] not in left:
-                    continue
-                if group and (null, item[0]) != last:
+        for items, keys, objects in self.index._p_batches(None, None, self.null_first, desc=self.desc, bare=True):
+            here = [entry for entry in zip(items, objects, strict=True) if entry[0][1] in left]
+            shown = self.index._p_objects([held for _, held in here])
+            if (keys[0] is None) != null:
+                null = not null
+                yield from self._in_order(group, places)
+                group = []
+            for (item, _), obj in zip(here, shown, strict=True):
+                oid = item[1]
+                if oid not in left:
+                    continue  # it came a moment ago
+                left.discard(oid)
+                if group and item[0] != rank:
                     yield from self._in_order(group, places)
                     group = []
-                last = (null, item[0])
-                left.discard(item[1])
-                group.append((item[1], obj))
+                rank = item[0]
+                group.append((oid, obj))
             if not left:
                 break
         yield from self._in_order(group, places)
@@ -182,7 +203,7 @@ class Sorting(Query):
                 if not places:
                     places.update((obj._p_oid, place) for place, obj in enumerate(self.source))
                 group.sort(key=lambda entry: places.get(entry[0], -1))
-        return self.index._p_objects([obj for _, obj in group])
+        return [obj for _, obj in group]
 
     def _foreign(self) -> list[Any]:
         view = self.index._p_view
@@ -190,7 +211,7 @@ class Sorting(Query):
         places: dict[int, list[int]] = {obj._p_oid: [] for obj in results}
         place = 0
         last: Any = None
-        for items, keys, _ in self.index._p_batches(None, None, self.null_first):
+        for items, keys, _ in self.index._p_batches(None, None, self.null_first, bare=True):
             null = keys[0] is None
             for rank, oid in items:
                 found = places.get(oid)

@@ -92,6 +92,7 @@ unpack_oids = _persistent.unpack_oids
 live_objects = _persistent.live_objects
 identify = _persistent.identify
 take_new = _persistent.take_new
+item_oids = _persistent.item_oids
 rescan = _persistent.rescan
 
 GHOST: int = _persistent.GHOST

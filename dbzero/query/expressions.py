@@ -22,7 +22,7 @@ from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.atoms import Atom, stored_key
 from dbzero.query.base import Query
-from dbzero.query.fieldrecords import passive_key
+from dbzero.query.records import passive_key
 from dbzero.query.tagindex import EMPTY, TagIndex
 
 
@@ -167,11 +167,7 @@ class Tagged(Expression):
         key = atom[1] if atom[0] == "str" else stored_key(run.view, atom, enter=False)
         if key is None:
             return EMPTY
-        if run.passive:
-            passive = run.index.members(passive_key(key))
-            if passive:
-                return passive | run.index.members(key)
-        return run.index.members(key)
+        return run.index.holders(key) if run.passive else run.index.members(key)
 
     def drives(self, run: Run) -> bool:
         key = stored_key(run.view, self.atom, enter=False)
@@ -302,19 +298,16 @@ class Any_(Expression):
 class All(Expression):
     """The objects that all of some expressions find, at least one, and none of some others."""
 
-    __slots__ = ("driven", "excluded", "members", "native")
+    __slots__ = ("excluded", "members", "native")
     operation = "and"
 
-    def __init__(self, members: Sequence[Expression], excluded: Sequence[Expression], driven: bool = False) -> None:
-        self.driven = driven  # a criterion that leaves nothing out was among them
+    def __init__(self, members: Sequence[Expression], excluded: Sequence[Expression]) -> None:
         self.members = members
         self.excluded = excluded
         self.native = any(member.native for member in members)
 
     def form(self, exact: bool = True) -> tuple[Any, ...]:
         members = sorted({member.form(exact) for member in self.members}, key=repr)
-        if self.driven and exact:
-            members.append(Instances(kinds.unknown).form())
         excluded = sorted({("not", member.form(exact)) for member in self.excluded}, key=repr)
         return ("and", *members, *excluded) if len(members) + len(excluded) > 1 else members[0]
 
@@ -322,7 +315,6 @@ class All(Expression):
         return All(
             [member.within(context) for member in self.members],
             [member.within(context) for member in self.excluded],
-            self.driven,
         )
 
     def estimate(self, run: Run) -> int:
@@ -362,7 +354,7 @@ class All(Expression):
         return len(self.evaluate(run))
 
     def drives(self, run: Run) -> bool:
-        return self.driven or any(member.drives(run) for member in self.members)
+        return any(member.drives(run) for member in self.members)
 
     def parts(self) -> Sequence[Expression]:
         return [*self.members, *[_Not(member) for member in self.excluded]]

@@ -11,7 +11,7 @@ sub  record          after the two bytes
 Those of full-text indexes are in :mod:`dbzero.query.textrecords`.
 
 What they say of objects is no reference: an object is not kept by what its fields say. The values of tag fields stand
-in the dictionary of tags under keys of their own (:func:`passive_key`), in plain posting trees.
+in the dictionary of tags under keys of their own (:func:`dbzero.query.records.passive_key`), in plain posting trees.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dbzero.model.codec import decode_values, encode_values
 from dbzero.model.declared import MARKS, TEXT
 from dbzero.model.memo import MemoObject
 from dbzero.model.view import View
-from dbzero.query.records import KIND, Key
+from dbzero.query.records import KIND
 from dbzero.query.textrecords import TextIndex
 
 ROOT_OID = kinds.FIELD_ROOT_OID
@@ -35,11 +35,6 @@ ROOT, INDEX, NODE = 8, 9, 10
 
 Field = tuple[int, str, str]
 """A field as it is stored: OID of the class that owns it, sort, name."""
-
-
-def passive_key(key: Key) -> bytes:
-    """Under which key the dictionary of tags has the objects that have a tag by one of their fields."""
-    return b"ps" + key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"p" + key
 
 
 def _outer(payload: bytes, sub: int) -> bytes:

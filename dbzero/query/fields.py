@@ -31,8 +31,9 @@ from dbzero.model.memo import MemoObject, class_info
 from dbzero.model.view import View
 from dbzero.model.weak import is_handle, stored_identity
 from dbzero.query.atoms import stored_key, tag_atom
-from dbzero.query.fieldrecords import ROOT_OID, Field, FieldRoot, make_root, new_index, passive_key
+from dbzero.query.fieldrecords import ROOT_OID, Field, FieldRoot, make_root, new_index
 from dbzero.query.records import names as tag_names
+from dbzero.query.records import passive_key
 from dbzero.query.tagindex import EMPTY, TagIndex
 from dbzero.query.textrecords import LENGTHS, MOST, Posting, TextIndex, new_text_index
 from dbzero.query.words import frequencies

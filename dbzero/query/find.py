@@ -122,7 +122,7 @@ class Find(Query):
         if run.passive and not self._expression.drives(run):
             raise Error(
                 f"Passive tags require at least one non-passive predicate: {self._expression.detail()} is given by a tag "
-                f"field; add a class to find()"
+                f"field; name its class in find()"
             )
         return run
 
@@ -425,13 +425,9 @@ class _Builder:
             raise Error(f"{what} needs at least one criterion that is no no(): add a class or a tag")
         if any(type(member) is Nothing for member in members):
             return Nothing()
-        given = len(members)
         if len(members) > 1:  # everything that has a tag, or is found by its class, is some memo object
             members = [m for m in members if not (type(m) is Instances and m.cls is MemoBase)] or members[:1]
-        dropped = len(members) < given
-        if len(members) == 1 and not (excluded or dropped):
-            return members[0]
-        return All(members, excluded, dropped)
+        return members[0] if len(members) == 1 and not excluded else All(members, excluded)
 
     def condition(self, value: Any) -> Expression:
         if type(value) is TagSet:

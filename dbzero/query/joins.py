@@ -58,7 +58,7 @@ class Joining(Query):
             with operation:
                 for view, members in zip(views, sets, strict=True):
                     key = stored_key(view, ("object", home.uuid, oid), enter=False)
-                    tagged = None if key is None else flushed(view).members(key)
+                    tagged = None if key is None else flushed(view).holders(key)
                     if not tagged or tagged.isdisjoint(members):
                         break
                     parts.append(tagged & members)

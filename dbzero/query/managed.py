@@ -194,12 +194,32 @@ class ManagedIndex:
     # --- for selections and sortings ----------------------------------------------------------------------------------
 
     def _p_batches(
-        self, low: Any, high: Any, null_first: bool, nulls_lead: bool | None = None, desc: bool = False
+        self,
+        low: Any,
+        high: Any,
+        null_first: bool,
+        nulls_lead: bool | None = None,
+        desc: bool = False,
+        bare: bool = False,
     ) -> Iterator[Batch]:
         with operation:
             tree = self._p_tree()
         if tree is not None:
-            yield from tree._p_batches(low, high, null_first, nulls_lead, desc)
+            yield from tree._p_batches(low, high, null_first, nulls_lead, desc, bare)
+
+    def _p_few(self, low: Any, high: Any, null_first: bool) -> list[int] | None:
+        with operation:
+            tree = self._p_tree()
+            return [] if tree is None else tree._p_few(low, high, null_first)
+
+    def _p_count(self, low: Any, high: Any, null_first: bool) -> int:
+        with operation:
+            tree = self._p_tree()
+            return 0 if tree is None else tree._p_count(low, high, null_first)
+
+    def _p_token(self) -> object:
+        tree = self._p_tree()
+        return object() if tree is None else tree._p_token()
 
     def _p_objects(self, held: list[int]) -> list[Any]:
         with operation:

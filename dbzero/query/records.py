@@ -51,6 +51,11 @@ def is_counted(key: Key | int) -> bool:
     return isinstance(key, str) or (isinstance(key, bytes) and key[:1] != b"p")
 
 
+def passive_key(key: Key) -> bytes:
+    """Under which key the dictionary of tags has the objects that have a tag by one of their fields."""
+    return b"ps" + key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"p" + key
+
+
 class Leaf:
     """State of a leaf: its members. Its length is its fill in the units of :mod:`dbzero.collections.keyed`."""
 

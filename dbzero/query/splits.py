@@ -164,7 +164,7 @@ def holders_of(view: View, tags: Iterable[Any]) -> list[tuple[Any, BitMap64]]:
         index = flushed(view)
         for tag in tags:
             key = stored_key(view, _atom(tag), enter=False)
-            members = None if key is None else index.members(key)
+            members = None if key is None else index.holders(key)
             if members:
                 bind = kinds.binders.get(type(tag))
                 found.append((tag if bind is None else bind(view, tag), BitMap64(members)))

@@ -37,6 +37,7 @@ from dbzero.query.records import (
     is_counted,
     make_root,
     parts,
+    passive_key,
     remove_members,
     remove_name,
     set_name,
@@ -325,6 +326,14 @@ class TagIndex:
         self._read(posting, tree)
         self._keep(where, posting)
         return posting.bits
+
+    def holders(self, key: Key) -> BitMap64:
+        """The OIDs of the objects that have a tag, be it given to them or by one of their fields. As :meth:`members`."""
+        given = self.members(key)
+        if not self.view.fields.passive():
+            return given
+        passive = self.members(passive_key(key))
+        return passive | self.members(key) if passive else given
 
     def _read(self, posting: Posting, tree: IndexRecord) -> None:
         """Bring a posting list up to the state of the view, reading the leaves that it doesn't know."""

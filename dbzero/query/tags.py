@@ -163,4 +163,4 @@ def has_tags(obj: Any, atoms: Iterable[Atom]) -> list[bool]:
         index = tag_index(view)
         index.flush()
         keys = [stored_key(view, atom, enter=False) for atom in atoms]
-        return [key is not None and obj._p_oid in index.members(key) for key in keys]
+        return [key is not None and obj._p_oid in index.holders(key) for key in keys]

@@ -124,6 +124,12 @@ class Turns:
         self._failed(lib.dbz_lease_share(self.slot.segment.handle, self.slot.index, epoch, on))
 
     def _failed(self, code: int) -> bool:
+        if code == codes.FULL and self.slot.segment.inherited:
+            raise errors.ForkedError(
+                f"prefix {self.slot.prefix!r}: this process was forked from one that has it open, and could not become a writer: the fork "
+                "did not run Python's hooks (uwsgi runs them with --py-call-uwsgi-fork-hooks, and needs none with --lazy-apps), or the shared "
+                "segment is gone; call db0.close() and db0.init() here"
+            )
         if code == codes.FULL:
             raise errors.SegmentError(
                 f"prefix {self.slot.prefix!r}: this process has no slot in the shared segment (4096 processes are attached), "

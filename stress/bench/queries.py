@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
@@ -38,6 +39,7 @@ ROWS = {  # row -> (operations it is divided by, unit)
     "find a tag in a range, 1 in 20": "ns a result",
     "sort, first 20": "us",
     "sort descending, first 20": "us",
+    "group_by a function, count": "ns an object",
     "add one text of 10 words, commit included": "ns",
     "search a word, 1 in 100, first 20 by rank": "us",
     "search a common and a rare word, first 20 by rank": "us",
@@ -106,6 +108,9 @@ class Plain:
                 if len(found) == 20:
                     break
         return found
+
+    def grouped(self) -> Any:
+        return Counter(thing.number // 10 % 10 for thing in self.sets["ten"])
 
 
 class DbZero:
@@ -198,6 +203,9 @@ class DbZero:
     def top(self, desc: bool) -> Any:
         return list(self.ix.sort(self.db0.find("ten"), desc=desc)[:20])
 
+    def grouped(self) -> Any:
+        return self.db0.group_by(lambda thing: thing.number // 10 % 10, self.db0.find("ten"))
+
 
 class SQLite:
     """Two tables and three indexes."""
@@ -286,6 +294,12 @@ class SQLite:
             f"ORDER BY rank {order} LIMIT 20"
         )
 
+    def grouped(self) -> Any:
+        query = (
+            "SELECT o.number / 10 % 10, COUNT(*) FROM tag t JOIN thing o ON o.id = t.id WHERE t.name = 'ten' GROUP BY 1"
+        )
+        return self.rows(query)
+
 
 CONTENDERS: dict[str, Any] = {"plain": Plain, "dbzero": DbZero, "peer": DbZero, "sqlite": SQLite}
 
@@ -304,9 +318,12 @@ def measure(name: str, n: int) -> dict[str, float]:
             rows[row] = (time.perf_counter() - started) / operations * 1e9
 
         def best(row: str, work: Callable[[], Any], operations: int = 0) -> None:
-            size = work()  # warm, and to know how many
+            work()
+            warm = time.perf_counter()
+            size = work()  # to know how many there are, and how long it takes
+            warm = time.perf_counter() - warm
             divisor = operations or max(len(size), 1)
-            loops = max(1, 2000 // (divisor if not operations else 1)) if not operations or operations < 1000 else 1
+            loops = max(1, min(2000 // divisor, int(0.2 / warm)))
             times = []
             for _ in range(REPEATS):
                 started = time.process_time()
@@ -331,6 +348,7 @@ def measure(name: str, n: int) -> dict[str, float]:
         best("find a tag in a range, 1 in 20", lambda: api.tag_in_span(low, low + n // 2))
         best("sort, first 20", lambda: api.top(False), 1)
         best("sort descending, first 20", lambda: api.top(True), 1)
+        best("group_by a function, count", api.grouped, n // 10)
         if name in ("dbzero", "sqlite"):
             weights = list(accumulate(1 / (k + 1) for k in range(WORDS)))
             texts = [

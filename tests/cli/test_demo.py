@@ -15,7 +15,7 @@ from rich.console import Console
 import dbzero as db0
 from dbzero.cli.demo import answers, build, scan
 from dbzero.cli.demo.command import default_root
-from dbzero.cli.demo.model import Class, Library
+from dbzero.cli.demo.model import Class, Function, Library, Module
 
 from ..scripts import run, start
 
@@ -47,7 +47,10 @@ def test_counters_agree_with_the_graph(library: Library) -> None:
     assert library.finished
     assert set(library.modules) == {"base", "facade", "leaf", "odd", "star"}
     assert library.classes == 5
-    assert library.functions == len(list(answers.functions(library))) == 3
+    assert library.functions == 3
+    assert [len(db0.find(kind)) for kind in (Module, Class, Function)] == [5, 5, 3]
+    assert [len(index) for index in (library.by_lines, library.by_name)] == [13, 13]
+    assert [len(index) for index in (library.by_size, library.by_methods, library.by_arguments)] == [5, 5, 3]
     assert library.lines == sum(text.count("\n") for text in FILES.values())
     assert library.linked == library.total == 5
 
@@ -68,8 +71,8 @@ def test_answers(library: Library) -> None:
     assert all(type(found) is Class for found in chain)
     assert [found.qualname for found in chain] == ["leaf.Leaf", "base.Middle", "base.Root"]
     assert answers.most_imported(library, 2) == [("base", 2), ("facade", 2)]
-    (module, function) = answers.largest_functions(library, 1)[0]
-    assert (module.name, function.qualname, function.lines) == ("leaf", "leaf.Leaf.long", 3)
+    (function,) = answers.largest_functions(library, 1)
+    assert (function.module, function.qualname, function.lines) == ("leaf", "leaf.Leaf.long", 3)
     screen = io.StringIO()
     answers.show(library, Console(file=screen, width=120))
     assert re.search(r"leaf\.Leaf\b.*\n.*base\.Middle.*\n.*base\.Root", screen.getvalue())
@@ -130,6 +133,8 @@ def test_command_interrupted_killed_followed_and_continued(tmp_path: Path) -> No
         follower.kill()
         follower.communicate()
 
+    found = run(*demo, "query", "method lines>=100", "sort lines desc limit 3", cwd=tmp_path)
+    assert re.search(r"^[\d,]+ found, 3 shown", found, re.MULTILINE)
     again = run(*demo, cwd=tmp_path)
     assert re.search(rf"Process started with data: {modules:,} of {modules:,} modules", again)
     assert "Reading modules" not in again

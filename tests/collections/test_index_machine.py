@@ -84,7 +84,7 @@ class IndexMachine(RuleBasedStateMachine):
             other is thing and (k == key if k is not None and key is not None else k is key) for k, other in self.plain
         )
 
-    @rule(data=st.data(), numbers=st.lists(st.integers(0, 11), min_size=1, max_size=12))
+    @rule(data=st.data(), numbers=st.lists(st.integers(0, 11), min_size=1, max_size=30))
     def add(self, data, numbers):
         for number in numbers:
             key = data.draw(st.one_of(self.keys, self.keys, self.keys, st.none()))

@@ -65,13 +65,30 @@ def test_passive_tags_need_company(store: str) -> None:
     kept = db0.list([Doc("open"), Doc("open")])
     db0.tags(kept[0]).add("regular")
     assert list(db0.find("regular", "open")) == [kept[0]]
-    for criteria in (("open",), (["open", "regular"],), (("open", db0.no("regular")),)):
+    for criteria in (("open",), (["open", "regular"],), (("open", db0.no("regular")),), (db0.MemoBase, "open")):
         with pytest.raises(RuntimeError, match="non-passive"):
             list(db0.find(*criteria))
         with pytest.raises(RuntimeError, match="non-passive"):
             len(db0.find(*criteria))
-    assert len(db0.find("unknown")) == 0 and len(db0.find(db0.MemoBase, "open")) == 2
+    assert len(db0.find("unknown")) == 0
     assert len(db0.find(Doc, db0.find("open"))) == 2
+
+
+def test_splitting_and_comparing(store: str) -> None:
+    kept = db0.list([Doc("open", 1), Doc("shut", 2), Doc("open", 3)])
+    rows = list(db0.split_by(["open", "shut"], db0.find(Doc)))
+    assert {(doc.prio, tag) for doc, tag in rows} == {(1, "open"), (2, "shut"), (3, "open")}
+    index = db0.index_of(Doc, "prio")
+    for query in (db0.find(Doc, "open", index.select(2, None)), index.sort(db0.find(Doc, "open"), desc=True)):
+        assert list(db0.deserialize(db0.serialize(query))) == list(query) != []
+    db0.commit()
+    with db0.snapshot() as past:
+        kept[0].status, kept[2].prio = "shut", -1
+        db0.commit()
+        assert {doc.prio for doc in past.find(Doc, "open")} == {1, 3}
+        assert [key for key, _ in past.index_of(Doc, "prio")] == [1, 2, 3]
+        assert [doc.prio for doc in past.index_of(Doc, "prio").sort(past.find(Doc, "open"))] == [1, 3]
+    assert [key for key, _ in index] == [-1, 1, 2]
 
 
 def test_wrong_values_are_refused_at_once(store: str) -> None:

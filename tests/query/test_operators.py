@@ -243,7 +243,9 @@ def test_a_prefix_for_results_is_accepted(shop: Any) -> None:
     assert db0.get_current_prefix().name == "main" and db0.group_by(["plain"], db0.find(Shirt)) == {"plain": 5}
     assert db0.FastQuery(query).group_by(["plain"]) == {"plain": 5}
     assert db0.GroupByEval(["plain"]).evaluate(query) == [db0.GroupByBucket("plain", 5)]
-    assert db0.signature_of(len) != db0.signature_of(repr) and db0.signature_of(["a", ("b")]) == db0.signature_of(["a", "b"])
+    assert db0.signature_of(len) != db0.signature_of(repr) and db0.signature_of(["a", ("b")]) == db0.signature_of(
+        ["a", "b"]
+    )
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------------

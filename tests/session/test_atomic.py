@@ -794,6 +794,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a callback of a weak reference
 def test_signals_at_any_moment(store):
     """A handler that raises while blocks begin, end and are cancelled: nothing is half done afterwards."""
     things = [Item(0) for _ in range(30)]

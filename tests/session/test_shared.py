@@ -748,3 +748,27 @@ def test_status_on_the_command_line(root: str) -> None:
     assert str(os.getpid()) in shown and "shared" in shown and "Processes" in shown
     db0.close()
     assert "No process uses it." in run(*command, cwd=Path(root))
+
+
+def test_a_fork_that_runs_no_hooks_is_told_so(root: str, tmp_path: Path) -> None:
+    """Programs that embed Python, as uwsgi does, may fork without telling it."""
+    script = tmp_path / "bare.py"
+    script.write_text(
+        SHARED.replace("root,", f"{root!r},")
+        + """
+import ctypes
+child = ctypes.PyDLL(None).fork()
+if child == 0:
+    try:
+        with db0.atomic():
+            board.value += 1
+    except db0.ForkedError as error:
+        print("prefix 'p'" in str(error), "--py-call-uwsgi-fork-hooks" in str(error), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+with db0.atomic():
+    board.value += 1
+print(board.value)
+"""
+    )
+    assert run(script, cwd=tmp_path) == "True True\n1\n"

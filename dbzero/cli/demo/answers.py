@@ -1,15 +1,15 @@
-"""What the graph holds, and a few questions to it, answered by walking it as ordinary Python objects."""
+"""What the graph holds, and a few questions to it: ``find`` and indexes select, then it is walked as ordinary Python objects."""
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
 
-from .model import Class, Function, Library, Module
+import dbzero as db0
+
+from .model import Class, Function, Library
 
 
 def summary(library: Library) -> Table:
@@ -24,16 +24,6 @@ def summary(library: Library) -> Table:
     return table
 
 
-def functions(library: Library) -> Iterator[tuple[Module, Function]]:
-    """Every function and method, with the module it stands in."""
-    for module in library.modules.values():
-        for function in module.functions:
-            yield module, function
-        for found in module.classes.values():
-            for method in found.methods:
-                yield module, method
-
-
 def deepest_hierarchy(library: Library) -> list[Class]:
     """The longest chain of base classes, most derived class first."""
     depths: dict[str, int] = {}
@@ -46,10 +36,11 @@ def deepest_hierarchy(library: Library) -> list[Class]:
             depths[name] = 1 + max((depth(base, below | {name}) for base in bases), default=0)
         return depths[name]
 
-    every = [found for module in library.modules.values() for found in module.classes.values()]
+    # Where no class has a base, any class is a chain.
+    every = db0.find(Class, "derived") or db0.find(Class)
     if not every:
         return []
-    chain = [max(every, key=lambda found: depth(found, frozenset()))]
+    chain = [max(library.by_name.sort(every), key=lambda found: depth(found, frozenset()))]
     while True:
         seen = {found.qualname for found in chain}
         bases = [base for base in chain[-1].bases if base.qualname not in seen]
@@ -60,15 +51,14 @@ def deepest_hierarchy(library: Library) -> list[Class]:
 
 def most_imported(library: Library, count: int) -> list[tuple[str, int]]:
     """Names of the modules that the most modules import, built-in ones included, each with the number of its importers."""
-    importers: Counter[str] = Counter()
-    for module in library.modules.values():
-        importers.update(module.import_names)
-    return heapq.nsmallest(count, importers.items(), key=lambda item: (-item[1], item[0]))
+    importers = ((name, len(db0.find(f"imports:{name}"))) for name in library.imported)
+    return heapq.nsmallest(count, importers, key=lambda item: (-item[1], item[0]))
 
 
-def largest_functions(library: Library, count: int) -> list[tuple[Module, Function]]:
-    """Functions with the most lines."""
-    return heapq.nlargest(count, functions(library), key=lambda pair: pair[1].lines)
+def largest_functions(library: Library, count: int) -> list[Function]:
+    """Functions with the most lines. Reads the end of the index, not all functions."""
+    found: list[Function] = list(library.by_lines.sort(db0.find(Function), desc=True)[:count])
+    return found
 
 
 def show(library: Library, console: Console) -> None:
@@ -96,6 +86,6 @@ def show(library: Library, console: Console) -> None:
     table = Table(title="Largest functions", title_justify="left")
     for column in ("function", "lines", "where"):
         table.add_column(column, justify="right" if column == "lines" else "left")
-    for module, function in largest_functions(library, 10):
-        table.add_row(function.qualname, f"{function.lines:,}", f"{module.name}:{function.line}")
+    for function in largest_functions(library, 10):
+        table.add_row(function.qualname, f"{function.lines:,}", f"{function.module}:{function.line}")
     console.print(table)

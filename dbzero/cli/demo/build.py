@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import dbzero as db0
 
 from . import scan
+from .labels import enter
 from .model import Class, Function, Library, Module
 
 BATCH = 16  # modules a commit
@@ -80,11 +81,12 @@ def store_module(library: Library, facts: scan.ModuleFacts) -> Module:
         local: Class(
             found.name,
             found.qualname,
+            facts.name,
             found.line,
             found.lines,
             found.doc,
             tuple(found.bases),
-            [_function(method) for method in found.methods],
+            [_function(facts.name, method) for method in found.methods],
         )
         for local, found in facts.classes.items()
     }
@@ -98,8 +100,9 @@ def store_module(library: Library, facts: scan.ModuleFacts) -> Module:
         facts.stars,
         facts.imports,
         classes,
-        [_function(found) for found in facts.functions],
+        [_function(facts.name, found) for found in facts.functions],
     )
+    enter(library, module, facts)
     library.modules[facts.name] = module
     library.classes += len(facts.classes)
     library.functions += len(facts.functions) + sum(len(found.methods) for found in facts.classes.values())
@@ -107,8 +110,8 @@ def store_module(library: Library, facts: scan.ModuleFacts) -> Module:
     return module
 
 
-def _function(facts: scan.FunctionFacts) -> Function:
-    return Function(facts.name, facts.qualname, facts.line, facts.lines, facts.arguments, facts.doc)
+def _function(module: str, facts: scan.FunctionFacts) -> Function:
+    return Function(facts.name, facts.qualname, module, facts.line, facts.lines, facts.arguments, facts.doc)
 
 
 def _link_all(library: Library, progress: Progress, stop: StopRequest) -> bool:

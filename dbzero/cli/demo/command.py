@@ -1,4 +1,4 @@
-"""``python -m dbzero demo``: open the store, build or continue, answer."""
+"""``python -m dbzero demo``: open the store, build or continue, answer; ``demo query``: answer one question."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.console import Console
 
 import dbzero as db0
 
-from . import answers, scan
+from . import answers, language, scan, search
 from .build import build
-from .follow import follow
+from .follow import follow, readable
 from .model import Library
 
 
@@ -27,7 +27,7 @@ def default_root() -> Path:
 def run(root: Path, *, following: bool, idle: float) -> int:
     """The whole command. Returns the exit status: 0 done, 1 nothing to follow, 130 stopped before the end."""
     console = Console()
-    prefix = f"stdlib-{platform.python_version()}"
+    prefix = _prefix()
     root.mkdir(parents=True, exist_ok=True)
     db0.init(dbzero_root=str(root), autocommit=False)
     try:
@@ -36,6 +36,43 @@ def run(root: Path, *, following: bool, idle: float) -> int:
         return _build_and_answer(root, prefix, console)
     finally:
         db0.close()
+
+
+def query(root: Path, words: list[str]) -> int:
+    """Answer one question, or explain the language when there are no words. Returns the exit status: 0 answered, 1 there is no store.
+
+    Raises language.QueryError.
+    """
+    console = Console()
+    text = " ".join(words)
+    if not text.strip():
+        console.print(search.help_text(), markup=False, highlight=False)
+        return 0
+    request = language.parse(text)
+    started = time.perf_counter()
+    if not root.is_dir():
+        return _no_store(root)
+    db0.init(dbzero_root=str(root), autocommit=False)
+    try:
+        if not readable(_prefix()):
+            return _no_store(root)
+        library: Library = db0.fetch(Library)
+        opened = time.perf_counter() - started
+        search.ask(library, request, console)
+        state = "" if library.finished else f", which has {len(library.modules):,} of {library.total:,} modules so far"
+        console.print(f"Opened the store in {opened * 1e3:.0f} ms{state}.")
+        return 0
+    finally:
+        db0.close()
+
+
+def _no_store(root: Path) -> int:
+    print(f"dbzero demo: there is no library in {root} yet: run `python -m dbzero demo` first", file=sys.stderr)
+    return 1
+
+
+def _prefix() -> str:
+    return f"library-{platform.python_version()}"
 
 
 def _build_and_answer(root: Path, prefix: str, console: Console) -> int:

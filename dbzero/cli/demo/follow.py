@@ -19,7 +19,7 @@ WAIT_MS = 500  # longest sleep, so that Ctrl-C and the idle limit are noticed
 def follow(prefix: str, console: Console, idle: float) -> bool:
     """Show the numbers move until the builder has finished. Returns False when nothing happened for `idle` seconds."""
     quiet_since = time.monotonic()
-    while not _there(prefix):
+    while not readable(prefix):
         if time.monotonic() - quiet_since > idle:
             console.print(
                 f"No library to follow appeared within {idle:g} s. Start `python -m dbzero demo` in another terminal."
@@ -47,8 +47,8 @@ def follow(prefix: str, console: Console, idle: float) -> bool:
     return False
 
 
-def _there(prefix: str) -> bool:
-    """Whether the prefix can be read already, and has its root object."""
+def readable(prefix: str) -> bool:
+    """Open the prefix for reading. Returns whether it is there already, and has its root object."""
     try:
         db0.open(prefix, "r")
     except errors.PrefixError:  # not made yet

@@ -14,6 +14,7 @@ class Function:
 
     name: str
     qualname: str  # dotted, from the module's name on
+    module: str  # name of the module that it stands in
     line: int
     lines: int
     arguments: int
@@ -27,6 +28,7 @@ class Class:
 
     name: str
     qualname: str  # dotted, from the module's name on
+    module: str  # name of the module that it stands in
     line: int
     lines: int
     doc: str | None
@@ -56,7 +58,7 @@ class Module:
 
 @db0.memo(singleton=True)
 class Library:
-    """Root of the graph. The counters agree with `modules` in every committed state."""
+    """Root of the graph. The counters, the tags and the indexes agree with `modules` in every committed state."""
 
     def __init__(self, python: str, path: str, total: int) -> None:
         self.python = python
@@ -69,3 +71,10 @@ class Library:
         self.linked = 0
         self.links = 0
         self.finished = False
+        self.imported: set[str] = set()  # names of all modules that some module imports, built-in ones included
+        # What is counted or named can be asked for by range, and be sorted by.
+        self.by_lines = db0.index()
+        self.by_arguments = db0.index()  # functions
+        self.by_methods = db0.index()  # classes
+        self.by_size = db0.index()  # modules
+        self.by_name = db0.index()

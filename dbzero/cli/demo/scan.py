@@ -20,6 +20,7 @@ class FunctionFacts:
     lines: int
     arguments: int
     doc: str | None
+    marks: list[str] = field(default_factory=list)  # "async", and names of decorators
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class ClassFacts:
     lines: int
     doc: str | None
     bases: list[str]
+    marks: list[str] = field(default_factory=list)  # names of decorators
     methods: list[FunctionFacts] = field(default_factory=list)
 
 
@@ -120,7 +122,14 @@ class _Reader(ast.NodeVisitor):
         local = ".".join([*self.scope, node.name])
         bases = [name for name in map(_dotted, node.bases) if name]
         facts = ClassFacts(
-            node.name, f"{self.facts.name}.{local}", local, node.lineno, _lines(node), ast.get_docstring(node), bases
+            node.name,
+            f"{self.facts.name}.{local}",
+            local,
+            node.lineno,
+            _lines(node),
+            ast.get_docstring(node),
+            bases,
+            _decorators(node),
         )
         if local in self.facts.classes:  # defined twice, by an `if` or `try`: the first is the usual one
             return
@@ -137,7 +146,8 @@ class _Reader(ast.NodeVisitor):
         arguments = node.args
         count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
         qualname = ".".join([self.facts.name, *self.scope, node.name])
-        facts = FunctionFacts(node.name, qualname, node.lineno, _lines(node), count, ast.get_docstring(node))
+        marks = ["async", *_decorators(node)] if isinstance(node, ast.AsyncFunctionDef) else _decorators(node)
+        facts = FunctionFacts(node.name, qualname, node.lineno, _lines(node), count, ast.get_docstring(node), marks)
         (self.owner.methods if self.owner else self.facts.functions).append(facts)
         self._inside(node, self.owner)
 
@@ -159,6 +169,12 @@ class _Reader(ast.NodeVisitor):
 
 def _lines(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def _decorators(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Dotted names of the decorators, arguments dropped; "?" for one that is no name."""
+    found = (outer.func if isinstance(outer, ast.Call) else outer for outer in node.decorator_list)
+    return [_dotted(name) or "?" for name in found]
 
 
 def _dotted(node: ast.expr) -> str | None:
