@@ -7,6 +7,7 @@
 #define HEADS (uint32_t)(DBZ_CHUNK / sizeof(uint32_t))           /* bucket heads in a chunk */
 #define ENTRIES (uint32_t)(DBZ_CHUNK / sizeof(dbz_entry))        /* entries in a chunk */
 #define TRIES 64
+#define NEAR 16                      /* entries of one object that a search passes over before it leaves the rest to the version chain */
 
 /* An entry as it lies in the arena. */
 typedef struct {
@@ -345,7 +346,9 @@ int dbz_delta_copy(dbz_seg *seg, uint32_t prefix, int frozen, dbz_entry *out, ui
     return DBZ_E_RETRY;
 }
 
-/* 0 found, DBZ_E_NOTFOUND, DBZ_E_CORRUPT: this can't be a chain - or the generation is being recycled under us. */
+/* 0 found, DBZ_E_NOTFOUND, DBZ_E_CORRUPT: this can't be a chain - or the generation is being recycled under us.
+ * A hot object has an entry for each commit, so going back along them costs what was committed since; the version chain has skip pointers. After NEAR entries that
+ * are too new, the oldest of them is what is found. */
 static int search(dbz_seg *seg, dbz_delta *d, uint64_t oid, uint64_t state, dbz_entry *out)
 {
     uint32_t buckets = LOAD(d->bucket_chunks);
@@ -354,6 +357,7 @@ static int search(dbz_seg *seg, dbz_delta *d, uint64_t oid, uint64_t state, dbz_
     _Atomic uint32_t *head = sane_buckets(buckets) ? head_at(seg, d, buckets, oid) : NULL;
     if (head == NULL)
         return DBZ_E_CORRUPT;
+    unsigned newer = 0;
     for (uint32_t at = LOAD(*head), next; at != 0; at = next) {
         shared_entry *e = entry_at(seg, d, buckets, at - 1);
         if (e == NULL)
@@ -361,7 +365,7 @@ static int search(dbz_seg *seg, dbz_delta *d, uint64_t oid, uint64_t state, dbz_
         next = LOAD(e->next);
         if (LOAD(e->oid) == oid) {
             uint64_t entry_state = LOAD(e->state);
-            if (entry_state <= state) {
+            if (entry_state <= state || ++newer == NEAR) {
                 *out = (dbz_entry){oid, entry_state, LOAD(e->addr), LOAD(e->refcount), 0};
                 return DBZ_OK;
             }

@@ -10,7 +10,7 @@
 #define PART (UINT64_C(1) << 20)      /* bytes copied at a time by dbz_get_bytes */
 
 /* Where the newest entry at or below `state` is. *exact: 1 when entry->state is known not to be above `state` for the record too.
- * A table entry may lead to a record that was committed since the call began, so data_end is loaded again behind it. */
+ * An entry may lead to a record that was committed since the call began, so data_end is loaded again behind it. */
 static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out, int *exact)
 {
     for (int i = 0; i < TRIES; i++) {
@@ -21,7 +21,7 @@ static int find_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *ou
             atomic_thread_fence(memory_order_acquire);
             if (atomic_load_explicit(&r->slot->cache_key, memory_order_relaxed) != r->cache_key)
                 return DBZ_E_RETRY;
-            *exact = 1;
+            *exact = out->state <= state;
             r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);
             return 0;
         }

@@ -49,7 +49,7 @@ typedef struct {
     uint64_t ordinal;
     uint64_t prev, skip;       /* addresses, 0: none */
     uint32_t flags;
-    uint32_t refcount;         /* of the newest entry <= state (table: current); 0 when read by address */
+    uint32_t refcount;         /* of the newest entry <= state, or a later one (table, many newer); 0 when read by address */
     const uint8_t *payload;
     uint64_t payload_len;
     const uint64_t *refs;
@@ -83,7 +83,7 @@ int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
  * (else: dbz_get), or a negative code, DBZ_E_NOTFOUND for a tombstone too. */
 int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap);
 /* Newest table/delta entry at or below `state`. out->state is the record's or that of a later change of its count, both <= `state`; the refcount is the
- * newest known one (from the table: current), DBZ_REF_TOMBSTONE when the version is a tombstone. */
+ * newest known one (from the table, or when many entries are newer: a later one), DBZ_REF_TOMBSTONE when the version is a tombstone. */
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
 /* The record at an address, DELTA resolved. */
 int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);

@@ -426,7 +426,8 @@ void dbz_root_install(dbz_seg *seg, uint32_t prefix, uint64_t pointer, uint32_t 
 void dbz_delta_retire(dbz_seg *seg, uint32_t prefix);
 /* Give back arena chunks that belong to no generation of a prefix (left by a dead rotator). Lease holder, under the checkpoint lock. Returns how many. */
 int dbz_delta_sweep(dbz_seg *seg, uint32_t prefix);
-/* Newest entry of `oid` with entry.state <= state. DBZ_E_NOTFOUND, DBZ_E_RETRY (kept moving), DBZ_E_CORRUPT, or 0. */
+/* Newest entry of `oid` with entry.state <= state; or, when many are newer, one of these (out->state > state): the version chain leads on from there.
+ * DBZ_E_NOTFOUND, DBZ_E_RETRY (kept moving), DBZ_E_CORRUPT, or 0. */
 int dbz_delta_find(dbz_seg *seg, uint32_t prefix, uint64_t oid, uint64_t state, dbz_entry *out);
 
 #endif

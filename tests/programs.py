@@ -244,12 +244,15 @@ class Program:
 
     def _walk(self, number: int, memo: bool = False) -> tuple[Node, Any] | tuple[None, None]:
         """A stored object somewhere below the top, in both worlds; `memo`: only a memo object will do."""
+        return self._walk_in(self.slots, self.top, number, memo)
+
+    def _walk_in(self, slots: list[Any], top: Any, number: int, memo: bool) -> tuple[Node, Any] | tuple[None, None]:
         found: tuple[Node, Any] | tuple[None, None] = None, None
         slot, number = number % SLOTS, number // SLOTS
-        node = self.slots[slot]
+        node = slots[slot]
         if type(node) is not Node:
             return found
-        obj = self.top.slots[slot]
+        obj = top.slots[slot]
         for _ in range(4):
             if not memo or node.kind == "memo":
                 found = node, obj
@@ -403,6 +406,17 @@ class Program:
 
     # --- comparing ----------------------------------------------------------------------------------------------------
 
+    def _stored(self) -> Iterator[Node]:
+        """The models of all that the top leads to, each once."""
+        seen: set[int] = set()
+        waiting = [value for value in self.slots if type(value) is Node]
+        while waiting:
+            node = waiting.pop()
+            if id(node) not in seen:
+                seen.add(id(node))
+                yield node
+                waiting.extend(child for _, child in self._children(node))
+
     def _refers_to(self, wanted: Node) -> bool:
         """Whether something that is stored refers to it."""
         seen: set[int] = set()
@@ -430,6 +444,9 @@ class Program:
 
     def compare(self) -> None:
         """Everything, deeply, identities included. Mismatch tells the place."""
+        self._compare(self.slots, self.top, self.loose)
+
+    def _compare(self, slots: list[Any], top: Any, loose: list[tuple[Node, Any, bool]]) -> None:
         pairs: dict[int, Any] = {}
         waiting: list[tuple[str, Node, Any]] = []
 
@@ -442,9 +459,9 @@ class Program:
             elif type(model) is not type(value) or model != value:
                 raise Mismatch(f"{path}: {value!r}, expected {model!r}")
 
-        for i, model in enumerate(self.slots):
-            same(f"[{i}]", model, self.top.slots[i])
-        for i, (node, obj, alive) in enumerate(self.loose):
+        for i, model in enumerate(slots):
+            same(f"[{i}]", model, top.slots[i])
+        for i, (node, obj, alive) in enumerate(loose):
             if alive:
                 same(f"loose {i}", node, obj)
             else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -99,6 +100,28 @@ class _Schema(Persistent):  # type: ignore[misc]
 _set_data: Callable[[_Schema, Any], None] = cast(Any, _Schema.__dict__["_data"]).__set__
 
 
+_Parts = tuple[ClassData, list[tuple[str, ...]], dict[tuple[str, ...], int]]  # shapes, and their numbers
+
+
+def _parts(data: ClassData) -> _Parts:
+    shapes = [tuple(unpack_name(name) for name in shape) for shape in data.shapes]
+    return data, shapes, {shape: number for number, shape in enumerate(shapes, 1)}
+
+
+def _class_of(body: bytes) -> _Parts:
+    """What a stored class record says. ValueError, or what the codec raises."""
+    data = _decode_class(body)
+    if min(data.bases, default=kinds.FIRST_OID) < kinds.FIRST_OID or not (
+        data.singleton == 0 or kinds.FIRST_OID <= data.singleton < 1 << 48
+    ):
+        raise ValueError("an object id out of range")
+    return _parts(data)
+
+
+# Each snapshot reads the records of the classes it meets; nothing in a snapshot is ever changed, so they can share.
+_class_of_the_past = lru_cache(maxsize=256)(_class_of)
+
+
 class ClassRecord(_Schema):
     """One class of a prefix. Its singleton, if any, is held by it."""
 
@@ -116,9 +139,10 @@ class ClassRecord(_Schema):
         return cast(ClassRecord, view.adopt(record))
 
     def _fill(self, data: ClassData) -> None:
-        shapes = [tuple(unpack_name(name) for name in shape) for shape in data.shapes]
-        self._shapes = shapes
-        self._numbers = {shape: number for number, shape in enumerate(shapes, 1)}
+        self._take(_parts(data))
+
+    def _take(self, parts: _Parts) -> None:
+        data, self._shapes, self._numbers = parts
         _set_data(self, data)
 
     def _p_encode(self) -> tuple[bytes, list[int]]:
@@ -126,13 +150,9 @@ class ClassRecord(_Schema):
         return bytes((self.KIND,)) + _encode(data), [data.singleton] if data.singleton else []
 
     def _p_decode(self, payload: bytes) -> None:
+        body = self._body(payload)
         try:
-            data = _decode_class(self._body(payload))
-            if min(data.bases, default=kinds.FIRST_OID) < kinds.FIRST_OID or not (
-                data.singleton == 0 or kinds.FIRST_OID <= data.singleton < 1 << 48
-            ):
-                raise ValueError("an object id out of range")
-            self._fill(data)
+            self._take(_class_of_the_past(body) if self._p_view.frozen else _class_of(body))
         except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
             raise self._corrupt(error) from None
 

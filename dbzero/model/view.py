@@ -118,6 +118,10 @@ class Layout:
         return plan
 
 
+def _closed_decoder(data: Any) -> NoReturn:
+    raise ClosedError("the prefix or snapshot of an object that was being loaded was closed in another thread")
+
+
 class View(ViewCore):  # type: ignore[misc]
     """The live objects of one prefix in this process, at `state`."""
 
@@ -191,6 +195,8 @@ class View(ViewCore):  # type: ignore[misc]
         obj._p_decode(payload)
         if refcount == 0 and self.writable and not self.shared and oid >= kinds.FIRST_OID:
             self.mark_orphan(oid)
+        if obj._p_flags & base.MEMO:  # they have no weight of their own
+            return 2 * len(payload)
         weigh = getattr(type(obj), "_p_weight", None)
         return (0 if weigh is None else int(weigh(obj))) or 2 * len(payload)
 
@@ -413,14 +419,18 @@ class View(ViewCore):  # type: ignore[misc]
                 return None
             break
         payload, refcount = found
-        if len(payload) > 1 and payload[0] == 0 and payload[1] < kinds.FIRST_OID:
+        code, second = (payload[0], payload[1]) if len(payload) > 1 else (payload[0] if payload else 0, 0x80)
+        if code == 0 and second < kinds.FIRST_OID:
             return None  # a record of the tag index, which is nobody's object
-        code = payload[0] if payload else 0
         if code == kinds.MEMO:
-            try:
-                code, _ = read_varint(payload, 1)
-            except ValueError as error:
-                raise self.corrupt(oid, error) from None
+            code = second
+            if second >= 0x80 and len(payload) > 2 and payload[2] < 0x80:
+                code = second & 0x7F | payload[2] << 7
+            elif second >= 0x80:
+                try:
+                    code, _ = read_varint(payload, 1)
+                except ValueError as error:
+                    raise self.corrupt(oid, error) from None
         with operation:
             obj = self.reference(oid, code)
             if obj._p_flags & base.GHOST:
@@ -715,3 +725,4 @@ class View(ViewCore):  # type: ignore[misc]
         self.tag_index = None
         self.fields = None
         self._catalogue = None
+        self.decoder = _closed_decoder  # the other one refers to this view

@@ -244,7 +244,7 @@ class PrefixSlot:
         )
 
     def delta_find(self, oid: int, state: int) -> DeltaEntry | None:
-        """Newest entry of an object at or below `state`."""
+        """Newest entry of an object at or below `state`; one of the newer ones when these are many."""
         e = ffi.new("dbz_entry *")
         code = lib.dbz_delta_find(self.segment.handle, self.index, oid, state, e)
         if code == codes.NOTFOUND:

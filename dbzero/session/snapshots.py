@@ -130,7 +130,7 @@ class SnapshotBase:
 class Snapshot(SnapshotBase):
     """A read-only view of prefixes at fixed states: what ``snapshot`` returns. A context manager."""
 
-    __slots__ = ("_closed", "_default", "_finalizer", "_held", "_limit", "_names", "_views", "_workspace")
+    __slots__ = ("_by_uuids", "_closed", "_default", "_finalizer", "_held", "_limit", "_names", "_views", "_workspace")
 
     def __init__(self, workspace: Workspace, states: Mapping[str, tuple[Prefix, int]], default: str | None) -> None:
         self._workspace = workspace
@@ -139,6 +139,7 @@ class Snapshot(SnapshotBase):
         self._held: dict[str, _Held] = {}  # the finalizer has it: so nothing in it may lead back here
         self._names = set(states)  # also when it is closed
         self._views: dict[str, View] = {}
+        self._by_uuids: dict[int, View] = {}  # the same; empty when it is closed
         self._closed = False
         try:
             for name, (prefix, state) in states.items():
@@ -174,13 +175,32 @@ class Snapshot(SnapshotBase):
             if self._closed:
                 return
             self._closed = True
-            for view in self._views.values():
+            self._by_uuids.clear()
+            views, self._views = self._views, {}  # they refer to this snapshot: nothing is left to the collector
+            for view in views.values():
                 view.close()
         self._finalizer()
 
     def _alive(self) -> None:
         if self._closed:
             raise ClosedError("the snapshot was closed: take another one with db0.snapshot()")
+
+    def fetch(self, id: Any, type: Any = None, prefix: str | None = None) -> Any:
+        """The object with a UUID, or the instance of a singleton class, as it was.
+
+        Args:
+            id, type, prefix: as the arguments of ``db0.fetch``.
+
+        Raises:
+            ReferenceError: it did not exist. Error: malformed UUID, wrong type, no instance. ClosedError.
+        """
+        if type is None and isinstance(id, str):  # the ordinary case, without a detour
+            prefix_uuid, oid = parse_uuid(id)
+            known = self._by_uuids.get(prefix_uuid)
+            obj = None if known is None else known.get(oid)
+            if isinstance(obj, MemoObject):
+                return obj
+        return super().fetch(id, type, prefix)
 
     def view(self, prefix_name: str | None) -> View:
         """The view of a prefix; None: of the one that was current. A prefix that was not open when the snapshot was taken
@@ -196,6 +216,9 @@ class Snapshot(SnapshotBase):
 
     def view_of_uuid(self, prefix_uuid: int) -> View | None:
         """The view of the prefix with that uuid, opened if need be; None: there is no such prefix. ClosedError."""
+        known = self._by_uuids.get(prefix_uuid)
+        if known is not None:
+            return known
         self._alive()
         for name, held in list(self._held.items()):
             if held.prefix.uuid == prefix_uuid:
@@ -213,7 +236,7 @@ class Snapshot(SnapshotBase):
                 if view is None:
                     view = View(held.prefix, held.state, self)
                     view.weight_limit = self._limit
-                    self._views[name] = view
+                    self._views[name] = self._by_uuids[view.uuid] = view
         return view
 
     def _admit(self, name: str) -> _Held:
