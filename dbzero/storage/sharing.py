@@ -239,15 +239,15 @@ class SharedPrefix(Prefix):
                 outcome = self._turns.wait(deadline, allowed, stop)
                 if outcome is Outcome.TIMEOUT:
                     raise self._too_late(timeout)
-                if outcome is Outcome.OVERRUN and self._replace_holder(allowed):
-                    return
-                if outcome is Outcome.MINE and self._slot.incarnation == self._incarnation:
-                    try:
+                try:
+                    if outcome is Outcome.OVERRUN and self._replace_holder(allowed):
+                        return
+                    if outcome is Outcome.MINE and self._slot.incarnation == self._incarnation:
                         self._settle(allowed)
                         return
-                    except FencedError:
-                        if self._is_present():
-                            raise
+                except FencedError:
+                    if self._is_present():
+                        raise
                 self._turns.drop()
         except BaseException:
             self.writable = False
@@ -342,10 +342,17 @@ class SharedPrefix(Prefix):
 
     def _recover(self, *, forced: bool) -> None:
         try:
-            self._take_over(forced=forced)
-        except LeaseError:
-            # A holder that was replaced is still writing its checkpoint. Its pages are its own; go on beside it.
-            self._take_over(forced=True)
+            try:
+                self._take_over(forced=forced)
+            except LeaseError:
+                # A holder that was replaced is still writing its checkpoint. Its pages are its own; go on beside it.
+                self._take_over(forced=True)
+        except ClosedError:
+            if self._closed:
+                raise
+            # Stopped in the middle, and replaced: the follower has gone on to the successor's slot and closed the
+            # reader that this recovery uses.
+            raise self._fenced() from None
         self._pending_cut = None
         self._hand_out()
 
