@@ -490,6 +490,75 @@ RULES = [
             and re.search(r"\.\w = |del |clear|pop|remove", d.before) is not None
         ),
     ),
+    Rule(
+        "deleted objects are of no use",
+        "9.3: afterwards attribute reads, storing, tagging and whatever else is done with a deleted object raise",
+        lambda d: (
+            op("memo.touch", "memo.touch.bad", "index.add", "memo.isinstance")(d)
+            and "db0.delete" in d.before
+            and (raised(d.ours, "ExpiredError") or raised(d.theirs, "ReferenceError", "expired"))
+        ),
+    ),
+    Rule(
+        "attributes that one side does not have",
+        "10.7: adding an attribute on one side makes them differ; upstream overlooks it (members by storage cell, DEFECT)",
+        lambda d: op("compare")(d) and works(d.ours, ["bool", "False"]) and works(d.theirs, ["bool", "True"]),
+        parts=False,
+    ),
+    Rule(
+        "deleted attributes are not loaded",
+        "1.4, 10.8: load gives the stored attributes; one that was deleted is none of them",
+        lambda d: (
+            op("load", "load_all", "load.exclude")(d)
+            and works(d.ours)
+            and raised(d.theirs, "AttributeError", "has no attribute")
+            and "del " in d.before
+        ),
+        parts=False,
+    ),
+    Rule(
+        "internal errors of the original's schema",
+        "10.6: get_schema is computed from the instances; general rule: do not reproduce internal errors",
+        lambda d: (
+            op("schema")(d) and works(d.ours) and raised(d.theirs, "RuntimeError", r"Index \(\d+,\d+\) not found")
+        ),
+        parts=False,
+    ),
+    Rule(
+        "internal errors of the original's uuid",
+        "general rule: do not reproduce internal errors (1.6: upstream runs truncated copies of bytecode)",
+        lambda d: raised(d.theirs, "ValueError", "co_code is malformed"),
+    ),
+    Rule(
+        "hash of what is not listed",
+        "10.9: hash supports the values listed there, others raise RuntimeError; functions are none of them",
+        lambda d: op("hash")(d) and raised(d.ours, "Error", "function") and works(d.theirs, ["class", "int"]),
+        parts=False,
+    ),
+    Rule(
+        "several keys of one object, sorted",
+        "8: one output per occurrence in the input",
+        lambda d: (
+            op("index.sort", "index.sort.desc")(d)
+            and works(d.ours)
+            and works(d.theirs)
+            and len(d.ours[1][1]) < len(d.theirs[1][1])
+            and {repr(item) for item in d.ours[1][1]} == {repr(item) for item in d.theirs[1][1]}
+        ),
+        parts=False,
+    ),
+    Rule(
+        "what nothing referred to at the end goes with a commit of its own",
+        "4.6, 9.2: after reopening it can be found until the next commit that collects it, which makes a state",
+        lambda d: (
+            op("state")(d)
+            and "reopen()" in d.before
+            and works(d.ours)
+            and works(d.theirs)
+            and int(d.ours[1][1]) == int(d.theirs[1][1]) + 1
+        ),
+        parts=False,
+    ),
 ]
 
 
