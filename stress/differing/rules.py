@@ -79,7 +79,7 @@ def builtin_form(value: Any) -> Any:
     value = canonical([builtin_form(item) for item in value])
     if value and isinstance(value[0], str):
         value[0] = BUILTIN_KINDS.get(value[0], value[0])
-    if value[0] == "bytearray" and len(value) == 2:
+    if value and value[0] == "bytearray" and len(value) == 2:
         value[1] = str(value[1]).removeprefix("bytearray(").removesuffix(")")
     return value
 
@@ -487,16 +487,20 @@ RULES = [
             and works(d.ours)
             and works(d.theirs)
             and int(d.ours[1][1]) > int(d.theirs[1][1])
-            and re.search(r"\.\w = |del |clear|pop|remove", d.before) is not None
+            and re.search(r"\.\w = |del |clear|pop|remove|^\s*v\d+ [*+] ", d.before, re.MULTILINE) is not None
         ),
     ),
     Rule(
         "deleted objects are of no use",
         "9.3: afterwards attribute reads, storing, tagging and whatever else is done with a deleted object raise",
         lambda d: (
-            op("memo.touch", "memo.touch.bad", "index.add", "memo.isinstance")(d)
+            op("memo.touch", "memo.touch.bad", "index.add", "memo.isinstance", "weakset.discard")(d)
             and "db0.delete" in d.before
-            and (raised(d.ours, "ExpiredError") or raised(d.theirs, "ReferenceError", "expired"))
+            and (
+                raised(d.ours, "ExpiredError")
+                or raised(d.theirs, "ReferenceError", "expired")
+                or raised(d.theirs, "RuntimeError", "not initialized")
+            )
         ),
     ),
     Rule(
