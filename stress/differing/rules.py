@@ -504,6 +504,12 @@ RULES = [
         ),
     ),
     Rule(
+        "attributes that were deleted and set again",
+        "1.4: vars gives the stored attributes, re-assignment after a deletion is allowed; upstream's vars misses such ones",
+        lambda d: op("memo.dict")(d) and works(d.ours) and works(d.theirs) and "del " in d.before,
+        parts=False,
+    ),
+    Rule(
         "attributes that one side does not have",
         "10.7: adding an attribute on one side makes them differ; upstream overlooks it (members by storage cell, DEFECT)",
         lambda d: op("compare")(d) and works(d.ours, ["bool", "False"]) and works(d.theirs, ["bool", "True"]),
