@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from dbzero.errors import Error
 from dbzero.query.base import Query, require_query
 from dbzero.query.groups import count_op, group_by
 from dbzero.reflection.decorators import get_lambda_source
@@ -154,7 +153,3 @@ class FastQueryCache:
     def get_cache_keys(self) -> list[str]:
         """The keys of what is kept."""
         return []
-
-    def find_result(self, key: Any) -> Any:
-        """A result that is kept. Error: none is."""
-        raise Error(f"no result is kept for {key!r}: group_by() computes it")
