@@ -22,7 +22,6 @@ from pyroaring import BitMap64
 from dbzero.collections.nodes import corrupt, touch
 from dbzero.errors import ClosedError
 from dbzero.model import base, kinds
-from dbzero.model.base import operation
 from dbzero.model.catalog import ENUM, NO_DEFAULT_TAGS
 from dbzero.model.codec import read_varint
 from dbzero.model.memo import class_info
@@ -436,4 +435,4 @@ def flushed(view: View) -> TagIndex:
 
 kinds.buffers.append(TagIndex)
 
-__all__ = ["EMPTY", "TagIndex", "Where", "flushed", "operation", "tag_index"]
+__all__ = ["EMPTY", "TagIndex", "Where", "flushed", "tag_index"]
