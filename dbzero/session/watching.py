@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from dbzero.errors import ClosedError, PrefixError, ReferenceError
@@ -83,6 +84,13 @@ class Watch:
 
     def _look(self) -> bool:
         """Take in what was committed since the last look. True when something is ready, or the end is reached."""
+        try:
+            return self._take_in()
+        except ClosedError:  # closed by another thread since `_take_in` asked for it
+            self._stopped = True
+            return True
+
+    def _take_in(self) -> bool:
         opened, view = self._opened, self._opened.view
         if self._ready or self._stopped or view.closed or not self._watched:
             return True
@@ -103,7 +111,8 @@ class Watch:
         return bool(self._ready)
 
     def _sleep(self, seconds: float) -> None:
-        self._opened.prefix.wait(self._state, seconds)
+        with suppress(ClosedError):  # the next look finds it, and ends
+            self._opened.prefix.wait(self._state, seconds)
 
     def _left(self, end: float | None) -> float:
         return _SLICE if end is None else min(_SLICE, end - time.monotonic())

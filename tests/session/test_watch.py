@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from typing import Any
@@ -116,3 +117,29 @@ def test_arguments(root: str) -> None:
             watch(*wrong)
     with pytest.raises(TypeError):
         watch(board, timeout="1")  # type: ignore[arg-type]
+
+
+def test_a_close_by_another_thread_ends_it_at_any_moment(root: str) -> None:
+    """Asleep, between two looks, or in the middle of one."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for turn in range(40):
+            db0.init(root, prefix="p", autocommit=False, cache_size=CACHE)
+            board = Board()
+            db0.commit()
+            watched = watch(board)
+            thread = threading.Thread(target=_change_and_close, args=(board, turn % 5, turn / 1e4))
+            thread.start()
+            assert all(change.object is board for change in watched)
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _change_and_close(board: Board, steps: int, delay: float) -> None:
+    for step in range(steps):
+        board.value = step + 1
+        db0.commit()
+    time.sleep(delay)
+    db0.close()
