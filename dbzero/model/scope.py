@@ -57,7 +57,12 @@ def _live() -> Context:
     return live
 
 
+def _never() -> object:
+    return None
+
+
 _committed: Callable[[], Context] = _live
+_settled: Callable[[], object] = _never
 
 
 def install(
@@ -114,12 +119,18 @@ def opened(prefix_name: str) -> View:
     return _opened(prefix_name)
 
 
-def install_committed(answer: Callable[[], Context]) -> None:
-    """Set what :func:`committed` asks."""
-    global _committed
+def install_committed(answer: Callable[[], Context], settled: Callable[[], object]) -> None:
+    """Set what :func:`committed` and :func:`settled` ask."""
+    global _committed, _settled
     _committed = answer
+    _settled = settled
 
 
 def committed() -> Context:
     """A snapshot of what is committed now in every open prefix."""
     return _committed()
+
+
+def settled() -> object:
+    """While live objects show nothing but what is committed, of one moment: something equal for as long as they go on showing that. Else None."""
+    return _settled()

@@ -626,6 +626,13 @@ class View(ViewCore):  # type: ignore[misc]
         """Whether a commit has anything to do."""
         return bool(self.dirty_count > 0 or self.orphan_count > 0) or any(b.pending() for b in self.buffers)
 
+    def settled(self) -> tuple[int, int, int] | None:
+        """While it shows nothing but a committed state: something that is equal for as long as it has gone on showing that. Else None."""
+        quiet: int | None = self.quiet
+        if quiet is None or self.deleted or any(buffer.pending() for buffer in self.buffers):
+            return None
+        return quiet, self.state, self.incarnation
+
     def flush(self) -> None:
         """Bring the stored objects up to what is buffered beside them. Under the operation lock."""
         for buffer in self.buffers:

@@ -6,10 +6,12 @@ afresh from the objects: a key function may look at anything, so no record of wh
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dbzero.errors import Error
+from dbzero.model import scope
 from dbzero.model.enums import is_enum_value
 from dbzero.query.base import Query, require_query
 from dbzero.query.splits import Splitting
@@ -57,7 +59,7 @@ def group_by(
     Args:
         group_defs: a function that gives an object's key; an iterable of tags (str or enum values), whose groups have
             the tag's name for a key and hold each object once, under the first of its tags; or a tuple of these, whose keys are
-            tuples. Objects without any of the tags are in no group.
+            tuples. Objects without any of the tags are in no group. Functions only read: they may be called again when a commit comes between.
         query: any query. What is not committed does not count; a query from a snapshot is grouped as it is there.
         ops: one operator or several, each ``op(state, removed, added) -> state``; `count_op`, `make_sum` or your own.
 
@@ -87,18 +89,32 @@ def group_by(
     require_query("group_by", "query", query)
     operators = _operators(ops)
     parts, single = _parts(group_defs)
-    settled = query._p_committed()
+    grouped: Callable[[Query], dict[Any, Any]] = lambda committed: _evaluate(parts, single, committed, operators)  # noqa: E731
+    before = scope.settled()
+    if before is not None:
+        try:
+            found = grouped(query)  # of live objects, which are loaded by and large
+        except Exception:
+            if scope.settled() == before:
+                raise
+        else:
+            if scope.settled() == before:
+                return found
+    return grouped(query._p_committed())
+
+
+def _evaluate(parts: list[Any], single: bool, settled: Query, operators: tuple[Operator, ...]) -> dict[Any, Any]:
     keyed: dict[Any, Any] = {}
     counts = None
-    if single and not callable(parts[0]) and all(operator is count_op for operator in operators):
-        counts = Splitting(parts[0], settled, True).counts()
+    if single and all(operator is count_op for operator in operators):
+        counts = _counts(parts[0], settled)
     if counts is not None:
-        for tag, n in counts:
+        for value, n in counts:
             if n:
-                keyed[_name(tag)] = (n,) * len(operators)
+                keyed[value] = (n,) * len(operators)
     else:
         for key, objects in _grouped(parts, settled).items():
-            results = tuple(operator(operator(None, None, None), [], list(objects)) for operator in operators)
+            results = tuple([operator(operator(None, None, None), [], list(objects)) for operator in operators])
             keyed[key[0] if single else key] = results
     return {key: results[0] for key, results in keyed.items()} if len(operators) == 1 else keyed
 
@@ -137,12 +153,22 @@ def _name(tag: Any) -> str:
     return str(tag)
 
 
+def _counts(part: Any, query: Query) -> Iterable[tuple[Any, int]] | None:
+    """How many objects each group has, without keeping them; None where that can't be told."""
+    if callable(part):
+        return None if query._p_splits() else Counter(map(part, query)).items()
+    counts = Splitting(part, query, True).counts()
+    return None if counts is None else [(_name(tag), n) for tag, n in counts]
+
+
 def _grouped(parts: list[Any], query: Query) -> dict[tuple[Any, ...], list[Any]]:
     """Key -> objects."""
     rows = query
     for part in reversed(parts):
         if not callable(part):
             rows = Splitting(part, rows, True)
+    if len(parts) == 1 and rows is query and not rows._p_splits():
+        return _by_function(parts[0], rows)
     place = [i for i, part in enumerate(parts) if not callable(part)]
     wide = bool(rows._p_splits())
     groups: dict[tuple[Any, ...], list[Any]] = {}
@@ -153,3 +179,10 @@ def _grouped(parts: list[Any], query: Query) -> dict[tuple[Any, ...], list[Any]]
             key[i] = _name(tag)
         groups.setdefault(tuple(key), []).append(obj)
     return groups
+
+
+def _by_function(key: Callable[[Any], Any], query: Query) -> dict[tuple[Any, ...], list[Any]]:
+    groups: defaultdict[Any, list[Any]] = defaultdict(list)
+    for obj in query:
+        groups[key(obj)].append(obj)
+    return {(value,): objects for value, objects in groups.items()}

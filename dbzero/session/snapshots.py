@@ -463,4 +463,14 @@ def _committed() -> scope.Context:
     return snapshot()
 
 
-scope.install_committed(_committed)
+def _settled() -> object:
+    opened = list(active().open_prefixes.values())
+    if len(opened) > 1 and not all(one.writable and not one.shared for one in opened):
+        return None  # views that follow others' commits follow them one by one
+    marks = [one.view.settled() for one in opened]
+    if None in marks or any(one.view.state > one.prefix.committed() for one in opened):
+        return None
+    return marks
+
+
+scope.install_committed(_committed, _settled)
