@@ -68,6 +68,9 @@ class Selection(Query):
                 self._found = known
             return known[1].copy()
 
+    def _p_alone(self, view: View) -> bool:
+        return _view_of(self.index) is view
+
     def _p_estimate(self) -> int:
         with operation:
             return self.index._p_estimate(self.low, self.high, self.null_first)

@@ -155,6 +155,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.tag_index: Any = None  # the query layer's; one of `buffers`
+        self.tallies: dict[Any, Any] = {}  # the query layer's, see query/tallies.py
         self.fields: Any = None  # as that: what declared fields feed
         self.auto_migrate = True  # whether declarations of fields apply to what is stored by themselves
         self.context = context

@@ -80,10 +80,14 @@ class Query(ABC):
         """The same query in another context: live, or a snapshot. Error when that cannot be."""
         raise Error(f"this query cannot be asked of another state: {self!r}")
 
+    def _p_alone(self, view: View) -> bool:
+        """Whether what it finds depends on the state of that view alone."""
+        return False
+
     def _p_committed(self) -> Query:
         """The same query over what is committed; one of a snapshot is that already."""
         view = self._p_view()
-        return self if view is None or view.context is not scope.live else self._p_within(scope.committed())
+        return self if view is None or view.context is not scope.live else self._p_within(scope.committed().snapshot())
 
     def _p_estimate(self) -> int:
         """About how many results there are. Cheap, and rather too many than too few."""
@@ -290,6 +294,9 @@ class Slice(Query):
 
     def _p_splits(self) -> list[Split]:
         return self._source._p_splits()
+
+    def _p_alone(self, view: View) -> bool:
+        return self._source._p_alone(view)
 
     def _p_within(self, context: scope.Context) -> Query:
         return Slice(self._source._p_within(context), self._start, self._stop, self._step)

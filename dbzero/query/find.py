@@ -157,6 +157,10 @@ class Find(Query):
         with operation:
             return BitMap64(self._bits(self._run(view, prepared)))
 
+    def _p_alone(self, view: View) -> bool:
+        parts = [part.query for part in self._expression.walk() if type(part) is Sub]
+        return self._p_view() is view and all(part._p_alone(view) for part in parts)
+
     def _p_estimate(self) -> int:
         view = self._p_view()
         if view is None:

@@ -1,7 +1,8 @@
 """Grouping: what operators make of the results of a query, by key or by tag, as of the last commit.
 
-Groups by tags that are only counted are counted in the bitmaps, without loading an object. Everything else is computed
-afresh from the objects: a key function may look at anything, so no record of what changed could tell which keys did.
+Groups by tags that are only counted are counted in the bitmaps, without loading an object. Counts and sums by a function that is seen to
+read the object's own attributes only are kept and brought up to date (:mod:`dbzero.query.tallies`). Everything else is computed afresh from
+the objects: a function may look at anything, so no record of what changed could tell which keys did.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dbzero.model import scope
 from dbzero.model.enums import is_enum_value
 from dbzero.query.base import Query, require_query
 from dbzero.query.splits import Splitting
+from dbzero.query.tallies import plan_of, tallied
 
 Operator = Callable[[Any, "list[Any] | None", "list[Any] | None"], Any]
 """``op(state, removed, added)``: the new state of a group. ``op(None, None, None)``: the state of an empty one."""
@@ -48,6 +50,7 @@ def make_sum(value: Callable[[Any], Any]) -> Operator:
             return 0
         return state - sum(map(value, removed)) + sum(map(value, added))
 
+    add_up.added_up = value  # type: ignore[attr-defined]
     return add_up
 
 
@@ -89,16 +92,20 @@ def group_by(
     require_query("group_by", "query", query)
     operators = _operators(ops)
     parts, single = _parts(group_defs)
+    if single:
+        kept = _tallied(parts[0], query, operators)
+        if kept is not None:
+            return {key: results[0] for key, results in kept} if len(operators) == 1 else dict(kept)
     grouped: Callable[[Query], dict[Any, Any]] = lambda committed: _evaluate(parts, single, committed, operators)  # noqa: E731
-    before = scope.settled()
+    before = scope.committed().settled()
     if before is not None:
         try:
             found = grouped(query)  # of live objects, which are loaded by and large
         except Exception:
-            if scope.settled() == before:
+            if scope.committed().settled() == before:
                 raise
         else:
-            if scope.settled() == before:
+            if scope.committed().settled() == before:
                 return found
     return grouped(query._p_committed())
 
@@ -117,6 +124,16 @@ def _evaluate(parts: list[Any], single: bool, settled: Query, operators: tuple[O
             results = tuple([operator(operator(None, None, None), [], list(objects)) for operator in operators])
             keyed[key[0] if single else key] = results
     return {key: results[0] for key, results in keyed.items()} if len(operators) == 1 else keyed
+
+
+def _tallied(part: Any, query: Query, operators: tuple[Operator, ...]) -> list[tuple[Any, tuple[int, ...]]] | None:
+    values: list[Any] = [
+        None if operator is count_op else getattr(operator, "added_up", operator) for operator in operators
+    ]
+    if not callable(part) or any(value is operator for value, operator in zip(values, operators, strict=True)):
+        return None
+    plan = plan_of(part, values)
+    return None if plan is None else tallied(plan, query)
 
 
 def _operators(ops: Any) -> tuple[Operator, ...]:
