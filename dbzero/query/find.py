@@ -184,6 +184,15 @@ class Find(Query):
         return Find(context, there, name, self._expression.within(context), order)
 
     @property
+    def expression(self) -> Expression:
+        """What is asked for."""
+        return self._expression
+
+    def narrowed(self, narrow: Callable[[Expression], Expression]) -> Find:
+        """The same query, in no order, of what `narrow` makes of its expression."""
+        return Find(self._context, self._view, self._prefix, narrow(self._expression), None)
+
+    @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
         return self._order is not None or bool(self._ranking)
 
