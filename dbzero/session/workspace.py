@@ -62,7 +62,7 @@ class OpenPrefix:
         if before is not None:
             self.prefix.after_checkpoint = lambda: None
             before.stop()
-        if retention is not None and self.writable:
+        if retention is not None and (self.writable or self.shared):
             self.retainer = Retainer(self.prefix, retention, self._not_retained)
             self.prefix.after_checkpoint = self.retainer.look
 
@@ -97,7 +97,7 @@ class OpenPrefix:
 
     def state(self, finalized: bool) -> int:
         """The last committed state, or (writer, not finalized) the number the next commit will get."""
-        if not self.writable:
+        if not self.view.writable:
             return int(self.view.state)
         return self.prefix.head() + (0 if finalized else 1)
 

@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from dbzero.errors import (
@@ -840,12 +840,35 @@ class Prefix:
         """A reader of the present page file, for one thread. Close it before the prefix is closed or its file replaced."""
         return self._make_reader()
 
+    @contextlib.contextmanager
+    def upkeep(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """While nobody commits, here or elsewhere. stop: asked now and then, while that is waited for, whether to give up."""
+        with self._commit_lock:
+            yield
+
+    def begin_compaction(self) -> None:
+        """In :meth:`upkeep`: from here to :meth:`end_compaction` nothing that is in use now is written over. LeaseError: another process
+        compacts the prefix."""
+        self._store.keep_pages = self._store.read_meta().checkpoint
+
+    def end_compaction(self) -> None:
+        """The table that was read is not needed any more."""
+        self._store.keep_pages = None
+
+    def moved_on(self, incarnation: int) -> bool:
+        """Whether the prefix, or this process with it, has left the slot of that incarnation."""
+        return incarnation != self._incarnation or self._slot.incarnation != incarnation
+
+    def _slots_left(self) -> list[PrefixSlot]:
+        """Slots of this prefix that were left with the files before, in which readers may still have pins."""
+        self._give_back_slots()
+        return self._left
+
     def raise_floor(self, wanted: int) -> int:
         """Give up states below `wanted`, except for what is pinned; returns the floor that holds. Only the lease holder."""
         with self._commit_lock:
             registry.reclaim(self._segment)
-            self._give_back_slots()
-            pinned = [oldest_pin(slot) for slot in self._left]  # by readers that have not moved on yet
+            pinned = [oldest_pin(slot) for slot in self._slots_left()]  # by readers that have not moved on yet
             wanted = min([wanted, *(state for state in pinned if state is not None)])
             return max(fmt.FIRST_STATE, raise_floor(self._slot, wanted))
 
@@ -861,57 +884,79 @@ class Prefix:
     def replace_file(self, path: str, file_id: int, meta: Meta) -> None:
         """Go on with the compacted page file at `path`, whose checkpoint `meta` has everything up to the newest state.
 
-        The caller holds :attr:`commit_lock` and has made a checkpoint under it. Everybody else notices by the old
+        The caller is in :meth:`upkeep` and has made a checkpoint there. Everybody else notices by the old
         slot's incarnation.
 
         Raises:
             FencedError, StorageError: nothing happened. PoisonedError: the file is replaced, but the prefix has to be
             reopened.
         """
+        slot = PrefixSlot.find(self._segment, self._store.prefix, file_id)
+        self._prepare(slot)
+        try:
+            with self._lock, slot_lock(slot):
+                slot.reset(file_id, self.uuid)
+                page = self._store.replace_file(path)
+                try:
+                    self._go_on_in(slot, meta)
+                except BaseException as exc:
+                    self._broken(slot, exc)
+                    raise
+                finally:
+                    page.close()
+        finally:
+            if self._slot.index != slot.index:  # the name is as it was: nobody knows of that slot
+                self._give_back(slot)
+
+    def _prepare(self, slot: PrefixSlot) -> None:
+        """Before a compacted file, and with it its slot, can be found by others."""
+
+    def _give_back(self, slot: PrefixSlot) -> None:
+        with self._segment.root_lock(), contextlib.suppress(Error):
+            slot.retire(self._epoch)
+            SlotLease(slot).drop(self._epoch)
+
+    def _go_on_in(self, slot: PrefixSlot, meta: Meta) -> None:
+        """The compacted file has the name: leave the slot of the one before for its own, and begin a log."""
         old, store = self._slot, self._store
-        slot = PrefixSlot.find(self._segment, store.prefix, file_id)
-        with slot_lock(slot), self._lock:
-            slot.reset(file_id, self.uuid)
-            page = store.replace_file(path)
-            try:
-                SlotLease(slot).take(self._epoch)
-                slot.install_root(meta.root, meta.depth, meta.state)
-                next_oid = max(meta.next_oid, old.allocated()[1])
-                slot.start(
-                    epoch=self._epoch, state=meta.state, data_end=meta.data_end, next_oid=next_oid, floor=meta.floor
-                )
-                self._slot = slot
-                pinned, self._pin = self._pin, None
-                if pinned is not None:
-                    self._pin = Pin(slot, pinned.state)
-                    pinned.close()
-                self._holds.move(slot)
-                self._renew_reader()
-                if self._batch_reader is not None:
-                    self._batch_reader.close()
-                    self._batch_reader = None
+        self._slot = slot
+        try:
+            SlotLease(slot).take(self._epoch)
+            slot.install_root(meta.root, meta.depth, meta.state)
+            next_oid = max(meta.next_oid, old.allocated()[1])
+            slot.start(epoch=self._epoch, state=meta.state, data_end=meta.data_end, next_oid=next_oid, floor=meta.floor)
+            pinned, self._pin = self._pin, None
+            if pinned is not None:
+                self._pin = Pin(slot, pinned.state)
+                pinned.close()
+            self._holds.move(slot)
+            self._renew_reader()
+            limit = meta.data_end + DATA_REGION
+            with store.unfenced():  # a successor's log file must not be followed by one of ours
                 store.truncate_log(meta.redo)
-                limit = meta.data_end + DATA_REGION
                 store.begin_log(
                     epoch=self._epoch, state=meta.state, chain=meta.chain, data_base=meta.data_end, data_limit=limit
                 )
-                self._limit, self._changed = limit, False
-            except BaseException as exc:
-                slot.poison()
-                store.poison()
-                if isinstance(exc, Error):
-                    raise PoisonedError(
-                        f"prefix {self.name!r}: its page file was compacted and replaced, but no log file could be begun "
-                        f"({exc}). Nothing is lost: close and reopen the prefix"
-                    ) from exc
-                raise
-            finally:
-                # Readers leave the old slot now: its incarnation changes, and they are woken. It is not used for
-                # anything else as long as its lease is held: their pins there still count.
-                with self._segment.root_lock():
-                    old.retire(self._epoch)
-                self._left.append(old)
-                page.close()
+            self._limit, self._changed = limit, False
+        finally:
+            # Readers leave the old slot now: its incarnation changes, and they are woken.
+            self._leave(old)
+
+    def _leave(self, old: PrefixSlot) -> None:
+        """Not used for anything else as long as its lease is held: the pins of readers there still count."""
+        with self._segment.root_lock():
+            old.retire(self._epoch)
+        self._left.append(old)
+
+    def _broken(self, slot: PrefixSlot, exc: BaseException) -> None:
+        """The page file is replaced, but its log could not be begun."""
+        slot.poison()
+        self._store.poison()
+        if isinstance(exc, Error):
+            raise PoisonedError(
+                f"prefix {self.name!r}: its page file was compacted and replaced, but no log file could be begun "
+                f"({exc}). Nothing is lost: close and reopen the prefix"
+            ) from exc
 
     # --- closing ---------------------------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,11 +33,13 @@ from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
+from dbzero.runtime.status import slots
 from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
 from dbzero.runtime.watching import Waiter
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.prefix import LOG_LIMIT, Prefix
+from dbzero.storage.store import Meta
 
 ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
 _RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
@@ -61,6 +63,7 @@ class Published:
     end: int
     incarnation: int
     number: int  # log file of its frame
+    file_id: int  # page file that its data is in
 
 
 class SharedPrefix(Prefix):
@@ -75,6 +78,10 @@ class SharedPrefix(Prefix):
         self._closing = False
         self._seen = ffi.new("uint64_t *")  # newest state made here
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
+        self._allowed = ALLOWED  # seconds that our turn may last
+        self._ended: set[int] = (
+            set()
+        )  # incarnations left with all that was published in them, when a file was compacted
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
@@ -118,6 +125,7 @@ class SharedPrefix(Prefix):
                 )
             with store.gate():
                 first = store.share(segment.identity, blocking=blocking, timeout=timeout, force=force)
+                store.check_name()
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
                 if first and force and slot.status().ready and led(slot, lambda: True):
                     slot.retire(store.epoch)
@@ -178,6 +186,7 @@ class SharedPrefix(Prefix):
                     self._checkpoint_here()
                 store.truncate_log(store.position[0] + 1)
                 store.trim()
+                store.remove_unfinished()
                 done = True
             finally:
                 if done:
@@ -223,8 +232,9 @@ class SharedPrefix(Prefix):
         The calling thread holds it, and gives it back with :meth:`yield_turn`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._mine.acquire(deadline):
+        if not self._mine.acquire(deadline, stop):
             raise self._too_late(timeout)
+        self._allowed = allowed
         try:
             while True:
                 if self._detached:
@@ -248,6 +258,8 @@ class SharedPrefix(Prefix):
                 except FencedError:
                     if self._is_present():
                         raise
+                except FileReplacedError:
+                    self._leave_replaced()
                 self._turns.drop()
         except BaseException:
             self.writable = False
@@ -270,14 +282,33 @@ class SharedPrefix(Prefix):
         if self._slot.incarnation != self._incarnation:
             self._change_slot()
 
+    def _leave_replaced(self) -> None:
+        """A compacted file has the prefix's name and everything that was published in our slot: leave that, with everybody. Whoever
+        compacted it died, or was stopped, before."""
+        slot, incarnation = self._slot, self._incarnation
+        with self._store.unreplaceable(), self._segment.root_lock():
+            epoch = slot.status().lease_epoch
+            if slot.incarnation == incarnation:
+                try:
+                    slot.leave(epoch)
+                except FencedError:  # it was begun anew for the file before, by us
+                    slot.retire(max(1, epoch))
+        Turns(slot).drop()
+        self._change_slot()
+
     def _change_slot(self) -> None:
         # Who syncs tells the slot that it is durable: not a slot that others use by now, so nobody is in the middle of that.
         with self._lock, self._store.quiet():
             while True:
+                if self._slot.left == self._incarnation:
+                    self._ended.add(self._incarnation)
+                before_page = self._store.follow_name()
                 # The old pin stays in force: who may still write a word of a slot has a pin there.
                 before, self._pin = self._pin, None
                 self._slot = self._present_slot()
                 self._renew_reader()
+                if before_page is not None:
+                    before_page.close()
                 self._place = None
                 self._seen[0] = 0
                 if before is None:
@@ -285,7 +316,7 @@ class SharedPrefix(Prefix):
                 else:
                     self._pin_again(before)
                 # Before the pin was there the slot could be left, and be given to anybody.
-                if self._is_present():
+                if self._is_present() and not self._store.replaced():
                     return
 
     def _present_slot(self) -> PrefixSlot:
@@ -406,11 +437,11 @@ class SharedPrefix(Prefix):
         self._end_turn()
         self._mine.release()
 
-    def _end_turn(self) -> None:
+    def _end_turn(self, sound: bool = True) -> None:
         store, slot = self._store, self._slot
         whole = False
         with contextlib.suppress(Error):
-            whole = not store.poisoned and store.position[1] == slot.published and not slot.status().poisoned
+            whole = sound and not store.poisoned and store.position[1] == slot.published and not slot.status().poisoned
         if whole:
             self._note_place()
             self._turns.set_torn(0)
@@ -426,10 +457,12 @@ class SharedPrefix(Prefix):
         self._place = (self._epoch, *place)
 
     def rejoin(self, *, replaced: bool = False) -> bool:
-        """When the slot began another incarnation, or was left to a replaced holder: go on with the prefix's present slot.
-        True when it did.
+        """When the slot began another incarnation, or was left to a replaced holder or with a page file that was compacted: go on
+        with the prefix's present slot and file. True when it did.
 
         FencedError: in a turn that another process has taken away."""
+        if self._closed:
+            return super().rejoin(replaced=replaced)  # snapshots read on
         if self.writable and self._slot.incarnation != self._incarnation:
             raise self._fenced()
         if self.writable or self._detached or self._slot.incarnation == self._incarnation:
@@ -473,7 +506,8 @@ class SharedPrefix(Prefix):
             address, end = batch.address, batch.address + len(batch.data())
             state = self._commit(batch)
             self._seen[0] = state
-            published = Published(state, address, end, self._incarnation, self._store.position[0])
+            store = self._store
+            published = Published(state, address, end, self._incarnation, store.position[0], store.identity.file_id)
             if self._store.log_size > LOG_LIMIT:
                 try:
                     self._checkpoint_here()
@@ -508,7 +542,7 @@ class SharedPrefix(Prefix):
             self._checkpoint_here()
 
     def _checkpoint_here(self) -> None:
-        self._turns.extend(_RECOVERING)
+        self._turns.extend(max(_RECOVERING, self._allowed))
         if self._pending_cut is None and self._slot.status().has_frozen:
             # Another process could not finish its checkpoint. The log has everything.
             self._recover_again(TORN)
@@ -516,7 +550,57 @@ class SharedPrefix(Prefix):
         else:
             self._finish_pending()
             self._run_checkpoint(self._cut())
-        self._turns.extend(ALLOWED)
+        self._turns.extend(self._allowed)
+        self.after_checkpoint()
+
+    # --- compaction, by one of the writers beside the others ----------------------------------------------------------
+
+    @contextlib.contextmanager
+    def upkeep(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """A turn in which nothing is committed. TurnTimeoutError: `stop` said so."""
+        self.acquire_turn(None, _RECOVERING, stop)
+        try:
+            self.begin_writing()
+            yield
+        finally:
+            # Interrupted between the file's change of name and what follows: the next holder finds out.
+            self._end_turn(sound=not self._store.replaced())
+            self._mine.release()
+
+    def begin_compaction(self) -> None:
+        self._store.begin_compaction()
+
+    def end_compaction(self) -> None:
+        self._store.end_compaction()
+
+    def _slots_left(self) -> list[PrefixSlot]:
+        return [slot for slot, status in slots(self._segment) if status.retired and status.prefix_uuid == self.uuid]
+
+    def _prepare(self, slot: PrefixSlot) -> None:
+        """Whoever finds that slot waits for our turn there, and if we die recovers from the new file before anything else."""
+        turns = Turns(slot)
+        turns.set_torn(TORN)
+        if not turns.seize(0, _RECOVERING):
+            raise self._fenced()
+
+    def _give_back(self, slot: PrefixSlot) -> None:
+        Turns(slot).drop()
+        super()._give_back(slot)
+
+    def _go_on_in(self, slot: PrefixSlot, meta: Meta) -> None:
+        super()._go_on_in(slot, meta)
+        self._turns.share_lease(self._epoch, True)
+        self._note_place()
+
+    def _leave(self, old: PrefixSlot) -> None:
+        with self._segment.root_lock():
+            with contextlib.suppress(FencedError):  # a successor has done it
+                old.leave(self._epoch)
+            self._ended.add(old.left)
+        Turns(old).drop()
+
+    def _broken(self, slot: PrefixSlot, exc: BaseException) -> None:
+        """Nothing is lost: the slot is torn, and whoever has the next turn recovers from the new file."""
 
     # --- durability ---------------------------------------------------------------------------------------------------
 
@@ -541,7 +625,7 @@ class SharedPrefix(Prefix):
     def wait_durable(self, state: int) -> None:
         """The same for a state that another process published and this one has shown."""
         if self._slot.durable < state:
-            self.await_durable(Published(state, 0, 0, self._incarnation, 0))
+            self.await_durable(Published(state, 0, 0, self._incarnation, 0, 0))
 
     def _sync_for_all(self, commit: Published) -> bool:
         """Whether the commit is durable by it, and everything else that was published before the call."""
@@ -609,6 +693,8 @@ class SharedPrefix(Prefix):
             slot = self._slot
             if slot.incarnation == commit.incarnation and slot.durable >= commit.state:
                 return
+            if commit.incarnation in self._ended or slot.left == commit.incarnation:
+                return  # it is in the compacted file
             if not slot.status().poisoned or slot.incarnation != commit.incarnation:
                 with contextlib.suppress(SegmentError):
                     self.rejoin()
@@ -616,6 +702,8 @@ class SharedPrefix(Prefix):
                 if slot.status().ready and slot.incarnation == self._incarnation != commit.incarnation:
                     if commit.address == 0 or (slot.durable >= commit.state and self._is_ours(commit)):
                         return
+                    if commit.file_id != self._store.identity.file_id:
+                        break  # recovered, then compacted: nothing tells whose that state is
                     raise FencedError(
                         f"prefix {self.name!r}: the commit of state {commit.state} was published, but a successor recovered without it; it is void"
                     )
@@ -647,4 +735,13 @@ class SharedPrefix(Prefix):
         super().attach()
 
 
-__all__ = ["ALLOWED", "Published", "SharedPrefix"]
+def prefix_is_shared(segment: Segment, root: str, name: str) -> bool:
+    """Whether processes that share this segment have the prefix open for shared writing."""
+    store = LocalFileStore.open(root, name, writable=False)
+    try:
+        return store.shared_in(segment.identity)
+    finally:
+        store.close()
+
+
+__all__ = ["ALLOWED", "Published", "SharedPrefix", "prefix_is_shared"]
