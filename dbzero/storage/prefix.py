@@ -153,7 +153,7 @@ class Prefix:
         try:
             epoch = store.acquire(blocking=blocking, timeout=timeout, force=force) if writable else 0
             slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
-            replaced = writable and force and slot.status().ready and led(slot, lambda: True)
+            replaced = writable and force and led(slot, lambda: True)
             if replaced:
                 slot.retire(epoch)
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
@@ -215,18 +215,18 @@ class Prefix:
         self._changed = not found.merged
         self._floor = self._slot.status().floor
 
-    def _ensure_filled(self) -> None:
+    def _ensure_filled(self, patience: float = _PATIENCE) -> None:
         """For a reader: have a slot that can be read, filled from the files unless a writer has done or is doing that.
 
         Shared writers recover in their turn; while there are some, a reader fills the slot only in a turn of its own.
         """
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + patience
         while True:
             slot = self._slot
             with slot_lock(slot):
                 present = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
                 if present.index != slot.index:  # left, before we had the lock
-                    self._slot = present
+                    self._go_to(present)
                     continue
                 self._renew_reader()  # another process may have reset the slot while this one waited for the lock
                 grouped = SlotLease(slot).word & 0xFFFF == GROUP and self._led()
@@ -246,10 +246,13 @@ class Prefix:
                         turns.drop()
             if time.monotonic() > end:
                 raise SegmentError(
-                    f"prefix {self.name!r}: process {now.pid} has been recovering it for {_PATIENCE:.0f} s and may be stopped; "
+                    f"prefix {self.name!r}: process {now.pid} has been recovering it for {patience:.0f} s and may be stopped; "
                     "end or continue it, then try again"
                 )
             time.sleep(0.005)
+
+    def _go_to(self, present: PrefixSlot) -> None:
+        self._slot = present
 
     def _fill_from_disk(self) -> None:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
@@ -892,10 +895,11 @@ class Prefix:
             reopened.
         """
         slot = PrefixSlot.find(self._segment, self._store.prefix, file_id)
-        self._prepare(slot)
         try:
-            with self._lock, slot_lock(slot):
+            with self._lock, self._filling(slot):
                 slot.reset(file_id, self.uuid)
+                SlotLease(slot).take(self._epoch)
+                self._prepare(slot, meta)
                 page = self._store.replace_file(path)
                 try:
                     self._go_on_in(slot, meta)
@@ -908,7 +912,11 @@ class Prefix:
             if self._slot.index != slot.index:  # the name is as it was: nobody knows of that slot
                 self._give_back(slot)
 
-    def _prepare(self, slot: PrefixSlot) -> None:
+    def _filling(self, slot: PrefixSlot) -> contextlib.AbstractContextManager[None]:
+        """While the slot of a compacted file is made ready."""
+        return slot_lock(slot)
+
+    def _prepare(self, slot: PrefixSlot, meta: Meta) -> None:
         """Before a compacted file, and with it its slot, can be found by others."""
 
     def _give_back(self, slot: PrefixSlot) -> None:
@@ -921,7 +929,6 @@ class Prefix:
         old, store = self._slot, self._store
         self._slot = slot
         try:
-            SlotLease(slot).take(self._epoch)
             slot.install_root(meta.root, meta.depth, meta.state)
             next_oid = max(meta.next_oid, old.allocated()[1])
             slot.start(epoch=self._epoch, state=meta.state, data_end=meta.data_end, next_oid=next_oid, floor=meta.floor)

@@ -30,6 +30,7 @@ from dbzero.errors import (
 )
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
+from dbzero.runtime.pins import Pin
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
@@ -79,6 +80,7 @@ class SharedPrefix(Prefix):
         self._seen = ffi.new("uint64_t *")  # newest state made here
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
         self._allowed = ALLOWED  # seconds that our turn may last
+        self._next_pin: Pin | None = None  # in the slot of a compacted file, before that has its name
         self._ended: set[int] = (
             set()
         )  # incarnations left with all that was published in them, when a file was compacted
@@ -127,7 +129,7 @@ class SharedPrefix(Prefix):
                 first = store.share(segment.identity, blocking=blocking, timeout=timeout, force=force)
                 store.check_name()
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
-                if first and force and slot.status().ready and led(slot, lambda: True):
+                if first and force and led(slot, lambda: True):
                     slot.retire(store.epoch)
                     slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
                 prefix = cls(segment, store, slot, store.epoch)
@@ -260,6 +262,8 @@ class SharedPrefix(Prefix):
                         raise
                 except FileReplacedError:
                     self._leave_replaced()
+                if outcome is Outcome.RETIRED and self._slot.incarnation == self._incarnation:
+                    self._change_slot()  # we came to it when it was left already
                 self._turns.drop()
         except BaseException:
             self.writable = False
@@ -294,6 +298,9 @@ class SharedPrefix(Prefix):
                 except FencedError:  # it was begun anew for the file before, by us
                     slot.retire(max(1, epoch))
         Turns(slot).drop()
+        self._change_slot()
+
+    def _go_to(self, present: PrefixSlot) -> None:
         self._change_slot()
 
     def _change_slot(self) -> None:
@@ -480,7 +487,18 @@ class SharedPrefix(Prefix):
 
     def newest(self) -> tuple[int, int] | None:
         """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
-        return None if self.writable else super().newest()
+        if self.writable:
+            return None
+        if (self._slot.incarnation != self._incarnation or not self._slot.durable) and not self._closed:
+            with self._lock:
+                self._find_slot()
+                try:
+                    self._ensure_filled(0.0)
+                except SegmentError:
+                    if self._slot.status().ready:
+                        raise
+                    return None  # and the lock is free for whoever replaces the one who fills it
+        return super().newest()
 
     # --- committing ---------------------------------------------------------------------------------------------------
 
@@ -576,21 +594,39 @@ class SharedPrefix(Prefix):
     def _slots_left(self) -> list[PrefixSlot]:
         return [slot for slot, status in slots(self._segment) if status.retired and status.prefix_uuid == self.uuid]
 
-    def _prepare(self, slot: PrefixSlot) -> None:
-        """Whoever finds that slot waits for our turn there, and if we die recovers from the new file before anything else."""
+    def _filling(self, slot: PrefixSlot) -> contextlib.AbstractContextManager[None]:
+        return (
+            contextlib.nullcontext()
+        )  # what keeps others off is that the turn is ours there: see Prefix._ensure_filled
+
+    def _prepare(self, slot: PrefixSlot, meta: Meta) -> None:
+        """Whoever finds that slot waits for our turn there, and if we die recovers from the new file before anything else. If
+        we are stopped and replaced, our pin keeps the slot from being used for anything else."""
         turns = Turns(slot)
         turns.set_torn(TORN)
         if not turns.seize(0, _RECOVERING):
             raise self._fenced()
+        self._next_pin = Pin(slot, meta.state)
+        turns.share_lease(self._epoch, True)
 
     def _give_back(self, slot: PrefixSlot) -> None:
-        Turns(slot).drop()
+        turns, pin = Turns(slot), self._next_pin
+        if pin is not None:
+            pin.close()
+        self._next_pin = None
+        with contextlib.suppress(FencedError):
+            turns.share_lease(self._epoch, False)
+        turns.drop()
         super()._give_back(slot)
 
     def _go_on_in(self, slot: PrefixSlot, meta: Meta) -> None:
-        super()._go_on_in(slot, meta)
-        self._turns.share_lease(self._epoch, True)
-        self._note_place()
+        try:
+            super()._go_on_in(slot, meta)
+            self._note_place()
+        finally:
+            pin, self._next_pin = self._next_pin, None
+            if pin is not None and self._pin is not None and self._pin.slot.index == slot.index:
+                pin.close()
 
     def _leave(self, old: PrefixSlot) -> None:
         with self._segment.root_lock():
