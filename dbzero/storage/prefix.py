@@ -36,7 +36,7 @@ from dbzero.runtime.starting import clear_delta, led, slot_lock
 from dbzero.runtime.turns import Turns
 from dbzero.runtime.watching import Waiter, wait_durable
 from dbzero.storage import checkpoint as ckpt
-from dbzero.storage import follow, merge, recovery
+from dbzero.storage import decisions, follow, merge, recovery
 from dbzero.storage import format as fmt
 from dbzero.storage.filestore import DATA_REGION, LocalFileStore
 from dbzero.storage.holds import Holds
@@ -53,6 +53,15 @@ _INTERRUPTS: Final = 100  # signals whose handlers raise, in one commit: more is
 
 class DeltaRoomMade(Exception):
     """The delta index was emptied to make room: the batch has to be built again on top of that."""
+
+
+class SharedHooks:
+    """What :mod:`dbzero.storage.sharing`, which needs this module, does for it."""
+
+    hold: Callable[[Segment, LocalFileStore], contextlib.AbstractContextManager[bool | None]]  # see decisions.Hold
+
+
+shared_hooks = SharedHooks()
 
 
 class Prefix:
@@ -184,7 +193,9 @@ class Prefix:
         if not usable:
             self._reset_slot()
         SlotLease(slot).take(self._epoch, force=forced)
-        found = recovery.recover(store, self._segment.handle, slot.index, self._reader, forced=forced)
+        found = recovery.recover(
+            store, self._segment.handle, slot.index, self._reader, forced=forced, settle=self._settle_doubt
+        )
         for said in found.last:  # parts of it may be shown to readers already, and others not yet
             Window(store.root, store.system).note(said)
         if usable and found.state < slot.published:
@@ -214,6 +225,9 @@ class Prefix:
         self._fresh = found.next_oid
         self._changed = not found.merged
         self._floor = self._slot.status().floor
+
+    def _settle_doubt(self, store: LocalFileStore, said: decisions.Together) -> bool:
+        return decisions.settle(store, said, lambda coordinator: shared_hooks.hold(self._segment, coordinator))
 
     def _ensure_filled(self, patience: float = _PATIENCE) -> None:
         """For a reader: have a slot that can be read, filled from the files unless a writer has done or is doing that.
@@ -454,6 +468,18 @@ class Prefix:
         """The newest state that is known to be on disk."""
         return self._slot.durable
 
+    def newest_shown(self) -> int:
+        """The newest durable state, as everybody can see it now: not the last one of a slot that was left."""
+        while True:
+            self.rejoin()
+            slot, incarnation = self._slot, self._incarnation
+            state = slot.durable
+            if self.writable or self._closed or self._detached or (state and slot.incarnation == incarnation):
+                return state
+            if not state and slot.incarnation == incarnation:
+                with self._lock:
+                    self._ensure_filled()
+
     @property
     def incarnation(self) -> int:
         """Changes when another segment slot, or another life of it, is read from (:meth:`rejoin`)."""
@@ -674,6 +700,9 @@ class Prefix:
         self._store.reserve(log_bytes=len(batch.body()) + extra + _FRAME_ROOM, data_end=end)
         if not self._through_table:
             self._reserve_delta(batch.entries().count)
+
+    def check_turn(self) -> None:
+        """FencedError when another process has taken over writing, as far as that is known without asking the disk."""
 
     def append_batch(self, batch: Batch, kind: int, head: bytes) -> None:
         """Write a batch's data, and its frame with `head` in front of the body. Not synced."""

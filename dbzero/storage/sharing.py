@@ -39,7 +39,7 @@ from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnSta
 from dbzero.runtime.watching import Waiter
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.prefix import LOG_LIMIT, Prefix
+from dbzero.storage.prefix import LOG_LIMIT, Prefix, shared_hooks
 from dbzero.storage.store import Meta
 
 ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
@@ -47,12 +47,19 @@ _RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
 _UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
 _COMMIT_LOG: Final = 2  # OID
+_SOON: Final = 0.2  # seconds in which who begins a log file says so in the slot
+_FOLLOWED: Final = 5.0  # seconds after which a log file that nobody answers for is an exclusive writer's
 _SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
+_GLANCE: Final = 1.0  # seconds to wait for the turn of another prefix: long enough to see that its holder is stopped
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 
 
 class _MovedOn(Exception):
     """The turn is not the overrunning holder's any more."""
+
+
+class _Followed(Exception):
+    """The log file that was synced has a successor of which the slot does not say where it comes from."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class SharedPrefix(Prefix):
         self._seen = ffi.new("uint64_t *")  # newest state made here
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
         self._allowed = ALLOWED  # seconds that our turn may last
+        self._sound = True  # whether the next holder may go on from where our turn leaves the log
         self._next_pin: Pin | None = None  # in the slot of a compacted file, before that has its name
         self._ended: set[int] = (
             set()
@@ -236,7 +244,7 @@ class SharedPrefix(Prefix):
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._mine.acquire(deadline, stop):
             raise self._too_late(timeout)
-        self._allowed = allowed
+        self._allowed, self._sound = allowed, True
         try:
             while True:
                 if self._detached:
@@ -448,7 +456,13 @@ class SharedPrefix(Prefix):
         store, slot = self._store, self._slot
         whole = False
         with contextlib.suppress(Error):
-            whole = sound and not store.poisoned and store.position[1] == slot.published and not slot.status().poisoned
+            whole = (
+                sound
+                and self._sound
+                and not store.poisoned
+                and store.position[1] == slot.published
+                and not slot.status().poisoned
+            )
         if whole:
             self._note_place()
             self._turns.set_torn(0)
@@ -532,6 +546,29 @@ class SharedPrefix(Prefix):
                 except Error as error:
                     self._checkpoint_error = error
             return published
+
+    # --- the steps of a transaction across prefixes, in the turns of all of them ---------------------------------------
+
+    def check_turn(self) -> None:
+        self._turns.extend(self._allowed)  # as long as it is ours
+        if self._slot.incarnation != self._incarnation:
+            raise self._fenced()
+
+    def poison(self) -> None:
+        """What became of a transaction has to be asked for: the next holder of the turn does, we or another process."""
+        self._sound = False
+
+    def publish_batch(self, batch: Batch) -> None:
+        super().publish_batch(batch)
+        self._seen[0] = batch.state
+
+    def after_commit(self) -> None:
+        self.tidy()
+        if self._store.log_size > LOG_LIMIT:
+            try:
+                self._checkpoint_here()
+            except Error as error:
+                self._checkpoint_error = error
 
     def _acknowledge(self, state: int, next_oid: int) -> None:
         self._fresh = next_oid
@@ -646,6 +683,7 @@ class SharedPrefix(Prefix):
         Raises:
             PoisonedError: a sync failed, the outcome is unknown. FencedError: a successor recovered without it.
         """
+        end = 0.0
         while True:
             answer = self._turns.sync_begin(commit.state, commit.incarnation, _PATIENCE)
             if answer == 1:
@@ -653,9 +691,21 @@ class SharedPrefix(Prefix):
             if answer == 2 or self._incarnation != commit.incarnation:
                 self._find_out(commit)
                 return
-            if self._sync_for_all(commit):
-                self._mark(commit.state)
-                break
+            try:
+                if self._sync_for_all(commit):
+                    self._mark(commit.state)
+                    break
+            except _Followed:
+                end = end or time.monotonic() + _FOLLOWED
+                if time.monotonic() > end:
+                    raise FencedError(
+                        f"prefix {self.name!r}: another process has taken over writing; what was not acknowledged is void. "
+                        "Close and reopen it"
+                    ) from None
+                # Or who began that file died before it said so, and nobody else waits for the turn.
+                with contextlib.suppress(TurnTimeoutError):
+                    self.acquire_turn(_GLANCE)
+                    self.yield_turn()
         self.tidy()
 
     def wait_durable(self, state: int) -> None:
@@ -680,10 +730,7 @@ class SharedPrefix(Prefix):
                     slot.poison()
                     raise
                 if newest and not self._unfollowed(number, commit):
-                    raise FencedError(
-                        f"prefix {self.name!r}: another process has taken over writing; what was not acknowledged is void. "
-                        "Close and reopen it"
-                    )
+                    raise _Followed
                 durable = newest if slot.incarnation == commit.incarnation else 0
                 turns.sync_end(durable)
                 return durable >= commit.state
@@ -697,7 +744,7 @@ class SharedPrefix(Prefix):
         Who takes over by force creates the next file before reading this one. A file that one of us began is entered in the slot soon after it was created; a
         successor of this segment has retired the slot by then.
         """
-        end = time.monotonic() + 5
+        end = time.monotonic() + _SOON
         while self._store.followed(number):
             if self._turns.log_number != number or self._slot.incarnation != commit.incarnation:
                 break
@@ -769,6 +816,38 @@ class SharedPrefix(Prefix):
         """In a forked child whose segment was rejoined: one of the shared writers again, unless an exclusive one has come."""
         self._store.share_again()
         super().attach()
+
+
+@contextlib.contextmanager
+def hold_turn(segment: Segment, store: LocalFileStore) -> Iterator[bool | None]:
+    """While this process has the turn of a prefix that is open shared; see :data:`dbzero.storage.decisions.Hold`."""
+    if not store.shared_in(segment.identity):
+        yield None
+        return
+    try:
+        prefix = SharedPrefix.share(segment, store.root, store.prefix)
+    except LeaseError:
+        yield None
+        return
+    try:
+        turns = Turns(prefix._slot)
+        if turns.own_word and turns.status().word == turns.own_word:
+            yield True  # another thread has it, or we do, further up
+            return
+        try:
+            prefix.acquire_turn(_GLANCE, _RECOVERING)
+        except TurnTimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            prefix.yield_turn()
+    finally:
+        prefix.close()
+
+
+shared_hooks.hold = hold_turn
 
 
 def prefix_is_shared(segment: Segment, root: str, name: str) -> bool:
