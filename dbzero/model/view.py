@@ -155,6 +155,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.tag_index: Any = None  # the query layer's; one of `buffers`
+        self.tallies: dict[Any, Any] = {}  # the query layer's, see query/tallies.py
         self.fields: Any = None  # as that: what declared fields feed
         self.auto_migrate = True  # whether declarations of fields apply to what is stored by themselves
         self.context = context
@@ -625,6 +626,13 @@ class View(ViewCore):  # type: ignore[misc]
     def has_changes(self) -> bool:
         """Whether a commit has anything to do."""
         return bool(self.dirty_count > 0 or self.orphan_count > 0) or any(b.pending() for b in self.buffers)
+
+    def settled(self) -> tuple[int, int, int] | None:
+        """While it shows nothing but a committed state: something that is equal for as long as it has gone on showing that. Else None."""
+        quiet: int | None = self.quiet
+        if quiet is None or self.deleted or any(buffer.pending() for buffer in self.buffers):
+            return None
+        return quiet, self.state, self.incarnation
 
     def flush(self) -> None:
         """Bring the stored objects up to what is buffered beside them. Under the operation lock."""

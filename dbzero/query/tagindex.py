@@ -98,6 +98,11 @@ class TagIndex:
         if flags & base.INIT:
             self._early.append((obj, key, added))
             return
+        if self._early:
+            self._take_early()  # what an object's construction said of its tags comes before what is said now
+        self._note(key, obj, oid, added)
+
+    def _note(self, key: Key, obj: Any, oid: int, added: bool) -> None:
         ops = self._pending.get(key)
         if ops is None:
             ops = self._pending[key] = {}
@@ -118,6 +123,7 @@ class TagIndex:
             self._take_new()
         if self._early:
             self._take_early()
+        self._early_kept = len(self._early)
         while self._joining:
             code, bits = next(iter(self._joining.items()))
             self.change(code, bits, EMPTY)
@@ -164,12 +170,17 @@ class TagIndex:
             bits |= BitMap64(oids)
 
     def _take_early(self) -> None:
-        waiting, self._early = self._early, []
-        for obj, key, added in waiting:
-            if obj._p_flags & base.EXPIRED:
-                continue  # its construction failed: no tag remains
-            self.note(key, obj, added)
-        self._early_kept = len(self._early)
+        """The tags of objects whose construction has ended in the meantime are those of any object."""
+        kept, waiting = 0, []
+        for place, entry in enumerate(self._early):
+            obj, key, added = entry
+            _, oid, flags = base.identify(obj)
+            if flags & base.INIT:
+                waiting.append(entry)
+                kept += place < self._early_kept
+            elif not flags & base.EXPIRED:  # its construction failed: no tag remains
+                self._note(key, obj, oid, added)
+        self._early, self._early_kept = waiting, kept
 
     def change(self, where: Where, added: BitMap64, removed: BitMap64) -> None:
         """Add members to the stored tree of a posting list, and remove some."""

@@ -181,17 +181,20 @@ class Retainer:
         self._prefix = prefix
         self._retention = retention
         self._failed = failed
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None  # started, when it is seen outside of the lock
         self._stopping = False
         self._size = 0  # of the file after the last compaction
         self._file = 0  # the file id of then; another shared writer may have compacted it since
 
     def look(self) -> None:
         """After a checkpoint: start compacting when it is time."""
-        if self._stopping or (self._thread is not None and self._thread.is_alive()):
-            return
-        self._thread = threading.Thread(target=self._run, name=f"dbzero-retain-{self._prefix.name}", daemon=True)
-        self._thread.start()
+        with self._lock:
+            if self._stopping or (self._thread is not None and self._thread.is_alive()):
+                return
+            thread = threading.Thread(target=self._run, name=f"dbzero-retain-{self._prefix.name}", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def due(self) -> int | None:
         """The oldest state to keep when it is time to compact, else None."""
@@ -228,6 +231,7 @@ class Retainer:
 
     def stop(self) -> None:
         """Give up what is under way, and wait for the thread."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
