@@ -101,7 +101,7 @@ def compact(
     """Drop the old history of a prefix and give its space back to the file system.
 
     Every state that is kept looks as before. Reads and commits go on meanwhile, here and in other processes; commits wait
-    for a moment at the end. A state that a snapshot or a view has pinned is kept, and so is all that is newer. A crash
+    for a moment at the end. Of the processes that have a prefix open shared any can do it, one at a time. A state that a snapshot or a view has pinned is kept, and so is all that is newer. A crash
     at any moment leaves the old file or the new one, each with everything that was committed.
 
     Args:
@@ -114,7 +114,8 @@ def compact(
         (oldest_state, before, after): the oldest state that is kept, and the file's size in bytes before and after.
 
     Raises:
-        LeaseError: another process writes the prefix; it can call this. ReadOnlyError: it is open read-only here.
+        LeaseError: another process writes the prefix alone, and can call this; or is compacting it. ReadOnlyError: it is
+        open read-only here. AtomicError: within an atomic block, when the prefix is open shared.
         DiskFullError: there is no room for the new file beside the old one; nothing has changed. CorruptError,
         StorageError.
 

@@ -54,10 +54,12 @@ class OpenPrefix:
         self.commit_lock = prefix.commit_lock  # one lock, so that the page file is not replaced under a batch
         self.follower: Follower | None = None
         self.retainer: Retainer | None = None
+        self.retention: Retention | None = None
         self.committed_changes = 0  # view.changes when the last commit took what was pending
 
     def retain(self, retention: Retention | None) -> None:
         """Keep history bounded from now on, or (None) as it is."""
+        self.retention = retention
         before, self.retainer = self.retainer, None
         if before is not None:
             self.prefix.after_checkpoint = lambda: None
@@ -456,6 +458,7 @@ def _after_fork_in_child() -> None:
         _active.lock = threading.RLock()
         for opened in _active.open_prefixes.values():
             opened.follower = opened.retainer = None
+            opened.prefix.after_checkpoint = lambda: None  # the parent's thread
             opened.prefix.after_fork()
             opened.commit_lock = opened.prefix.commit_lock
             opened.view.after_fork()
@@ -473,6 +476,8 @@ def _attach_child(workspace: Workspace) -> None:
             opened.prefix.pin(opened.view.state)
             opened.follower = Follower(opened.view, opened.prefix)
             opened.follower.start()
+            if opened.shared:
+                opened.retain(opened.retention)
     except Exception as error:
         for opened in workspace.open_prefixes.values():
             opened.view.follow_error = error
