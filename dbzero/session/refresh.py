@@ -46,11 +46,10 @@ def show(view: View, prefix: Prefix, head: int, incarnation: int) -> bool:
         view.incarnation = incarnation
         view.invalidate_all()
     else:
-        for state in range(old + 1, head + 1):
-            changed = prefix.changes(state)
-            if changed is None:
-                view.invalidate_all()
-                break
+        changed = prefix.changes_since(old, head)
+        if changed is None:
+            view.invalidate_all()
+        else:
             view.invalidate(changed)
     if head == old:
         return False

@@ -417,6 +417,14 @@ class Prefix:
                 return None
         return None if found is None else found[0]
 
+    def changes_since(self, after: int, upto: int) -> set[int] | None:
+        """OIDs whose content the commits after state `after` up to `upto` changed; None when that is not known."""
+        with self._lock:
+            try:
+                return self._reader.changes_since(after, upto)
+            except StaleViewError:
+                return None
+
     def committed_at(self, state: int) -> float | None:
         """When the commit of `state` was made, in seconds since 1970; None when that is not known."""
         with self._lock:
