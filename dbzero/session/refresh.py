@@ -80,17 +80,20 @@ class Follower:
                 self._thread.join(0.05)
 
     def _run(self) -> None:
+        pause = 0.0
         while not self._stopping:
             try:
                 waiter = self._prefix.waiter()  # anew: the prefix may have gone on in another slot
                 if self._stopping:
                     return
-                if not waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                if not waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS, pause):
                     self._prefix.tidy()
                     while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
                         refresh_view(self._view, self._prefix)
+                pause = 0.0
                 if not self._stopping:
-                    refresh_view(self._view, self._prefix)
+                    if refresh_view(self._view, self._prefix):
+                        pause = self._prefix.pause()
                     if self._prefix.newest() is None:
                         time.sleep(_AGAIN_SECONDS)
             except Error as error:

@@ -45,6 +45,7 @@ from dbzero.storage.vector import Window
 
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
+PAUSE: Final = 0.00025  # seconds between two looks of a follower at what others commit one behind the other
 _FRAME_ROOM: Final = 4096
 _PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
@@ -483,6 +484,10 @@ class Prefix:
     def waiter(self) -> Waiter:
         """For a thread that follows the prefix."""
         return Waiter(self._slot)
+
+    def pause(self) -> float:
+        """Seconds for which a thread that has just followed the prefix leaves it alone."""
+        return PAUSE
 
     def wake(self) -> None:
         """Make every sleeper of this prefix look again."""

@@ -37,11 +37,12 @@ from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnSta
 from dbzero.runtime.watching import Waiter
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.prefix import LOG_LIMIT, Prefix
+from dbzero.storage.prefix import LOG_LIMIT, PAUSE, Prefix
 
 ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
 _RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
+_WRITERS_PAUSE: Final = 0.002  # as PAUSE, for a process that is writing itself
 _UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
 _COMMIT_LOG: Final = 2  # OID
 _SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
@@ -74,6 +75,7 @@ class SharedPrefix(Prefix):
         self._mine = FairLock()  # which of this process's threads has, or waits for, the turn
         self._closing = False
         self._seen = ffi.new("uint64_t *")  # newest state made here
+        self._made = self._made_before = 0  # that as well, now and at the last pause()
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
 
     # --- opening and closing ------------------------------------------------------------------------------------------
@@ -445,6 +447,11 @@ class SharedPrefix(Prefix):
         """For a thread that follows the prefix. What this process commits does not wake it."""
         return Waiter(self._slot, self._seen)
 
+    def pause(self) -> float:
+        """Longer while this process writes: each of its transactions begins at the newest state by itself."""
+        before, self._made_before = self._made_before, self._made
+        return PAUSE if before == self._made else _WRITERS_PAUSE
+
     def newest(self) -> tuple[int, int] | None:
         """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
         return None if self.writable else super().newest()
@@ -473,6 +480,7 @@ class SharedPrefix(Prefix):
             address, end = batch.address, batch.address + len(batch.data())
             state = self._commit(batch)
             self._seen[0] = state
+            self._made = state
             published = Published(state, address, end, self._incarnation, self._store.position[0])
             if self._store.log_size > LOG_LIMIT:
                 try:
