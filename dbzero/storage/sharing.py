@@ -31,7 +31,7 @@ from dbzero.errors import (
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.slot import STATE_MASK, PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
 from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
 from dbzero.runtime.watching import Waiter
@@ -299,24 +299,25 @@ class SharedPrefix(Prefix):
 
     def _settle(self, allowed: float) -> None:
         """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
-        turn, status = self._turns.status(), self._slot.status()
-        if turn.torn or status.poisoned or not status.ready or status.lease_owner + 1 != GROUP:
+        turn, slot = self._turns.status(), self._slot.words()
+        epoch, owner = slot.lease >> 16, slot.lease & 0xFFFF
+        if turn.torn or slot.poisoned or not slot.ready or owner != GROUP:
             self._recover_again(turn.torn)
             self._turns.extend(allowed)
         else:
-            place = (status.lease_epoch, turn.log_number, turn.log_end, turn.log_chain)
-            self._epoch = status.lease_epoch
+            place = (epoch, turn.log_number, turn.log_end, turn.log_chain)
+            self._epoch = epoch
             self._store.enter(
-                epoch=self._epoch,
+                epoch=epoch,
                 number=turn.log_number,
                 end=turn.log_end,
-                state=status.published,
+                state=slot.published & STATE_MASK,
                 chain=turn.log_chain,
-                next_oid=status.next_oid,
+                next_oid=slot.next_oid,
             )
             if place != self._place:
                 self._limit = self._store.data_limit
-                self._fresh = status.next_oid  # others may have stored every OID that was given out
+                self._fresh = slot.next_oid  # others may have stored every OID that was given out
                 self._pending_cut = None
         self.writable = True
 
@@ -412,7 +413,7 @@ class SharedPrefix(Prefix):
         store, slot = self._store, self._slot
         whole = False
         with contextlib.suppress(Error):
-            whole = not store.poisoned and store.position[1] == slot.published and not slot.status().poisoned
+            whole = not store.poisoned and store.position[1] == slot.published and not slot.words().poisoned
         if whole:
             self._note_place()
             self._turns.set_torn(0)
