@@ -25,7 +25,7 @@ from dbzero.errors import (
     StateNotKeptError,
     StorageError,
 )
-from dbzero.runtime import registry
+from dbzero.runtime import osthreads, registry
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.pins import Pin, not_kept, oldest_pin, raise_floor
@@ -79,14 +79,14 @@ class Prefix:
         self._pin: Pin | None = None
         self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
         self._interrupt: BaseException | None = None
-        self._lock = threading.RLock()  # the reader serves one thread at a time
+        self._lock = osthreads.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
-        self._commit_lock = threading.RLock()
-        self.compaction_lock = threading.Lock()  # held while the page file is being compacted
+        self._commit_lock = osthreads.RLock()
+        self.compaction_lock = osthreads.Lock()  # held while the page file is being compacted
         self.after_checkpoint: Callable[[], None] = lambda: None  # called when one was made in the background
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
-        self._checkpointer: threading.Thread | None = None
+        self._checkpointer: osthreads.Thread | None = None
         self._checkpoint_error: Exception | None = None
         self._pending_cut: ckpt.Cut | None = None  # a cut whose checkpoint failed and is to be tried again
         self._changed = False  # something was committed since the last checkpoint
@@ -250,7 +250,7 @@ class Prefix:
                     f"prefix {self.name!r}: process {now.pid} has been recovering it for {_PATIENCE:.0f} s and may be stopped; "
                     "end or continue it, then try again"
                 )
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
 
     def _fill_from_disk(self) -> None:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
@@ -800,8 +800,8 @@ class Prefix:
         except Error as error:
             self._checkpoint_error = error
             return
-        self._checkpointer = threading.Thread(
-            target=self._checkpoint_in_background, args=(cut,), name=f"dbzero-checkpoint-{self.name}", daemon=True
+        self._checkpointer = osthreads.thread(
+            lambda: self._checkpoint_in_background(cut), f"dbzero-checkpoint-{self.name}"
         )
         self._checkpointer.start()
 
@@ -826,7 +826,7 @@ class Prefix:
 
     def _finish_pending(self) -> None:
         """Wait for the background checkpoint; if it failed, do it now."""
-        if self._checkpointer is not None and self._checkpointer is not threading.current_thread():
+        if self._checkpointer is not None and not osthreads.is_current(self._checkpointer):
             self._checkpointer.join()
             self._checkpointer = None
         self._checkpoint_error = None
@@ -978,9 +978,9 @@ class Prefix:
         self._detached = True
         self._pin = None
         self._holds.forget_pin()
-        self._lock = threading.RLock()
-        self._commit_lock = threading.RLock()
-        self.compaction_lock = threading.Lock()
+        self._lock = osthreads.RLock()
+        self._commit_lock = osthreads.RLock()
+        self.compaction_lock = osthreads.Lock()
         self._checkpointer = None
 
     def attach(self) -> None:

@@ -28,6 +28,7 @@ from dbzero.errors import (
     SegmentError,
     TurnTimeoutError,
 )
+from dbzero.runtime import osthreads
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.segment import Segment
@@ -592,7 +593,7 @@ class SharedPrefix(Prefix):
                 break
             if time.monotonic() > end:
                 return False
-            time.sleep(0.002)
+            osthreads.sleep(0.002)
         return True
 
     def _mark(self, durable: int) -> None:
@@ -630,7 +631,7 @@ class SharedPrefix(Prefix):
                     )
             elif slot.incarnation == commit.incarnation:
                 break
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
         raise PoisonedError(
             f"prefix {self.name!r}: a sync of its log failed before the commit of state {commit.state} was durable: its outcome is unknown. "
             "Check the device; the next transaction recovers from the files"
