@@ -77,6 +77,8 @@ int dbz_prefix_find(dbz_seg *seg, const uint8_t *name_hash, const char *name);
 void dbz_prefix_reset(dbz_seg *seg, uint32_t prefix, uint64_t file_id, uint64_t prefix_uuid);
 int dbz_prefix_start(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t state, uint64_t data_end, uint64_t next_oid, uint64_t floor);
 int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *state);
+int dbz_prefix_leave(dbz_seg *seg, uint32_t prefix, uint64_t epoch);
+uint32_t dbz_prefix_left(dbz_seg *seg, uint32_t prefix);
 void dbz_advance(dbz_seg *seg, uint32_t prefix, uint64_t data_end, uint64_t next_oid);
 uint64_t dbz_oid_reserve(dbz_seg *seg, uint32_t prefix, uint64_t n);
 

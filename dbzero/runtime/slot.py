@@ -163,6 +163,17 @@ class PrefixSlot:
         i = self.words()
         return i.data_end, i.next_oid
 
+    def leave(self, epoch: int) -> None:
+        """In a turn of shared writers: leave the slot to those who still read the page file that another one has taken the
+        place of. Caller holds the root's file lock. FencedError: the lease is not shared at `epoch`, or the slot was left before.
+        """
+        self._check(lib.dbz_prefix_leave(self.segment.handle, self.index, epoch), "leave")
+
+    @property
+    def left(self) -> int:
+        """The incarnation that ended by :meth:`leave`, 0: none. What was published in it is durable in the other file."""
+        return int(lib.dbz_prefix_left(self.segment.handle, self.index))
+
     # --- states -------------------------------------------------------------------------------------------------------
 
     @property

@@ -218,8 +218,9 @@ class FairLock:
         self._taken = False
         self._line: deque[threading.Lock] = deque()
 
-    def acquire(self, deadline: float | None) -> bool:
-        """Wait until the monotonic time `deadline` (None: for ever). False: it is taken still."""
+    def acquire(self, deadline: float | None, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until the monotonic time `deadline` (None: for ever), or until `stop`, asked now and then, says so. False: it is taken
+        still."""
         with self._guard:
             if not self._taken:
                 self._taken = True
@@ -230,7 +231,12 @@ class FairLock:
             mine.acquire()
             self._line.append(mine)
         try:
-            got = mine.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+            got = False
+            while not got and not stop():
+                left = _SLICE if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    break
+                got = mine.acquire(timeout=min(_SLICE, left))
         except BaseException:
             self._give_up(mine)
             raise

@@ -54,15 +54,17 @@ class OpenPrefix:
         self.commit_lock = prefix.commit_lock  # one lock, so that the page file is not replaced under a batch
         self.follower: Follower | None = None
         self.retainer: Retainer | None = None
+        self.retention: Retention | None = None
         self.committed_changes = 0  # view.changes when the last commit took what was pending
 
     def retain(self, retention: Retention | None) -> None:
         """Keep history bounded from now on, or (None) as it is."""
+        self.retention = retention
         before, self.retainer = self.retainer, None
         if before is not None:
             self.prefix.after_checkpoint = lambda: None
             before.stop()
-        if retention is not None and self.writable:
+        if retention is not None and (self.writable or self.shared):
             self.retainer = Retainer(self.prefix, retention, self._not_retained)
             self.prefix.after_checkpoint = self.retainer.look
 
@@ -97,7 +99,7 @@ class OpenPrefix:
 
     def state(self, finalized: bool) -> int:
         """The last committed state, or (writer, not finalized) the number the next commit will get."""
-        if not self.writable:
+        if not self.view.writable:
             return int(self.view.state)
         return self.prefix.head() + (0 if finalized else 1)
 
@@ -456,6 +458,7 @@ def _after_fork_in_child() -> None:
         _active.lock = osthreads.RLock()
         for opened in _active.open_prefixes.values():
             opened.follower = opened.retainer = None
+            opened.prefix.after_checkpoint = lambda: None  # the parent's thread
             opened.prefix.after_fork()
             opened.commit_lock = opened.prefix.commit_lock
             opened.view.after_fork()
@@ -473,6 +476,8 @@ def _attach_child(workspace: Workspace) -> None:
             opened.prefix.pin(opened.view.state)
             opened.follower = Follower(opened.view, opened.prefix)
             opened.follower.start()
+            if opened.shared:
+                opened.retain(opened.retention)
     except Exception as error:
         for opened in workspace.open_prefixes.values():
             opened.view.follow_error = error

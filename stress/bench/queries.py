@@ -19,13 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
+try:
+    from sortedcontainers import SortedList
+except ImportError:  # under the interpreter of the other implementation, which does not need it
+    SortedList = None
+
 REPEATS = 5
+LONGEST = 1200  # seconds of one run of one contender
 ROWS = {  # row -> (operations it is divided by, unit)
     "tag one object, commit included": "ns",
     "find one tag": "ns a result",
@@ -56,7 +61,7 @@ def decade(thing: Any) -> int:
 
 
 class Plain:
-    """Ordinary objects, a dict of sets, and a sorted list."""
+    """Ordinary objects, a dict of sets, and a list that sortedcontainers keeps sorted."""
 
     def __init__(self, root: str, n: int) -> None:
         class Thing:
@@ -65,7 +70,7 @@ class Plain:
 
         self.objects = [Thing(i) for i in range(n)]
         self.sets: dict[str, set[Any]] = {}
-        self.sorted: list[tuple[int, int]] = []
+        self.sorted: Any = SortedList()  # of (key, number of an object)
 
     def tag(self, numbers: range, tag: str) -> None:
         chosen = self.sets.setdefault(tag, set())
@@ -74,7 +79,7 @@ class Plain:
 
     def index(self, keys: list[int]) -> None:
         for number, key in enumerate(keys):
-            insort(self.sorted, (key, number))
+            self.sorted.add((key, number))
 
     def ready(self) -> None:
         self.everything = set(self.objects)
@@ -101,8 +106,7 @@ class Plain:
         return len(self.sets["ten"] & self.sets["seven"])
 
     def span(self, low: int, high: int) -> Any:
-        entries = self.sorted[bisect_left(self.sorted, (low, -1)) : bisect_right(self.sorted, (high, 1 << 60))]
-        return [self.objects[number] for _, number in entries]
+        return [self.objects[number] for _, number in self.sorted.irange((low, -1), (high, 1 << 60))]
 
     def tag_in_span(self, low: int, high: int) -> Any:
         return list(self.sets["ten"].intersection(self.span(low, high)))
@@ -407,7 +411,11 @@ def run(python: str, name: str, n: int) -> dict[str, float]:
     if python != sys.executable:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [python, os.path.abspath(__file__), "--child", name, "--objects", str(n)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=1800)
+    try:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        print(f"{name} took more than {LONGEST} s: left out", file=sys.stderr)
+        return {}
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     rows: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -193,6 +193,11 @@ def test_fields_declared_later(root: str) -> None:
     reopen(root)
     one = declare("title")
     assert titles(one, db0.match("bird")) == [] and titles(one, db0.match("fox")) == ["red fox"]
+    reopen(root)
+    none = declare()
+    assert titles(db0.match("fox")) == [] == titles(none, db0.match("fox"))
+    reopen(root)
+    assert titles(declare("title"), db0.match("fox")) == ["red fox"]
 
 
 vocabulary = ("a", "ab", "abc", "b", "ba", "c", "Ä", "é", "straße", "word")
