@@ -95,6 +95,7 @@ void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
+int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 
@@ -148,6 +149,7 @@ int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
 int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
 int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);
 int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, uint64_t *time_us);
+int dbz_get_changes_since(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done);
 int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);
 
 int dbz_batch_new(dbz_reader *r, uint64_t base, uint64_t state, uint64_t data_addr, dbz_batch **out);

@@ -374,6 +374,8 @@ int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 /* The same for a process that makes states itself: sleeps on while durable does not go beyond *seen, which its threads raise (release) before they make it so. */
 int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
+/* What a follower does: nothing for `pause_ns` (commits one behind the other wake it once), then dbz_wait_beyond, or dbz_wait_ticket when `seen` is NULL. */
+int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 

@@ -6,7 +6,7 @@ loading, conversion, refusal, OIDs; and what a commit needs of the objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from dbzero.errors import (
@@ -84,7 +84,7 @@ class Buffer(Protocol):
         """A commit has taken these objects, which became dirty after flush(). What depends on them belongs to the same
         commit. Under the operation lock."""
 
-    def changed(self, oids: Sequence[int] | None) -> None:
+    def changed(self, oids: Collection[int] | None) -> None:
         """The view is about to move to a state in which these stored objects are others; None: unknown which. Under the
         operation lock."""
 
@@ -698,7 +698,7 @@ class View(ViewCore):  # type: ignore[misc]
             buffer.changed(None)
         return int(super().invalidate([obj._p_oid for obj in self.objects()]))
 
-    def invalidate(self, oids: Sequence[int]) -> int:
+    def invalidate(self, oids: Collection[int]) -> int:
         """These stored objects change with the view's next state: the loaded and clean ones become ghosts. Returns how
         many."""
         for buffer in self.buffers:

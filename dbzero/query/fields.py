@@ -12,7 +12,7 @@ those that are declared no longer are dropped. All of it runs under the operatio
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from pyroaring import BitMap64
@@ -128,7 +128,7 @@ class FieldBuffer:
         self._pending = {key: entry for key, entry in self._pending.items() if entry[0]._p_flags & base.INIT}
         self._forget()
 
-    def changed(self, oids: Sequence[int] | None) -> None:
+    def changed(self, oids: Collection[int] | None) -> None:
         """The view moves to a state in which these records are others."""
         self._lengths.clear()
         if oids is None or ROOT_OID in oids:

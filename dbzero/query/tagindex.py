@@ -14,7 +14,7 @@ A view holds its index and an index its view; nothing here is shared between vie
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pyroaring import BitMap64
@@ -284,7 +284,7 @@ class TagIndex:
         self._closures.clear()
         self._drop_all()
 
-    def changed(self, oids: Sequence[int] | None) -> None:
+    def changed(self, oids: Collection[int] | None) -> None:
         """The view moves to a state in which these records are others (None: unknown which)."""
         self.generation += 1
         self._closures.clear()

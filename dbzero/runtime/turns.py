@@ -16,7 +16,7 @@ from typing import Final
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
-from dbzero.runtime import codes, registry
+from dbzero.runtime import codes, osthreads, registry
 from dbzero.runtime.slot import PrefixSlot
 
 _SLICE: Final = 0.1  # seconds of sleep between looks at signals and at whether the holder lives
@@ -194,7 +194,7 @@ class Turns:
             if deadline is not None and time.monotonic() >= deadline:
                 return -1
             lib.dbz_turn_sweep(self.slot.segment.handle, self.slot.index)
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
 
     # --- durability for everybody -------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class FairLock:
     """A mutex whose waiters get it in order of arrival. Not reentrant."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = osthreads.Lock()
         self._taken = False
         self._line: deque[threading.Lock] = deque()
 
@@ -227,7 +227,7 @@ class FairLock:
                 return True
             if deadline is not None and deadline <= time.monotonic():
                 return False
-            mine = threading.Lock()
+            mine = osthreads.Lock()
             mine.acquire()
             self._line.append(mine)
         try:

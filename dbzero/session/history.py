@@ -101,8 +101,9 @@ def compact(
     """Drop the old history of a prefix and give its space back to the file system.
 
     Every state that is kept looks as before. Reads and commits go on meanwhile, here and in other processes; commits wait
-    for a moment at the end. Of the processes that have a prefix open shared any can do it, one at a time. A state that a snapshot or a view has pinned is kept, and so is all that is newer. A crash
-    at any moment leaves the old file or the new one, each with everything that was committed.
+    for a moment at the end. Of the processes that have a prefix open shared any can do it, one at a time. A state that a
+    snapshot or a view has pinned is kept, and so is all that is newer. A crash at any moment leaves the old file or the
+    new one, each with everything that was committed.
 
     Args:
         prefix: its name; None is the current one. One that is not open is opened for the time being.

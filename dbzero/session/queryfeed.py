@@ -72,18 +72,11 @@ class _Moving(Snapshot):
         if newest is None or newest == (before, view.incarnation):
             return None
         head, incarnation = newest
-        changed: BitMap64 | None = BitMap64()
-        for state in range(before + 1, head + 1):
-            found = prefix.changes(state)
-            if found is None:
-                changed = None
-                break
-            assert changed is not None
-            changed.update(found)
+        listed = prefix.changes_since(before, head)
         prefix.hold(head)
         show(view, prefix, head, incarnation)
         view.frozen = held.state = view.state
-        return before, changed
+        return before, None if listed is None else BitMap64(listed)
 
 
 class WatchedQuery:

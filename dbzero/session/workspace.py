@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from dbzero.errors import AtomicError, ForkedError, LeaseError, NotInitializedEr
 from dbzero.model import scope
 from dbzero.model.base import block_mine, operation
 from dbzero.model.view import View
+from dbzero.runtime import osthreads
 from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
@@ -147,14 +147,14 @@ class Workspace:
         self.segment = Segment.open(root, config.cache_size)
         self.open_prefixes: dict[str, OpenPrefix] = {}
         self.recent: list[str] = []  # open prefixes that were current, latest last
-        self.lock = threading.RLock()
+        self.lock = osthreads.RLock()
         self.restricted = config.restricted  # of prefixes opened from now on
         self.restricted_context = config.restricted_context
         self.snapshots: weakref.WeakSet[Any] = weakref.WeakSet()  # of dbzero.session.snapshots
         self.latest_snapshot: weakref.ref[Any] | None = None
         self._closed = False
-        self._autocommit: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._autocommit: osthreads.Thread | None = None
+        self._stop = osthreads.Event()
 
     # --- prefixes ------------------------------------------------------------------------------------------------------------------------
 
@@ -314,7 +314,7 @@ class Workspace:
                     errors.append(error)
             scope.set_current(None)
         thread = self._autocommit
-        if thread is not None and thread is not threading.current_thread() and not self.forked:
+        if thread is not None and not osthreads.is_current(thread) and not self.forked:
             thread.join()
         self.segment.close()
         if errors:
@@ -324,7 +324,7 @@ class Workspace:
 
     def _start_autocommit(self) -> None:
         if self._autocommit is None or not self._autocommit.is_alive():
-            self._autocommit = threading.Thread(target=self._autocommit_loop, name="dbzero-autocommit", daemon=True)
+            self._autocommit = osthreads.thread(self._autocommit_loop, "dbzero-autocommit")
             self._autocommit.start()
 
     def _autocommit_loop(self) -> None:
@@ -455,7 +455,7 @@ def _after_fork_in_child() -> None:
     if _active is not None:
         operation.reset_after_fork()
         block_hooks.after_fork()
-        _active.lock = threading.RLock()
+        _active.lock = osthreads.RLock()
         for opened in _active.open_prefixes.values():
             opened.follower = opened.retainer = None
             opened.prefix.after_checkpoint = lambda: None  # the parent's thread

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
+
+from dbzero.runtime import osthreads
 
 from .. import errors
 from . import format as fmt
@@ -43,8 +44,8 @@ class LocalFileStore:
         self._system: Final = system
         self._page = PageFile(system, self.prefix, self.path)
         self._lease: Final = FileLease(system, self.prefix, self.base)
-        self._lock = threading.RLock()  # log position, lease
-        self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
+        self._lock = osthreads.RLock()  # log position, lease
+        self._sync_lock = osthreads.Lock()  # held while the log file is being synced or replaced; taken before _lock
         self._epoch = 0
         self._begun_fd = -1  # a log file that is this writer's but has no header yet
         self._begun_number = 0
@@ -959,7 +960,7 @@ class LocalFileStore:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its
         last descriptor, so it must go.
         """
-        self._lock, self._sync_lock = threading.RLock(), threading.Lock()
+        self._lock, self._sync_lock = osthreads.RLock(), osthreads.Lock()
         self._epoch = 0
         self._lease.forget()
         if self._begun_fd >= 0:

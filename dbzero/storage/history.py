@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dbzero import errors
+from dbzero.runtime import osthreads
 from dbzero.runtime.reader import Reader
 from dbzero.storage.compaction import Compaction, Full
 from dbzero.storage.newfile import Progress
@@ -181,8 +181,8 @@ class Retainer:
         self._prefix = prefix
         self._retention = retention
         self._failed = failed
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None  # started, when it is seen outside of the lock
+        self._lock = osthreads.Lock()
+        self._thread: osthreads.Thread | None = None  # started, when it is seen outside of the lock
         self._stopping = False
         self._size = 0  # of the file after the last compaction
         self._file = 0  # the file id of then; another shared writer may have compacted it since
@@ -192,7 +192,7 @@ class Retainer:
         with self._lock:
             if self._stopping or (self._thread is not None and self._thread.is_alive()):
                 return
-            thread = threading.Thread(target=self._run, name=f"dbzero-retain-{self._prefix.name}", daemon=True)
+            thread = osthreads.thread(self._run, f"dbzero-retain-{self._prefix.name}")
             thread.start()
             self._thread = thread
 
@@ -233,5 +233,5 @@ class Retainer:
         """Give up what is under way, and wait for the thread."""
         with self._lock:
             self._stopping = True
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None and not osthreads.is_current(self._thread):
             self._thread.join()

@@ -25,7 +25,7 @@ from dbzero.errors import (
     StateNotKeptError,
     StorageError,
 )
-from dbzero.runtime import registry
+from dbzero.runtime import osthreads, registry
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.pins import Pin, not_kept, oldest_pin, raise_floor
@@ -45,6 +45,7 @@ from dbzero.storage.vector import Window
 
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
+PAUSE: Final = 0.00025  # seconds between two looks of a follower at what others commit one behind the other
 _FRAME_ROOM: Final = 4096
 _PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
@@ -87,14 +88,14 @@ class Prefix:
         self._pin: Pin | None = None
         self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
         self._interrupt: BaseException | None = None
-        self._lock = threading.RLock()  # the reader serves one thread at a time
+        self._lock = osthreads.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
-        self._commit_lock = threading.RLock()
-        self.compaction_lock = threading.Lock()  # held while the page file is being compacted
+        self._commit_lock = osthreads.RLock()
+        self.compaction_lock = osthreads.Lock()  # held while the page file is being compacted
         self.after_checkpoint: Callable[[], None] = lambda: None  # called when one was made in the background
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
-        self._checkpointer: threading.Thread | None = None
+        self._checkpointer: osthreads.Thread | None = None
         self._checkpoint_error: Exception | None = None
         self._pending_cut: ckpt.Cut | None = None  # a cut whose checkpoint failed and is to be tried again
         self._changed = False  # something was committed since the last checkpoint
@@ -263,7 +264,7 @@ class Prefix:
                     f"prefix {self.name!r}: process {now.pid} has been recovering it for {patience:.0f} s and may be stopped; "
                     "end or continue it, then try again"
                 )
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
 
     def _go_to(self, present: PrefixSlot) -> None:
         self._slot = present
@@ -434,6 +435,14 @@ class Prefix:
                 return None
         return None if found is None else found[0]
 
+    def changes_since(self, after: int, upto: int) -> set[int] | None:
+        """OIDs whose content the commits after state `after` up to `upto` changed; None when that is not known."""
+        with self._lock:
+            try:
+                return self._reader.changes_since(after, upto)
+            except StaleViewError:
+                return None
+
     def committed_at(self, state: int) -> float | None:
         """When the commit of `state` was made, in seconds since 1970; None when that is not known."""
         with self._lock:
@@ -504,6 +513,10 @@ class Prefix:
     def waiter(self) -> Waiter:
         """For a thread that follows the prefix."""
         return Waiter(self._slot)
+
+    def pause(self) -> float:
+        """Seconds for which a thread that has just followed the prefix leaves it alone."""
+        return PAUSE
 
     def wake(self) -> None:
         """Make every sleeper of this prefix look again."""
@@ -819,8 +832,8 @@ class Prefix:
         except Error as error:
             self._checkpoint_error = error
             return
-        self._checkpointer = threading.Thread(
-            target=self._checkpoint_in_background, args=(cut,), name=f"dbzero-checkpoint-{self.name}", daemon=True
+        self._checkpointer = osthreads.thread(
+            lambda: self._checkpoint_in_background(cut), f"dbzero-checkpoint-{self.name}"
         )
         self._checkpointer.start()
 
@@ -845,7 +858,7 @@ class Prefix:
 
     def _finish_pending(self) -> None:
         """Wait for the background checkpoint; if it failed, do it now."""
-        if self._checkpointer is not None and self._checkpointer is not threading.current_thread():
+        if self._checkpointer is not None and not osthreads.is_current(self._checkpointer):
             self._checkpointer.join()
             self._checkpointer = None
         self._checkpoint_error = None
@@ -1046,9 +1059,9 @@ class Prefix:
         self._detached = True
         self._pin = None
         self._holds.forget_pin()
-        self._lock = threading.RLock()
-        self._commit_lock = threading.RLock()
-        self.compaction_lock = threading.Lock()
+        self._lock = osthreads.RLock()
+        self._commit_lock = osthreads.RLock()
+        self.compaction_lock = osthreads.Lock()
         self._checkpointer = None
 
     def attach(self) -> None:

@@ -28,23 +28,25 @@ from dbzero.errors import (
     SegmentError,
     TurnTimeoutError,
 )
+from dbzero.runtime import osthreads
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.pins import Pin
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.slot import STATE_MASK, PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
 from dbzero.runtime.status import slots
 from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
 from dbzero.runtime.watching import Waiter
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.prefix import LOG_LIMIT, Prefix, shared_hooks
+from dbzero.storage.prefix import LOG_LIMIT, PAUSE, Prefix, shared_hooks
 from dbzero.storage.store import Meta
 
 ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
 _RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
+_WRITERS_PAUSE: Final = 0.002  # as PAUSE, for a process that is writing itself
 _UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
 _COMMIT_LOG: Final = 2  # OID
 _SOON: Final = 0.2  # seconds in which who begins a log file says so in the slot
@@ -85,6 +87,7 @@ class SharedPrefix(Prefix):
         self._mine = FairLock()  # which of this process's threads has, or waits for, the turn
         self._closing = False
         self._seen = ffi.new("uint64_t *")  # newest state made here
+        self._made = self._made_before = 0  # that as well, now and at the last pause()
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
         self._allowed = ALLOWED  # seconds that our turn may last
         self._sound = True  # whether the next holder may go on from where our turn leaves the log
@@ -343,24 +346,25 @@ class SharedPrefix(Prefix):
 
     def _settle(self, allowed: float) -> None:
         """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
-        turn, status = self._turns.status(), self._slot.status()
-        if turn.torn or status.poisoned or not status.ready or status.lease_owner + 1 != GROUP:
+        turn, slot = self._turns.status(), self._slot.words()
+        epoch, owner = slot.lease >> 16, slot.lease & 0xFFFF
+        if turn.torn or slot.poisoned or not slot.ready or owner != GROUP:
             self._recover_again(turn.torn)
             self._turns.extend(allowed)
         else:
-            place = (status.lease_epoch, turn.log_number, turn.log_end, turn.log_chain)
-            self._epoch = status.lease_epoch
+            place = (epoch, turn.log_number, turn.log_end, turn.log_chain)
+            self._epoch = epoch
             self._store.enter(
-                epoch=self._epoch,
+                epoch=epoch,
                 number=turn.log_number,
                 end=turn.log_end,
-                state=status.published,
+                state=slot.published & STATE_MASK,
                 chain=turn.log_chain,
-                next_oid=status.next_oid,
+                next_oid=slot.next_oid,
             )
             if place != self._place:
                 self._limit = self._store.data_limit
-                self._fresh = status.next_oid  # others may have stored every OID that was given out
+                self._fresh = slot.next_oid  # others may have stored every OID that was given out
                 self._pending_cut = None
         self.writable = True
 
@@ -461,7 +465,7 @@ class SharedPrefix(Prefix):
                 and self._sound
                 and not store.poisoned
                 and store.position[1] == slot.published
-                and not slot.status().poisoned
+                and not slot.words().poisoned
             )
         if whole:
             self._note_place()
@@ -498,6 +502,11 @@ class SharedPrefix(Prefix):
     def waiter(self) -> Waiter:
         """For a thread that follows the prefix. What this process commits does not wake it."""
         return Waiter(self._slot, self._seen)
+
+    def pause(self) -> float:
+        """Longer while this process writes: each of its transactions begins at the newest state by itself."""
+        before, self._made_before = self._made_before, self._made
+        return PAUSE if before == self._made else _WRITERS_PAUSE
 
     def newest(self) -> tuple[int, int] | None:
         """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
@@ -538,6 +547,7 @@ class SharedPrefix(Prefix):
             address, end = batch.address, batch.address + len(batch.data())
             state = self._commit(batch)
             self._seen[0] = state
+            self._made = state
             store = self._store
             published = Published(state, address, end, self._incarnation, store.position[0], store.identity.file_id)
             if self._store.log_size > LOG_LIMIT:
@@ -560,7 +570,7 @@ class SharedPrefix(Prefix):
 
     def publish_batch(self, batch: Batch) -> None:
         super().publish_batch(batch)
-        self._seen[0] = batch.state
+        self._seen[0] = self._made = batch.state
 
     def after_commit(self) -> None:
         self.tidy()
@@ -750,7 +760,7 @@ class SharedPrefix(Prefix):
                 break
             if time.monotonic() > end:
                 return False
-            time.sleep(0.002)
+            osthreads.sleep(0.002)
         return True
 
     def _mark(self, durable: int) -> None:
@@ -792,7 +802,7 @@ class SharedPrefix(Prefix):
                     )
             elif slot.incarnation == commit.incarnation:
                 break
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
         raise PoisonedError(
             f"prefix {self.name!r}: a sync of its log failed before the commit of state {commit.state} was durable: its outcome is unknown. "
             "Check the device; the next transaction recovers from the files"

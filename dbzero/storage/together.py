@@ -6,14 +6,13 @@ caller holds the commit lock of every prefix.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from dbzero import errors
+from dbzero.runtime import osthreads
 from dbzero.runtime.batch import Batch
 from dbzero.storage import decisions
 from dbzero.storage import format as fmt
@@ -69,7 +68,7 @@ def commit(shares: Sequence[Share], said: Together, window: Window) -> None:
 
 def _to_the_end(steps: Callable[[], None]) -> None:
     """Run `steps` where no signal's handler can raise into them: in a thread of their own."""
-    begun, ended = threading.Lock(), threading.Lock()
+    begun, ended = osthreads.Lock(), osthreads.Lock()
     ended.acquire()
     outcome: list[BaseException] = []
 
@@ -91,7 +90,7 @@ def _to_the_end(steps: Callable[[], None]) -> None:
         try:
             if not launched:
                 try:
-                    _thread.start_new_thread(run, ())
+                    osthreads.start_new_thread(run, ())
                 except RuntimeError:  # the system gives no more threads
                     run()
                 launched = True

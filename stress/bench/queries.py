@@ -30,6 +30,7 @@ except ImportError:  # under the interpreter of the other implementation, which 
     SortedList = None
 
 REPEATS = 5
+LONGEST = 1200  # seconds of one run of one contender
 ROWS = {  # row -> (operations it is divided by, unit)
     "tag one object, commit included": "ns",
     "find one tag": "ns a result",
@@ -410,7 +411,11 @@ def run(python: str, name: str, n: int) -> dict[str, float]:
     if python != sys.executable:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [python, os.path.abspath(__file__), "--child", name, "--objects", str(n)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=1800)
+    try:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        print(f"{name} took more than {LONGEST} s: left out", file=sys.stderr)
+        return {}
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     rows: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
