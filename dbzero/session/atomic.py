@@ -60,7 +60,8 @@ def atomic(*, commit: bool = False, wait: float | None = None, timeout: float | 
     task of the same thread such a touch raises AtomicError; ``async with db0.atomic()`` waits for its turn.
 
     On prefixes that are open shared an outermost block is a transaction: it waits for its turn among all processes, in order of
-    arrival, begins at the newest state, and its changes are durable when it has ended.
+    arrival, begins at the newest state, and its changes are durable when it has ended. What it changed in several of them, and
+    with `commit` in other prefixes as well, is one transaction: all of it is made, or nothing.
 
     Args:
         commit: commit the prefixes that changed when the outermost block has ended well.

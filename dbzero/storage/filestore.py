@@ -222,8 +222,8 @@ class LocalFileStore:
         return epoch
 
     def remove_unfinished(self) -> None:
-        """Delete what compactions left that came to no end, unless another process is at one."""
-        if not self._lease.compacted_elsewhere():
+        """Delete what compactions left that came to no end, unless we or another process are at one."""
+        if self.keep_pages is None and not self._lease.compacted_elsewhere():
             for unfinished in names.compact_paths(self._system, self.base):
                 newfile.remove(self._system, unfinished)
 

@@ -170,6 +170,7 @@ def recover(
                 raise errors.LeaseError(
                     f"prefix {store.prefix!r}: another process has been writing a checkpoint for {LOCK_TIMEOUT:g} s; try again, or open with force"
                 )
+            lib.dbz_advance(seg, index, meta.data_end, meta.next_oid)
             lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
             found = replay_into(store, seg, index, meta)
             base = _base(store, found.data_end, True)
@@ -246,6 +247,7 @@ def _recover(
             meta
         )  # without frames: mends a slot that a crash left behind, before the log it needs is deleted
         store.truncate_log(redo)
+    lib.dbz_advance(seg, index, base, next_oid)  # first: readers of older states go back from records that the new table leads to
     lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
     return Recovered(meta, state, chain, next_oid, base, redo, frames, True, tuple(last))
 
