@@ -68,8 +68,9 @@ from dbzero.query.find import find_live as find
 from dbzero.query.find import no
 from dbzero.query.forms import deserialize, serialize
 from dbzero.query.groups import count_op, group_by, make_sum
+from dbzero.query.indexes import index_of
 from dbzero.query.joins import join
-from dbzero.query.managed import index_of, migrate
+from dbzero.query.managed import migrate
 from dbzero.query.search import match
 from dbzero.query.splits import split_by
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
@@ -173,6 +174,7 @@ from dbzero.session.statistics import (
 from dbzero.session.status import status
 from dbzero.session.transaction import transaction
 from dbzero.session.watching import watch
+from dbzero.sharding import shard_of
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -358,6 +360,7 @@ __all__ = [
     "set_cache_size",
     "set_prefix",
     "set_restricted",
+    "shard_of",
     "signature_of",
     "snapshot",
     "split_by",

@@ -12,13 +12,16 @@ from dbzero.errors import BadPrefixError, ClosedError, Error, PrefixError
 from dbzero.model import base, kinds, scope, weak
 from dbzero.model.base import operation
 from dbzero.model.memo import MemoBase, MemoObject, class_info
+from dbzero.model.placement import Shards, shards_of
+from dbzero.model.sharded import families
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom
 from dbzero.query.base import Query, Split
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
+from dbzero.query.fanout import Fanned
 from dbzero.query.fields import FieldBuffer
 from dbzero.query.search import Match, Matched, rankings
-from dbzero.query.splits import objects_of, resplit
+from dbzero.query.splits import Splitting, objects_of, resplit
 from dbzero.query.tagindex import TagIndex, flushed
 
 _FIRST_BATCH, _BATCH = 16, 512  # objects made at a time
@@ -222,7 +225,13 @@ class Find(Query):
             words = rest.to_array()
             yield from _objects(view, words.tobytes(), n - _FIRST_BATCH, codes, mark, _BATCH)
 
+    def _p_ranked(self) -> Iterator[tuple[float, Any]] | None:
+        return self._scored(0, None, 1) if self._ranking else None
+
     def _best_first(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
+        return (obj for _, obj in self._scored(start, stop, step))
+
+    def _scored(self, start: int, stop: int | None, step: int) -> Iterator[tuple[float, Any]]:
         view = self._p_view()
         if view is None:
             return
@@ -246,7 +255,7 @@ class Find(Query):
             some = ordered[at : at + size]
             words = BitMap64(some).to_array()
             made = {obj._p_oid: obj for obj in _objects(view, words.tobytes(), len(words), codes, mark, size)}
-            yield from [made[oid] for oid in some if oid in made]
+            yield from [(scores[oid], made[oid]) for oid in some if oid in made]
             at += size
             size = _BATCH
 
@@ -405,8 +414,9 @@ def _fill(view: View, objects: list[Any], oids: Any, codes: Sequence[int]) -> li
 class _Builder:
     """Makes the expression of some criteria, and finds out which prefix they are about."""
 
-    def __init__(self, context: scope.Context) -> None:
+    def __init__(self, context: scope.Context, fanning: bool = False) -> None:
         self.context = context
+        self.fanning = fanning  # it is only told, for several prefixes
         self.scoped: str | None = None  # prefix of the first statically scoped class
         self.bound: View | None = None  # view that a sub-query or an object belongs to
         self.orders: list[Query] = []
@@ -493,6 +503,8 @@ class _Builder:
         return Sub(query, view is not None and view.context is self.context)
 
     def bind(self, view: View) -> None:
+        if self.fanning:
+            return
         if self.bound is not None and self.bound.uuid != view.uuid:
             raise BadPrefixError(
                 f"inconsistent prefixes: criteria of prefix {self.bound.name!r} and of prefix {view.name!r} in one find"
@@ -516,6 +528,10 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Q
     """
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"find() argument prefix must be a str or None, not {type(prefix).__name__}")
+    if prefix is None and families:
+        shards = _shards_among(context, criteria)
+        if shards is not None:
+            return _fan_out(context, shards, criteria)
     builder = _Builder(context)
     expression: Expression = builder.conjunction(criteria, "find()") if criteria else Nothing()
     view: View | None = None
@@ -549,6 +565,57 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Q
     if order is not None and order._p_splits():
         order = objects_of(order)
     return resplit(Find(context, view, name, expression, order), builder.splits)
+
+
+def _shards_among(context: scope.Context, criteria: Sequence[Any]) -> Shards | None:
+    """The shards that criteria are about; None: they are about one prefix. Error: those of two classes."""
+    found: Shards | None = None
+    for value in criteria:
+        one: Shards | None = None
+        if isinstance(value, type):
+            info = class_info(value)
+            if info is not None and info.family is not None:
+                one = shards_of(context, info.family)
+        elif isinstance(value, Query):
+            one = value._p_shards
+        elif type(value) is list or type(value) is tuple:
+            one = _shards_among(context, value)
+        if one is not None and found is not None and one is not found:
+            raise BadPrefixError(
+                f"criteria of the sharded classes {found.family.title} and {one.family.title} in one find: find each by "
+                f"itself"
+            )
+        found = found or one
+    return found
+
+
+def _fan_out(context: scope.Context, shards: Shards, criteria: tuple[Any, ...]) -> Query:
+    """The query of :func:`find` in every shard."""
+    builder = _Builder(context, fanning=True)
+    expression = builder.conjunction(criteria, "find()")
+    order = builder.orders[0] if len(builder.orders) == 1 else None
+
+    def make(view: View) -> Query:
+        part = find(view.context, *[_in_shard(view, value) for value in criteria], prefix=view.name)
+        while isinstance(part, Splitting):
+            part = part.source
+        return part
+
+    return resplit(Fanned(context, shards, make, expression, order), builder.splits)
+
+
+def _in_shard(view: View, value: Any) -> Any:
+    """What a criterion is in one shard; an empty tuple, which nothing meets, for what is elsewhere."""
+    if isinstance(value, Query):
+        part = value._p_on(view)
+        return () if part is None else part
+    if isinstance(value, MemoObject):
+        return value if value._p_view is not None and value._p_view.uuid == view.uuid else ()
+    if type(value) is list or type(value) is tuple:
+        return type(value)([_in_shard(view, member) for member in value])
+    if type(value) is TagSet:
+        return TagSet(tuple([_in_shard(view, member) for member in value.conditions]))
+    return value
 
 
 def find_live(*criteria: Any, prefix: str | None = None) -> Query:

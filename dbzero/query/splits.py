@@ -10,6 +10,7 @@ from pyroaring import BitMap64
 from dbzero.errors import Error
 from dbzero.model import kinds
 from dbzero.model.base import operation
+from dbzero.model.placement import Shards
 from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom, stored_key
@@ -87,8 +88,22 @@ class Splitting(Query):
     def _p_splits(self) -> list[Split]:
         return [(self.tags, self.exclusive), *self.source._p_splits()]
 
+    @property
+    def _p_shards(self) -> Shards | None:
+        return self.source._p_shards
+
+    def _p_source(self) -> Query:
+        return self.source
+
+    def _p_with(self, source: Query) -> Query:
+        return Splitting(self.tags, source, self.exclusive)
+
+    def _p_on(self, view: View) -> Query | None:
+        part = self.source._p_on(view)
+        return None if part is None else self._p_with(part)
+
     def _p_within(self, context: Context) -> Query:
-        return Splitting(self.tags, self.source._p_within(context), self.exclusive)
+        return self._p_with(self.source._p_within(context))
 
     def _p_estimate(self) -> int:
         return self.source._p_estimate()
@@ -129,8 +144,22 @@ class Objects(Query):
     def _p_ordered(self) -> bool:  # type: ignore[override]
         return self.source._p_ordered
 
+    @property
+    def _p_shards(self) -> Shards | None:
+        return self.source._p_shards
+
+    def _p_source(self) -> Query:
+        return self.source
+
+    def _p_with(self, source: Query) -> Query:
+        return Objects(source)
+
+    def _p_on(self, view: View) -> Query | None:
+        part = self.source._p_on(view)
+        return None if part is None else self._p_with(part)
+
     def _p_within(self, context: Context) -> Query:
-        return Objects(self.source._p_within(context))
+        return self._p_with(self.source._p_within(context))
 
     def _p_estimate(self) -> int:
         return self.source._p_estimate()
