@@ -174,7 +174,7 @@ from dbzero.session.statistics import (
 from dbzero.session.status import status
 from dbzero.session.transaction import transaction
 from dbzero.session.watching import watch
-from dbzero.sharding import shard_of
+from dbzero.sharding import reshard, shard_of
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -352,6 +352,7 @@ __all__ = [
     "open",
     "refresh",
     "rename_field",
+    "reshard",
     "select_deleted",
     "select_modified",
     "select_new",

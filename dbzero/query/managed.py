@@ -281,10 +281,8 @@ def migrate(cls: type) -> None:
     info = class_info(cls)
     if info is None:
         raise TypeError(f"migrate requires a memo type, not {cls!r}")
-    if info.family is not None:
-        views = shards_of(scope.live, info.family).views(scope.live)
-    else:
-        views = [scope.view_of(info.prefix, True)]
+    family = info.family
+    views = [scope.view_of(info.prefix, True)] if family is None else shards_of(scope.live, family).views(scope.live)
     for view in views:
         if not view.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {view.name}")

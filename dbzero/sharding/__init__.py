@@ -7,5 +7,6 @@ one shard at any state that a snapshot shows.
 """
 
 from dbzero.sharding.places import shard_of
+from dbzero.sharding.resharding import reshard
 
-__all__ = ["shard_of"]
+__all__ = ["reshard", "shard_of"]
