@@ -8,14 +8,17 @@ whoever holds one may go by what it read since.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass
 
 from xxhash import xxh64_hexdigest
 
 from dbzero.errors import CorruptError, Error, FormatVersionError, StorageError
 from dbzero.model.sharded import Family
+from dbzero.storage.syscalls import SYSTEM
 
 FILE = "shards.json"
 FORMAT = 1
@@ -90,28 +93,20 @@ def _write(directory: str, layout: Layout, exclusive: bool) -> None:
     data = asdict(layout)
     line = json.dumps({"format": FORMAT, **data, "xxh64": _checksum(FORMAT, data)}) + "\n"
     path = os.path.join(directory, FILE)
-    beside = f"{path}.{os.getpid()}"
+    beside = f"{path}.{os.getpid()}.{threading.get_ident()}"
     try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        fd = SYSTEM.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            SYSTEM.pwritev(fd, [line.encode()], 0)
+            SYSTEM.fsync(fd)
+        finally:
+            SYSTEM.close(fd)
         if exclusive:
-            try:
-                os.link(beside, path)
-            except FileExistsError:
-                pass
-            os.unlink(beside)
+            with contextlib.suppress(FileExistsError):
+                SYSTEM.link(beside, path)
+            SYSTEM.unlink(beside)
         else:
-            os.replace(beside, path)
-        _sync_directory(directory)
+            SYSTEM.rename(beside, path)
+        SYSTEM.sync_dir(directory)
     except OSError as error:
         raise StorageError(f"the layout file {path} cannot be written: {error.strerror}") from error
-
-
-def _sync_directory(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
