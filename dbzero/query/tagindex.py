@@ -104,6 +104,8 @@ class TagIndex:
         if flags & base.INIT:
             self._early.append((obj, key, added))
             return
+        if self._early:
+            self._settle_early()
         ops = self._pending.get(key)
         if ops is None:
             ops = self._pending[key] = {}
@@ -170,12 +172,21 @@ class TagIndex:
             bits |= BitMap64(oids)
 
     def _take_early(self) -> None:
-        waiting, self._early = self._early, []
-        for obj, key, added in waiting:
-            if obj._p_flags & base.EXPIRED:
-                continue  # its construction failed: no tag remains
-            self.note(key, obj, added)
+        self._settle_early()
         self._early_kept = len(self._early)
+
+    def _settle_early(self) -> None:
+        """What was said of objects under construction that are finished now becomes pending, before anything later."""
+        waiting, self._early = self._early, []
+        kept = 0
+        for place, (obj, key, added) in enumerate(waiting):
+            flags = obj._p_flags
+            if flags & base.INIT:
+                self._early.append((obj, key, added))
+                kept += place < self._early_kept
+            elif not flags & base.EXPIRED:  # else its construction failed: no tag remains
+                self.note(key, obj, added)
+        self._early_kept = kept
 
     def change(self, where: Where, added: BitMap64, removed: BitMap64) -> None:
         """Add members to the stored tree of a posting list, and remove some."""
