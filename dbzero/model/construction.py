@@ -84,13 +84,7 @@ def _construct_in_shard(cls: Any, info: MemoClass, family: Family, args: tuple[A
     with shards.place(spot) as view:
         if not view.writable:
             raise _refusal(cls, info, view)
-        obj = base.construct(cls, view, args, named)
-        if isinstance(obj, cls):
-            with operation:
-                if not obj._p_flags & base.DIRTY:
-                    obj._p_changed()
-                base.fill(obj, (SPOT,), [spot])
-    return obj
+        return base.construct(cls, view, args, named, {SPOT: spot})
 
 
 def _refusal(cls: Any, info: MemoClass, view: View) -> ReadOnlyError:

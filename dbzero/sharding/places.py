@@ -308,6 +308,7 @@ def shard_of(obj: Any, key: Any = _NOT_GIVEN, /) -> int:
 
 
 install(locate)
+os.register_at_fork(after_in_child=_located.clear)  # their locks may be held by threads that the child does not have
 install_completion(_complete)
 
 __all__ = ["Located", "base_of", "family_of", "locate", "located", "shard_of"]

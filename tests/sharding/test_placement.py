@@ -85,7 +85,6 @@ def test_spots_are_for_ever() -> None:
     assert [jump(spot, shards) for spot, shards, _ in vectors] == [number for _, _, number in vectors]
 
 
-
 @pytest.mark.parametrize("key", [None, 1.5, [1], {"a": 1}, object(), dt.datetime(2024, 1, 1), ("a", None), {1}])
 def test_keys_that_cannot_be(key: Any) -> None:
     with pytest.raises(db0.UnsupportedTypeError, match="cannot be the key of a shard"):
@@ -111,7 +110,9 @@ class Savings(Account):
         self.rate = rate
 
 
-@db0.memo(id="tests/sharding/Fixed", shards=3, shard_by=lambda region, code: (region, code), prefix="fixed", immutable=True)
+@db0.memo(
+    id="tests/sharding/Fixed", shards=3, shard_by=lambda region, code: (region, code), prefix="fixed", immutable=True
+)
 class Fixed:
     def __init__(self, region: str, code: int) -> None:
         self.text = f"{region}-{code}"

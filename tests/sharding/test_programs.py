@@ -54,7 +54,9 @@ def test_changes_between_two_snapshots(root: str) -> None:
     assert {one.owner for one in db0.select_new(query, before, after)} == new.keys() - old.keys()
     assert {one.owner for one in db0.select_deleted(query, before, after)} == old.keys() - new.keys()
     changed = {one.owner for _, one in db0.select_modified(query, before, after)}
-    assert {o for o in new.keys() & old.keys() if (new[o].balance, new[o].city) != (old[o].balance, old[o].city)} <= changed
+    assert {
+        o for o in new.keys() & old.keys() if (new[o].balance, new[o].city) != (old[o].balance, old[o].city)
+    } <= changed
     assert changed <= new.keys() & old.keys()
 
 
