@@ -345,6 +345,6 @@ def test_a_shard_that_another_process_writes(bank: str) -> None:
 def test_a_forked_or_foreign_error_is_typed(bank: str) -> None:
     with Worker(root=bank) as worker:
         worker.run("import dbzero as db0\nfrom tests.sharding.test_placement import Account\ndb0.init(root)")
-        with pytest.raises(RemoteError, match="read-only|not open|lease") as caught:
+        with pytest.raises(RemoteError, match=r"read-only|not open|lease") as caught:
             worker.run("db0.open('bank', 'r')\nAccount('x')")
         assert "ReadOnlyError" in caught.value.kinds or "PrefixError" in caught.value.kinds
