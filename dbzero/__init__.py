@@ -63,9 +63,9 @@ from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
 from dbzero.query.changes import ModIterable, ModIterator, select_deleted, select_modified, select_new
+from dbzero.query.criteria import no
 from dbzero.query.filters import filter
 from dbzero.query.find import find_live as find
-from dbzero.query.find import no
 from dbzero.query.forms import deserialize, serialize
 from dbzero.query.groups import count_op, group_by, make_sum
 from dbzero.query.indexes import index_of

@@ -11,7 +11,8 @@ from dbzero.errors import Error
 from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.base import Query, require_query
-from dbzero.query.find import find, no
+from dbzero.query.criteria import no
+from dbzero.query.find import find
 
 
 class ModIterable:

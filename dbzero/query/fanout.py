@@ -4,8 +4,8 @@ A fanned query has a *part* in each shard, an ordinary query of that prefix (:me
 parts where its source has. Nothing is kept: each evaluation asks which shards there are.
 
 Order: where results were sorted, they are merged by their keys, equal ones in the order of the shards' numbers; otherwise
-all of shard 0 come first, then those of shard 1, and so on, each in its own order. Merging is lazy: of n results, each
-shard gives about n at most.
+all of shard 0 come first, then those of shard 1, and so on, each in its own order. Merging is lazy: each
+shard gives what was taken of it and one more, and reads its index leaf by leaf.
 """
 
 from __future__ import annotations

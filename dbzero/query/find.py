@@ -12,11 +12,12 @@ from dbzero.errors import BadPrefixError, ClosedError, Error, PrefixError
 from dbzero.model import base, kinds, scope, weak
 from dbzero.model.base import operation
 from dbzero.model.memo import MemoBase, MemoObject, class_info
-from dbzero.model.placement import Shards, shards_of
+from dbzero.model.placement import Shards
 from dbzero.model.sharded import families
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom
 from dbzero.query.base import Query, Split
+from dbzero.query.criteria import TagSet, in_shard, shards_among
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
 from dbzero.query.fanout import Fanned
 from dbzero.query.fields import FieldBuffer
@@ -26,39 +27,6 @@ from dbzero.query.tagindex import TagIndex, flushed
 
 _FIRST_BATCH, _BATCH = 16, 512  # objects made at a time
 _FEW = 8  # objects whose classes their own records tell; for more, the class bitmaps are asked
-
-
-class TagSet:
-    """What ``no`` returns: conditions to exclude."""
-
-    __slots__ = ("conditions",)
-
-    def __init__(self, conditions: tuple[Any, ...]) -> None:
-        self.conditions = conditions
-
-    def __repr__(self) -> str:
-        return f"<no of {len(self.conditions)} conditions>"
-
-
-def no(*conditions: Any) -> TagSet:
-    """A criterion of ``find`` that excludes objects.
-
-    Args:
-        conditions: what ``find`` accepts. Objects for which any of them holds are excluded; a list excludes the objects
-            for which any of its members holds, a tuple those for which all hold.
-
-    >>> import dbzero as db0, tempfile
-    >>> db0.init(tempfile.mkdtemp(), prefix="p")
-    >>> @db0.memo
-    ... class Person:
-    ...     pass
-    >>> db0.tags(Person()).add("employee")
-    <ObjectTagManager of 1 object>
-    >>> len(db0.find(Person, db0.no("employee"))), len(db0.find(Person, db0.no("retired")))
-    (0, 1)
-    >>> db0.close()
-    """
-    return TagSet(conditions)
 
 
 class Find(Query):
@@ -529,7 +497,7 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Q
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"find() argument prefix must be a str or None, not {type(prefix).__name__}")
     if prefix is None and families:
-        shards = _shards_among(context, criteria)
+        shards = shards_among(context, criteria)
         if shards is not None:
             return _fan_out(context, shards, criteria)
     builder = _Builder(context)
@@ -567,28 +535,6 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Q
     return resplit(Find(context, view, name, expression, order), builder.splits)
 
 
-def _shards_among(context: scope.Context, criteria: Sequence[Any]) -> Shards | None:
-    """The shards that criteria are about; None: they are about one prefix. Error: those of two classes."""
-    found: Shards | None = None
-    for value in criteria:
-        one: Shards | None = None
-        if isinstance(value, type):
-            info = class_info(value)
-            if info is not None and info.family is not None:
-                one = shards_of(context, info.family)
-        elif isinstance(value, Query):
-            one = value._p_shards
-        elif type(value) is list or type(value) is tuple:
-            one = _shards_among(context, value)
-        if one is not None and found is not None and one is not found:
-            raise BadPrefixError(
-                f"criteria of the sharded classes {found.family.title} and {one.family.title} in one find: find each by "
-                f"itself"
-            )
-        found = found or one
-    return found
-
-
 def _fan_out(context: scope.Context, shards: Shards, criteria: tuple[Any, ...]) -> Query:
     """The query of :func:`find` in every shard."""
     builder = _Builder(context, fanning=True)
@@ -596,26 +542,12 @@ def _fan_out(context: scope.Context, shards: Shards, criteria: tuple[Any, ...]) 
     order = builder.orders[0] if len(builder.orders) == 1 else None
 
     def make(view: View) -> Query:
-        part = find(view.context, *[_in_shard(view, value) for value in criteria], prefix=view.name)
+        part = find(view.context, *[in_shard(view, value) for value in criteria], prefix=view.name)
         while isinstance(part, Splitting):
             part = part.source
         return part
 
     return resplit(Fanned(context, shards, make, expression, order), builder.splits)
-
-
-def _in_shard(view: View, value: Any) -> Any:
-    """What a criterion is in one shard; an empty tuple, which nothing meets, for what is elsewhere."""
-    if isinstance(value, Query):
-        part = value._p_on(view)
-        return () if part is None else part
-    if isinstance(value, MemoObject):
-        return value if value._p_view is not None and value._p_view.uuid == view.uuid else ()
-    if type(value) is list or type(value) is tuple:
-        return type(value)([_in_shard(view, member) for member in value])
-    if type(value) is TagSet:
-        return TagSet(tuple([_in_shard(view, member) for member in value.conditions]))
-    return value
 
 
 def find_live(*criteria: Any, prefix: str | None = None) -> Query:

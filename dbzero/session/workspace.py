@@ -150,6 +150,7 @@ class Workspace:
         self.restricted_context = config.restricted_context
         self.snapshots: weakref.WeakSet[Any] = weakref.WeakSet()  # of dbzero.session.snapshots
         self.latest_snapshot: weakref.ref[Any] | None = None
+        self.kept: dict[Any, Any] = {}  # what higher layers keep as long as the workspace lives
         self._closed = False
         self._autocommit: threading.Thread | None = None
         self._stop = threading.Event()

@@ -14,21 +14,20 @@ import os
 import re
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-from dbzero.errors import CorruptError, Error, LeaseError, ReadOnlyError
+from dbzero.errors import ClosedError, CorruptError, Error, LeaseError, ReadOnlyError
 from dbzero.model import scope
 from dbzero.model.memo import MemoObject, class_info
 from dbzero.model.placement import install, jump, spot_of
 from dbzero.model.sharded import Family, families
 from dbzero.model.view import View
 from dbzero.session.snapshots import install_completion
-from dbzero.session.workspace import OpenPrefix, Workspace, active
+from dbzero.session.workspace import OpenPrefix, Workspace, active, active_or_none
 from dbzero.sharding import layout
 from dbzero.sharding.layout import Layout
 from dbzero.storage.names import PAGE_SUFFIX, base_path
@@ -78,6 +77,8 @@ class Located:
 
     def views(self, context: scope.Context) -> list[View]:
         """The views of all shards that a context has, in the order of their numbers. What is not open opens by itself."""
+        if active_or_none() is not self.workspace:
+            raise ClosedError(f"the store of a query of {self.family.title} was closed: open it and find again")
         if context is scope.live:
             return [self.opened(number).view for number in self.numbers()]
         known: Any = context
@@ -219,9 +220,6 @@ class Located:
             time.sleep(0.001)
 
 
-_located: weakref.WeakKeyDictionary[Workspace, dict[tuple[str, str], Located]] = weakref.WeakKeyDictionary()
-
-
 def base_of(workspace: Workspace, prefix_name: str) -> str:
     """The base prefix that a prefix stands for: of a shard that was opened by hand, the one that it is a shard of."""
     match = _SHARD.match(prefix_name)
@@ -244,10 +242,10 @@ def locate(context: scope.Context, family: Family) -> Located:
 
 def located(workspace: Workspace, family: Family, base: str) -> Located:
     """The shards of a family below a base prefix."""
-    known = _located.setdefault(workspace, {})
-    found = known.get((base, family.key))
+    key = Located, base, family.key
+    found: Located | None = workspace.kept.get(key)
     if found is None or found.family is not family:
-        found = known[base, family.key] = Located(workspace, family, base)
+        found = workspace.kept[key] = Located(workspace, family, base)
     return found
 
 
@@ -307,8 +305,15 @@ def shard_of(obj: Any, key: Any = _NOT_GIVEN, /) -> int:
     raise TypeError(f"shard_of() takes an instance of a sharded class, or such a class and a key, not {obj!r}")
 
 
+def _after_fork() -> None:
+    """Locks may be held by threads that the child does not have."""
+    workspace = active_or_none()
+    if workspace is not None:
+        workspace.kept.clear()
+
+
 install(locate)
-os.register_at_fork(after_in_child=_located.clear)  # their locks may be held by threads that the child does not have
+os.register_at_fork(after_in_child=_after_fork)
 install_completion(_complete)
 
 __all__ = ["Located", "base_of", "family_of", "locate", "located", "shard_of"]
