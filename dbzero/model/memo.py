@@ -204,7 +204,8 @@ def memo(
             ``<base>/<class>/shard-<k>`` below `prefix` or the current one. It is what a fresh store starts with; later
             the number in force is the store's own (see ``reshard``).
         shard_by: with `shards`: the name of a constructor argument, or a function of the constructor's arguments. Gives
-            an instance's key, once: a str, int, bytes, UUID, date, enum value, or a tuple of these.
+            an instance's key, once: a str, int, bytes, UUID, date, enum value, or a tuple of these. Memo objects that
+            an instance is to own are to be created in its shard: ``set_prefix(self, get_prefix_of(owner).name)``.
 
     Returns:
         The memo class: same name, module and members.
@@ -238,7 +239,7 @@ def memo(
         | (NO_CACHE if no_cache else 0)
     )
 
-    _check_sharding(shards, shard_by, singleton)
+    _check_sharding(shards, shard_by, flags)
 
     def decorate(plain: T) -> T:
         return _decorate(plain, flags, prefix, id, shards, shard_by)
@@ -246,7 +247,7 @@ def memo(
     return decorate if cls is None else decorate(cls)
 
 
-def _check_sharding(shards: Any, shard_by: Any, singleton: object) -> None:
+def _check_sharding(shards: Any, shard_by: Any, flags: int) -> None:
     if (shards is None) != (shard_by is None):
         raise TypeError("memo() options shards and shard_by go together: give both")
     if shards is None:
@@ -255,8 +256,10 @@ def _check_sharding(shards: Any, shard_by: Any, singleton: object) -> None:
         raise TypeError(f"memo() option shards must be an int, not {type(shards).__name__}")
     if shards < 1:
         raise ValueError(f"memo() option shards must be at least 1, not {shards}")
-    if singleton:
+    if flags & SINGLETON:
         raise TypeError("memo() options shards and singleton exclude each other: there is one instance")
+    if flags & NO_DEFAULT_TAGS:
+        raise TypeError("memo() options shards and no_default_tags exclude each other: shards are searched by class")
 
 
 def _decorate(plain: T, flags: int, prefix: str | None, id: str | None, shards: int | None, shard_by: Any) -> T:
@@ -265,7 +268,7 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None, shards: 
     made = rebuild.make_memo_class(plain, MemoObject, MemoMeta, _DICT)
     module = module_name(plain)
     key = f"={id}" if id is not None else f"{module}:{plain.__qualname__}"
-    family, keys = _family(made, key, id or plain.__qualname__, prefix, bool(flags & SINGLETON), shards, shard_by)
+    family, keys = _family(made, key, id or plain.__qualname__, prefix, flags, shards, shard_by)
     if family is not None and prefix is None:
         prefix = family.prefix
     info = MemoClass(
@@ -293,7 +296,7 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None, shards: 
 
 
 def _family(
-    cls: Any, key: str, name: str, prefix: str | None, singleton: bool, shards: int | None, shard_by: Any
+    cls: Any, key: str, name: str, prefix: str | None, flags: int, shards: int | None, shard_by: Any
 ) -> tuple[Family | None, KeySource | None]:
     """The family that a class being decorated founds or belongs to, and how its constructor tells keys."""
     inherited = [info for info in map(class_info, cls.__mro__[1:]) if info is not None and info.family is not None]
@@ -308,9 +311,10 @@ def _family(
         raise TypeError(f"memo() option shards: {cls.__qualname__} has the shards of {family.title}; leave it out")
     if len({info.family.key for info in inherited if info.family is not None}) > 1:
         raise TypeError(f"{cls.__qualname__} derives from classes with different shards")
-    if singleton or (prefix is not None and prefix != family.prefix):
+    if flags & (SINGLETON | NO_DEFAULT_TAGS) or (prefix is not None and prefix != family.prefix):
         raise TypeError(
-            f"{cls.__qualname__} has the shards of {family.title}: it cannot be a singleton or have another prefix"
+            f"{cls.__qualname__} has the shards of {family.title}: it cannot be a singleton, have another prefix or "
+            f"no_default_tags"
         )
     return family, key_source(cls, family.shard_by)
 

@@ -90,6 +90,10 @@ class Query(ABC):
         own = self._p_view()
         return self if own is not None and own.uuid == view.uuid else None
 
+    def _p_parts(self) -> list[Query] | None:
+        """Its parts in all shards, if it has shards and its results are those of the parts."""
+        return None
+
     def _p_ranked(self) -> Iterator[tuple[float, Any]] | None:
         """(score, result), the best first; None: it has no scores."""
         return None

@@ -42,7 +42,7 @@ class Spanning(Query):
         """The part in a shard, which is a view of this query's context."""
         raise NotImplementedError
 
-    def _parts(self) -> list[Query]:
+    def _p_parts(self) -> list[Query]:
         return [self._p_part_in(view) for view in self._p_shards.views(self._context)]
 
     def _p_on(self, view: View) -> Query | None:
@@ -53,16 +53,16 @@ class Spanning(Query):
         return self._p_part_in(view)
 
     def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self._parts())
+        return chain.from_iterable(self._p_parts())
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts()))
+        return sum(map(len, self._p_parts()))
 
     def __bool__(self) -> bool:
-        return any(self._parts())
+        return any(self._p_parts())
 
     def __contains__(self, obj: object) -> bool:
-        return any(obj in part for part in self._parts())
+        return any(obj in part for part in self._p_parts())
 
     def _p_oids(self, uuid: int) -> BitMap64:
         found = BitMap64()
@@ -75,7 +75,7 @@ class Spanning(Query):
         return self if self._context is not scope.live else self._p_within(scope.committed())
 
     def _p_estimate(self) -> int:
-        return sum(part._p_estimate() for part in self._parts())
+        return sum(part._p_estimate() for part in self._p_parts())
 
     def _p_form(self) -> tuple[Any, ...]:
         raise Error(
@@ -113,7 +113,7 @@ class Fanned(Spanning):
         return self._make(view)
 
     def __iter__(self) -> Iterator[Any]:
-        parts = self._parts()
+        parts = self._p_parts()
         key = sort_key_of(self)
         if key is not None:
             return merge(*parts, key=key)
@@ -131,7 +131,7 @@ class Fanned(Spanning):
 
     @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
-        return self._order is not None or any(part._p_ordered for part in self._parts())
+        return self._order is not None or any(part._p_ordered for part in self._p_parts())
 
     def _p_within(self, context: scope.Context) -> Query:
         made = Fanned.__new__(Fanned)
@@ -140,7 +140,7 @@ class Fanned(Spanning):
         return made
 
     def _pick(self, places: list[int]) -> tuple[Any, ...]:
-        parts = self._parts()
+        parts = self._p_parts()
         if self._p_ordered:
             return super()._pick(places)
         sizes = list(map(len, parts))
@@ -220,7 +220,7 @@ class Sorted(Spanning):
         return rank if inner is None else lambda obj: (rank(obj), inner(obj))
 
     def __iter__(self) -> Iterator[Any]:
-        return merge(*self._parts(), key=self.key())
+        return merge(*self._p_parts(), key=self.key())
 
     def _p_within(self, context: scope.Context) -> Query:
         source = self._source._p_within(context)

@@ -52,6 +52,10 @@ class Filtering(Query):
     def _p_with(self, source: Query) -> Query:
         return Filtering(self.function, source)
 
+    def _p_parts(self) -> list[Query] | None:
+        parts = self.source._p_parts()
+        return None if parts is None else [self._p_with(part) for part in parts]
+
     def _p_on(self, view: View) -> Query | None:
         part = self.source._p_on(view)
         return None if part is None else self._p_with(part)

@@ -558,7 +558,8 @@ def find_live(*criteria: Any, prefix: str | None = None) -> Query:
             ``match(...)`` (full-text search; the best come first), a memo object (itself, not what is tagged with it), a
             query (its results), a list (any of), a tuple (all of), ``no(...)`` (none of). Without any, nothing is found.
         prefix: name of an open prefix to search in. By default that of a statically scoped class, of a sub-query or an
-            object among the criteria, else the current one.
+            object among the criteria, else the current one. With a sharded class, or a query of one: all its shards; the
+            results come shard by shard, or merged if one of the criteria is sorted.
 
     Returns:
         A lazy query: it is evaluated whenever it is iterated, counted or subscripted, newest objects first. What was

@@ -52,6 +52,9 @@ class Splitting(Query):
     def counts(self) -> list[tuple[Any, int]] | None:
         """How many rows there are of each tag, without loading an object; None where that can't be told."""
         source = self.source
+        parts = self._p_parts()
+        if parts is not None:
+            return self._added_up([part.counts() for part in parts if isinstance(part, Splitting)])
         view = source._p_view()
         if view is None or not source._p_distinct or source._p_splits():
             return None
@@ -62,6 +65,15 @@ class Splitting(Query):
             if self.exclusive:
                 left -= members
         return found
+
+    def _added_up(self, counted: list[list[tuple[Any, int]] | None]) -> list[tuple[Any, int]] | None:
+        total = {_atom(tag): 0 for tag in self.tags}
+        for counts in counted:
+            if counts is None:
+                return None
+            for tag, n in counts:
+                total[_atom(tag)] += n
+        return [(tag, total.pop(_atom(tag))) for tag in self.tags if _atom(tag) in total]
 
     def _p_view(self) -> View | None:
         return self.source._p_view()
@@ -97,6 +109,10 @@ class Splitting(Query):
 
     def _p_with(self, source: Query) -> Query:
         return Splitting(self.tags, source, self.exclusive)
+
+    def _p_parts(self) -> list[Query] | None:
+        parts = self.source._p_parts()
+        return None if parts is None else [self._p_with(part) for part in parts]
 
     def _p_on(self, view: View) -> Query | None:
         part = self.source._p_on(view)
@@ -153,6 +169,10 @@ class Objects(Query):
 
     def _p_with(self, source: Query) -> Query:
         return Objects(source)
+
+    def _p_parts(self) -> list[Query] | None:
+        parts = self.source._p_parts()
+        return None if parts is None else [self._p_with(part) for part in parts]
 
     def _p_on(self, view: View) -> Query | None:
         part = self.source._p_on(view)

@@ -195,6 +195,7 @@ def test_bad_declarations() -> None:
         ({"shards": 2, "shard_by": "other"}, TypeError, "no argument 'other'"),
         ({"shards": 2, "shard_by": 5}, TypeError, "name of a constructor argument"),
         ({"shards": 2, "shard_by": "owner", "singleton": True}, TypeError, "exclude each other"),
+        ({"shards": 2, "shard_by": "owner", "no_default_tags": True}, TypeError, "exclude each other"),
     ):
         with pytest.raises(error, match=text):
             db0.memo(**options)(Plain)  # type: ignore[call-overload]
@@ -204,6 +205,9 @@ def test_bad_declarations() -> None:
         class Other(Account):
             pass
 
+    for more in ({"singleton": True}, {"prefix": "x"}, {"no_default_tags": True}):
+        with pytest.raises(TypeError, match="cannot be a singleton"):
+            db0.memo(**more)(type("Special", (Account,), {}))  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="no argument 'owner'"):
 
         @db0.memo

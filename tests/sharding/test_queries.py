@@ -29,12 +29,8 @@ def rows(root: str) -> Iterator[list[Row]]:
     yield [Row(number, number % 10, "abc"[number % 3]) for number in range(1000)]
 
 
-def test_the_first_of_a_sort_read_one_leaf_of_each_shard(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    db0.init(root, prefix="table", autocommit=False)
-    for number in range(4000):
-        Row(number, -number)
-    db0.commit()
-    db0.clear_cache()
+def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """From now on its only item counts the rows that are loaded."""
     loads = [0]
     real = View._load
 
@@ -43,6 +39,16 @@ def test_the_first_of_a_sort_read_one_leaf_of_each_shard(root: str, monkeypatch:
         return real(view, obj)
 
     monkeypatch.setattr(View, "_load", load)
+    return loads
+
+
+def test_the_first_of_a_sort_read_one_leaf_of_each_shard(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    db0.init(root, prefix="table", autocommit=False)
+    for number in range(4000):
+        Row(number, -number)
+    db0.commit()
+    db0.clear_cache()
+    loads = count_loads(monkeypatch)
     prices = db0.index_of(Row, "price")
     assert len(db0.find(Row)) == 4000 and len(db0.find(Row, prices.select(-9, 0))) == 10 and db0.find(Row, "row")
     assert loads[0] == 0, "counting loads nothing"
@@ -219,3 +225,16 @@ def test_a_forked_child_reads(rows: list[Row]) -> None:
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_tags_are_counted_in_all_shards_without_loading(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in rows:
+        db0.tags(row).add(*(["low"] if row.price < 5 else []), *(["even"] if row.price % 2 == 0 else []))
+    db0.commit()
+    rows.clear()
+    db0.clear_cache()
+    loads = count_loads(monkeypatch)
+    assert db0.group_by(["low", "even", "none"], db0.find(Row)) == {"low": 500, "even": 200}
+    assert len(db0.split_by(["even", "low"], db0.find(Row), exclusive=False)) == 1000
+    assert db0.group_by(["low"], db0.find(Row, "even")) == {"low": 300}
+    assert loads[0] == 0

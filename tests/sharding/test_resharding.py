@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +21,7 @@ from dbzero.model import scope
 from dbzero.query.check import check_index
 from dbzero.sharding import resharding
 from dbzero.storage.verify import check_root
+from tests.scripts import environment
 from tests.session.forks import Forked, kill_at
 from tests.sharding.model import Branch, Holder, Note, Program, check
 
@@ -164,7 +169,8 @@ def test_a_failure_in_a_batch_leaves_it_where_it_was(bank: str, small: None, mon
 # --- other threads ---------------------------------------------------------------------------------------------------
 
 
-def test_threads_write_while_it_runs(bank: str, small: None) -> None:
+def test_threads_write_while_it_runs(bank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resharding, "BATCH", 16)
     for number in range(MANY):
         Holder(f"o{number}", 0, None)
     db0.commit()
@@ -174,10 +180,10 @@ def test_threads_write_while_it_runs(bank: str, small: None) -> None:
 
     def create() -> None:
         try:
-            while not over.is_set():
+            while not over.is_set() and created[0] < MANY:
                 Holder(f"new{created[0]}", 1, None)
                 created[0] += 1
-                time.sleep(0.002)
+                time.sleep(0.01)
         except BaseException as error:
             errors.append(error)
 
@@ -187,6 +193,7 @@ def test_threads_write_while_it_runs(bank: str, small: None) -> None:
                 with db0.atomic():
                     for one in db0.find(Holder, "holder"):
                         one.balance += 1
+                time.sleep(0.01)
         except BaseException as error:
             errors.append(error)
 
@@ -194,7 +201,7 @@ def test_threads_write_while_it_runs(bank: str, small: None) -> None:
     for thread in threads:
         thread.start()
     try:
-        for shards in (5, 2, 7, 3):
+        for shards in (5, 2, 3):
             db0.reshard(Holder, shards)
     finally:
         over.set()
@@ -374,3 +381,29 @@ def test_two_processes_write_a_shard_each(tmp_path: Path) -> None:
     db0.close()
     gc.collect()
     assert check_root(root) == []
+
+
+def test_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
+    root = str(tmp_path / "root")
+    ended(Forked(build(root)))
+    ours, theirs = os.openpty()
+    code = (
+        "import dbzero as db0\nfrom tests.sharding.model import Holder\n"
+        f"db0.init({root!r}, prefix='bank')\nprint(db0.reshard(Holder, 7))\ndb0.close()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        env={**environment(), "TERM": "xterm"},
+    )
+    os.close(theirs)
+    output, _ = process.communicate(timeout=60)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    moved = int(output)
+    assert moved > 0 and f"{moved}/{moved}".encode() in shown and b"reshard" in shown
