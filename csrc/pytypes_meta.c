@@ -181,7 +181,8 @@ static void abandon(Persistent *p)
     PyErr_Restore(kind, value, trace);
 }
 
-static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, PyObject *kwargs)
+/* preset: a dict of fields that the object has before its __init__ runs, or NULL. */
+static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, PyObject *kwargs, PyObject *preset)
 {
     newfunc make = (newfunc)PyType_GetSlot(cls, Py_tp_new);
     PyObject *obj = make(cls, args, kwargs);
@@ -202,6 +203,15 @@ static PyObject *construct(PyTypeObject *cls, ViewCore *view, PyObject *args, Py
         if (dbz_write_mask == 0 && dbz_block_frames() > 0 && dbz_block_mine() && dbz_block_created(p) < 0) {
             Py_DECREF(obj);
             return NULL;
+        }
+        if (preset != NULL) {
+            PyObject *fields = dbz_state(obj);
+            int rc = fields == NULL ? -1 : PyDict_Update(fields, preset);
+            Py_XDECREF(fields);
+            if (rc < 0) {
+                Py_DECREF(obj);
+                return NULL;
+            }
         }
     }
     uint64_t moves = dbz_moves;
@@ -239,7 +249,7 @@ static PyObject *meta_call(PyObject *cls, PyObject *args, PyObject *kwargs)
     if (DBZ_LIKELY(info != NULL && !(info->flags & C_SLOW) && current_view != NULL && current_view->writable)) {
         ViewCore *view = current_view;
         Py_INCREF(view);
-        PyObject *made = construct((PyTypeObject *)cls, view, args, kwargs);
+        PyObject *made = construct((PyTypeObject *)cls, view, args, kwargs, NULL);
         Py_DECREF(view);
         return made;
     }
@@ -323,8 +333,8 @@ static PyObject *f_set_construct_hook(PyObject *module, PyObject *hook)
 static PyObject *f_construct(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *cls, *view, *positional, *named;
-    if (!PyArg_ParseTuple(args, "O!O!O!O:construct", dbz_meta_type, &cls, dbz_view_type, &view, &PyTuple_Type, &positional, &named))
+    PyObject *cls, *view, *positional, *named, *preset = NULL;
+    if (!PyArg_ParseTuple(args, "O!O!O!O|O!:construct", dbz_meta_type, &cls, dbz_view_type, &view, &PyTuple_Type, &positional, &named, &PyDict_Type, &preset))
         return NULL;
     if (named != Py_None && !PyDict_Check(named)) {
         PyErr_SetString(PyExc_TypeError, "keyword arguments must be a dict or None");
@@ -334,7 +344,7 @@ static PyObject *f_construct(PyObject *module, PyObject *args)
         PyErr_Format(PyExc_TypeError, "%R is not a registered memo type: decorate it with @db0.memo", cls);
         return NULL;
     }
-    return construct((PyTypeObject *)cls, (ViewCore *)view, positional, named == Py_None ? NULL : named);
+    return construct((PyTypeObject *)cls, (ViewCore *)view, positional, named == Py_None ? NULL : named, preset);
 }
 
 static PyObject *f_rebind(PyObject *module, PyObject *args)
@@ -364,7 +374,7 @@ PyMethodDef dbz_meta_functions[] = {
     {"class_flags", f_class_flags, METH_O, "The flags a class was registered with, or None."},
     {"set_current_view", f_set_current_view, METH_O, "The view plain classes create in; None: ask the construct hook."},
     {"set_construct_hook", f_set_construct_hook, METH_O, "hook(cls, args, kwargs or None) makes what the fast path does not."},
-    {"construct", f_construct, METH_VARARGS, "construct(cls, view, args, kwargs or None): make an object in that view."},
+    {"construct", f_construct, METH_VARARGS, "construct(cls, view, args, kwargs or None[, fields]): make an object in that view, which has these fields before __init__ runs."},
     {"rebind", f_rebind, METH_VARARGS, "rebind(obj, view): move an object under construction to another view."},
     {NULL, NULL, 0, NULL},
 };

@@ -63,13 +63,14 @@ from dbzero.query import stored as _stored  # noqa: F401  (queries can be stored
 from dbzero.query.atoms import Tag as _Tag
 from dbzero.query.atoms import as_tag
 from dbzero.query.changes import ModIterable, ModIterator, select_deleted, select_modified, select_new
+from dbzero.query.criteria import no
 from dbzero.query.filters import filter
 from dbzero.query.find import find_live as find
-from dbzero.query.find import no
 from dbzero.query.forms import deserialize, serialize
 from dbzero.query.groups import count_op, group_by, make_sum
+from dbzero.query.indexes import index_of
 from dbzero.query.joins import join
-from dbzero.query.managed import index_of, migrate
+from dbzero.query.managed import migrate
 from dbzero.query.search import match
 from dbzero.query.splits import split_by
 from dbzero.query.tags import ObjectTagManager as _ObjectTagManager
@@ -174,6 +175,7 @@ from dbzero.session.statistics import (
 from dbzero.session.status import status
 from dbzero.session.transaction import transaction
 from dbzero.session.watching import watch
+from dbzero.sharding import reshard, shard_of
 
 types = _SimpleNamespace(
     ByteArray=_collections.ByteArray,
@@ -352,6 +354,7 @@ __all__ = [
     "open",
     "refresh",
     "rename_field",
+    "reshard",
     "select_deleted",
     "select_modified",
     "select_new",
@@ -360,6 +363,7 @@ __all__ = [
     "set_cache_size",
     "set_prefix",
     "set_restricted",
+    "shard_of",
     "signature_of",
     "snapshot",
     "split_by",

@@ -50,7 +50,7 @@ NAMES = {
     *("tags", "as_tag", "find", "no"),
     *("filter", "split_by", "join", "group_by", "count_op", "make_sum", "serialize", "deserialize"),
     *("FastQuery", "FastQueryCache", "GroupByBucket", "GroupByEval", "GroupDef", "init_fast_query", "signature_of"),
-    *("snapshot", "get_snapshot_of", "SnapshotWindow"),
+    *("snapshot", "get_snapshot_of", "SnapshotWindow", "shard_of", "reshard"),
     *("select_new", "select_deleted", "select_modified", "ModIterable", "ModIterator"),
 }
 

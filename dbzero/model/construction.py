@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from dbzero.errors import Error, ReadOnlyError
+from dbzero.errors import Error, ReadOnlyError, UnsupportedTypeError
 from dbzero.model import base, scope
 from dbzero.model.base import ViewCore, operation
 from dbzero.model.memo import MemoClass, class_info
+from dbzero.model.placement import shards_of, spot_of
+from dbzero.model.sharded import SPOT, Family
 from dbzero.model.view import View
 
 
@@ -57,6 +59,8 @@ def construct(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None)
             f"its base class is"
         )
     named = dict(kwargs) if kwargs else {}
+    if info.family is not None:
+        return _construct_in_shard(cls, info, info.family, args, named)
     view = scope.view_of(info.prefix, True)
     if info.moves:
         return _construct_moving(cls, info, view, args, named)
@@ -67,6 +71,20 @@ def construct(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None)
     if not view.writable:
         raise _refusal(cls, info, view)
     return _finish(cls, info, base.construct(cls, view, args, named))
+
+
+def _construct_in_shard(cls: Any, info: MemoClass, family: Family, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    assert info.keys is not None
+    key = info.keys.key(cls, args, named)
+    try:
+        spot = spot_of(key)
+    except UnsupportedTypeError as error:
+        raise UnsupportedTypeError(f"{cls.__qualname__}: {error}") from None
+    shards = shards_of(scope.live, family)
+    with shards.place(spot) as view:
+        if not view.writable:
+            raise _refusal(cls, info, view)
+        return base.construct(cls, view, args, named, {SPOT: spot})
 
 
 def _refusal(cls: Any, info: MemoClass, view: View) -> ReadOnlyError:
@@ -161,6 +179,8 @@ def set_prefix(obj: Any, prefix: str | None = None) -> None:
     info = class_info(type(obj))
     if info is None:
         raise Error(f"set_prefix failed: {type(obj).__qualname__} is not a memo class")
+    if info.family is not None:
+        raise Error(f"set_prefix failed: instances of {info.family.title} are placed by their keys")
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix must be a str or None, not {type(prefix).__name__}")
     if not obj._p_flags & base.INIT:

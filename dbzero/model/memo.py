@@ -14,6 +14,7 @@ from dbzero.model.base import MemoMeta, Persistent
 from dbzero.model.catalog import ACCESS_CONTROL, IMMUTABLE, NO_CACHE, NO_DEFAULT_TAGS, SINGLETON
 from dbzero.model.deferred import resolved
 from dbzero.model.migration import Migrations, find_migrations
+from dbzero.model.sharded import SPOT, Family, KeySource, families, key_source
 from dbzero.model.uuids import make_uuid
 
 T = TypeVar("T", bound=type)
@@ -32,6 +33,8 @@ class MemoClass:
     flags: int  # of the class record
     moves: bool  # its __init__ may call set_prefix()
     migrations: Migrations = ()  # of a singleton class
+    family: Family | None = None  # whose shards have its instances
+    keys: KeySource | None = None  # what tells their keys; None: its instances go where other ones do
 
 
 class _Root(Persistent):  # type: ignore[misc]
@@ -44,7 +47,9 @@ base.set_dict_descriptor(vars(_Root)["__dict__"])
 def stored_fields(obj: Any) -> dict[str, Any]:
     """The stored attributes of a memo object, in a fresh dict."""
     obj._p_activate()
-    return {name: resolved(value) for name, value in base.state(obj).items() if not name.startswith("_X__")}
+    return {
+        name: resolved(value) for name, value in base.state(obj).items() if not name.startswith("_X__") and name != SPOT
+    }
 
 
 def _restricted(obj: Any) -> bool:
@@ -166,6 +171,8 @@ def memo(
     no_cache: bool = False,
     immutable: bool = False,
     access_control: bool = False,
+    shards: int | None = None,
+    shard_by: str | Callable[..., Any] | None = None,
 ) -> Callable[[T], T]: ...
 
 
@@ -179,6 +186,8 @@ def memo(
     no_cache: bool = False,
     immutable: bool = False,
     access_control: bool = False,
+    shards: int | None = None,
+    shard_by: str | Callable[..., Any] | None = None,
 ) -> Any:
     """Make a class's instances stored objects. Used bare, called empty, or with options.
 
@@ -191,12 +200,19 @@ def memo(
         no_cache: instances need not stay in memory. Only a policy.
         immutable: attributes can be set during construction only.
         access_control: recorded, not enforced.
+        shards: spread the instances, and those of derived classes, over so many prefixes,
+            ``<base>/<class>/shard-<k>`` below `prefix` or the current one. It is what a fresh store starts with; later
+            the number in force is the store's own (see ``reshard``).
+        shard_by: with `shards`: the name of a constructor argument, or a function of the constructor's arguments. Gives
+            an instance's key, once: a str, int, bytes, UUID, date, enum value, or a tuple of these. Memo objects that
+            an instance is to own are to be created in its shard: ``set_prefix(self, get_prefix_of(owner).name)``.
 
     Returns:
         The memo class: same name, module and members.
 
     Raises:
-        TypeError: not a class, a class that cannot be stored (a subclass of int, list, ...), an option of wrong type.
+        TypeError: not a class, a class that cannot be stored (a subclass of int, list, ...), an option of wrong type,
+        `shard_by` names no argument. ValueError: `shards` is below 1.
 
     >>> import dbzero as db0
     >>> @db0.memo
@@ -223,19 +239,40 @@ def memo(
         | (NO_CACHE if no_cache else 0)
     )
 
+    _check_sharding(shards, shard_by, flags)
+
     def decorate(plain: T) -> T:
-        return _decorate(plain, flags, prefix, id)
+        return _decorate(plain, flags, prefix, id, shards, shard_by)
 
     return decorate if cls is None else decorate(cls)
 
 
-def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
+def _check_sharding(shards: Any, shard_by: Any, flags: int) -> None:
+    if (shards is None) != (shard_by is None):
+        raise TypeError("memo() options shards and shard_by go together: give both")
+    if shards is None:
+        return
+    if isinstance(shards, bool) or not isinstance(shards, int):
+        raise TypeError(f"memo() option shards must be an int, not {type(shards).__name__}")
+    if shards < 1:
+        raise ValueError(f"memo() option shards must be at least 1, not {shards}")
+    if flags & SINGLETON:
+        raise TypeError("memo() options shards and singleton exclude each other: there is one instance")
+    if flags & NO_DEFAULT_TAGS:
+        raise TypeError("memo() options shards and no_default_tags exclude each other: shards are searched by class")
+
+
+def _decorate(plain: T, flags: int, prefix: str | None, id: str | None, shards: int | None, shard_by: Any) -> T:
     if not isinstance(plain, type):
         raise TypeError(f"@db0.memo needs a class, not {plain!r}")
     made = rebuild.make_memo_class(plain, MemoObject, MemoMeta, _DICT)
     module = module_name(plain)
+    key = f"={id}" if id is not None else f"{module}:{plain.__qualname__}"
+    family, keys = _family(made, key, id or plain.__qualname__, prefix, flags, shards, shard_by)
+    if family is not None and prefix is None:
+        prefix = family.prefix
     info = MemoClass(
-        key=f"={id}" if id is not None else f"{module}:{plain.__qualname__}",
+        key=key,
         module=module,
         qualname=plain.__qualname__,
         singleton=bool(flags & SINGLETON),
@@ -244,14 +281,42 @@ def _decorate(plain: T, flags: int, prefix: str | None, id: str | None) -> T:
         flags=flags,
         moves=rebuild.mentions(made, "set_prefix"),
         migrations=find_migrations(made) if flags & SINGLETON else (),
+        family=family,
+        keys=keys,
     )
     made._p_class = info
     declared.settle(made)
-    slow = info.singleton or info.prefix is not None or info.moves
+    slow = info.singleton or info.prefix is not None or info.moves or family is not None
     base.register_class(made, (base.CLASS_SLOW if slow else 0) | (base.CLASS_IMMUTABLE if flags & IMMUTABLE else 0))
     kinds.register_class(info.key, made)
+    if family is not None and shards is not None:
+        families[family.key] = family
     result: T = made
     return result
+
+
+def _family(
+    cls: Any, key: str, name: str, prefix: str | None, flags: int, shards: int | None, shard_by: Any
+) -> tuple[Family | None, KeySource | None]:
+    """The family that a class being decorated founds or belongs to, and how its constructor tells keys."""
+    inherited = [info for info in map(class_info, cls.__mro__[1:]) if info is not None and info.family is not None]
+    if not inherited:
+        if shards is None:
+            return None, None
+        title = f"{cls.__module__}.{cls.__qualname__}"
+        return Family(name, key, title, prefix, shards, shard_by), key_source(cls, shard_by)
+    family = inherited[0].family
+    assert family is not None
+    if shards is not None:
+        raise TypeError(f"memo() option shards: {cls.__qualname__} has the shards of {family.title}; leave it out")
+    if len({info.family.key for info in inherited if info.family is not None}) > 1:
+        raise TypeError(f"{cls.__qualname__} derives from classes with different shards")
+    if flags & (SINGLETON | NO_DEFAULT_TAGS) or (prefix is not None and prefix != family.prefix):
+        raise TypeError(
+            f"{cls.__qualname__} has the shards of {family.title}: it cannot be a singleton, have another prefix or "
+            f"no_default_tags"
+        )
+    return family, key_source(cls, family.shard_by)
 
 
 def _construct(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:

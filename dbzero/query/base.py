@@ -16,6 +16,7 @@ from dbzero.model import scope
 from dbzero.query import identity
 
 if TYPE_CHECKING:
+    from dbzero.model.placement import Shards
     from dbzero.model.view import View
 
 _UNKNOWN = 1 << 40
@@ -76,6 +77,28 @@ class Query(ABC):
         tag for each of these."""
         return []
 
+    @property
+    def _p_shards(self) -> Shards | None:
+        """The shards that the results are spread over; None: the query is of one prefix, or none."""
+        return None
+
+    def _p_source(self) -> Query:
+        """The query that this one asks."""
+        raise Error(f"this query has no source: {self!r}")
+
+    def _p_on(self, view: View) -> Query | None:
+        """The part of it in one prefix; None: there is none."""
+        own = self._p_view()
+        return self if own is not None and own.uuid == view.uuid else None
+
+    def _p_parts(self) -> list[Query] | None:
+        """Its parts in all shards, if it has shards and its results are those of the parts."""
+        return None
+
+    def _p_ranked(self) -> Iterator[tuple[float, Any]] | None:
+        """(score, result), the best first; None: it has no scores."""
+        return None
+
     def _p_within(self, context: scope.Context) -> Query:
         """The same query in another context: live, or a snapshot. Error when that cannot be."""
         raise Error(f"this query cannot be asked of another state: {self!r}")
@@ -86,8 +109,15 @@ class Query(ABC):
 
     def _p_committed(self) -> Query:
         """The same query over what is committed; one of a snapshot is that already."""
+        if self._p_shards is not None:
+            settled = self._p_source()._p_committed()
+            return self if settled is self._p_source() else self._p_with(settled)
         view = self._p_view()
         return self if view is None or view.context is not scope.live else self._p_within(scope.committed().snapshot())
+
+    def _p_with(self, source: Query) -> Query:
+        """The same of another source."""
+        raise Error(f"this query has no source: {self!r}")
 
     def _p_estimate(self) -> int:
         """About how many results there are. Cheap, and rather too many than too few."""
@@ -298,8 +328,21 @@ class Slice(Query):
     def _p_alone(self, view: View) -> bool:
         return self._source._p_alone(view)
 
+    @property
+    def _p_shards(self) -> Shards | None:
+        return self._source._p_shards
+
+    def _p_source(self) -> Query:
+        return self._source
+
+    def _p_with(self, source: Query) -> Query:
+        return Slice(source, self._start, self._stop, self._step)
+
+    def _p_on(self, view: View) -> Query | None:
+        return super()._p_on(view) if self._p_shards is None else Within(self, view)
+
     def _p_within(self, context: scope.Context) -> Query:
-        return Slice(self._source._p_within(context), self._start, self._stop, self._step)
+        return self._p_with(self._source._p_within(context))
 
     def _p_shape(self) -> tuple[Any, ...]:
         return self._source._p_shape()
@@ -328,3 +371,45 @@ def _without_last(items: Iterator[Any], n: int) -> Iterator[Any]:
     for item in items:
         ahead.append(item)
         yield ahead.popleft()
+
+
+class Within(Query):
+    """Those results of a query of several shards that are in one of them."""
+
+    __slots__ = ("_source", "_view")
+
+    def __init__(self, source: Query, view: View) -> None:
+        self._source = source
+        self._view = view
+
+    def __iter__(self) -> Iterator[Any]:
+        uuid = self._view.uuid
+        if self._source._p_splits():
+            return (row for row in self._source if row[0]._p_view.uuid == uuid)
+        return (obj for obj in self._source if obj._p_view.uuid == uuid)
+
+    def _p_view(self) -> View | None:
+        return self._view
+
+    @property
+    def _p_distinct(self) -> bool:  # type: ignore[override]
+        return self._source._p_distinct
+
+    @property
+    def _p_ordered(self) -> bool:  # type: ignore[override]
+        return self._source._p_ordered
+
+    def _p_splits(self) -> list[Split]:
+        return self._source._p_splits()
+
+    def _p_within(self, context: scope.Context) -> Query:
+        there = context.view_of_uuid(self._view.uuid)
+        if there is None:
+            raise Error(f"prefix {self._view.name!r} is not in that context")
+        return Within(self._source._p_within(context), there)
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self._source._p_shape()
+
+    def _p_detail(self) -> str:
+        return f"{self._source._p_detail()} in {self._view.name!r}"

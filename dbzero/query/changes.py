@@ -11,7 +11,8 @@ from dbzero.errors import Error
 from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.base import Query, require_query
-from dbzero.query.find import find, no
+from dbzero.query.criteria import no
+from dbzero.query.find import find
 
 
 class ModIterable:
@@ -40,6 +41,16 @@ class ModIterable:
     def _pairs(self) -> Iterator[tuple[Any, Any]]:
         before = _within(self._query, self._sooner)
         after = self._query._p_within(self._later)
+        shards = self._query._p_shards
+        if shards is None or before is None:
+            yield from self._pairs_of(before, after)
+            return
+        for view in shards.views(self._later):
+            part, earlier = after._p_on(view), self._sooner.view_of_uuid(view.uuid)
+            if part is not None and earlier is not None:
+                yield from self._pairs_of(before._p_on(earlier), part)
+
+    def _pairs_of(self, before: Query | None, after: Query) -> Iterator[tuple[Any, Any]]:
         new = after._p_view()
         old = None if before is None else before._p_view()
         if before is None or old is None or new is None:

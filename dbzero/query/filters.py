@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dbzero.errors import Error
+from dbzero.model.placement import Shards
 from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.base import Query, Split, require_query
@@ -41,8 +42,26 @@ class Filtering(Query):
     def _p_splits(self) -> list[Split]:
         return self.source._p_splits()
 
+    @property
+    def _p_shards(self) -> Shards | None:
+        return self.source._p_shards
+
+    def _p_source(self) -> Query:
+        return self.source
+
+    def _p_with(self, source: Query) -> Query:
+        return Filtering(self.function, source)
+
+    def _p_parts(self) -> list[Query] | None:
+        parts = self.source._p_parts()
+        return None if parts is None else [self._p_with(part) for part in parts]
+
+    def _p_on(self, view: View) -> Query | None:
+        part = self.source._p_on(view)
+        return None if part is None else self._p_with(part)
+
     def _p_within(self, context: Context) -> Query:
-        return Filtering(self.function, self.source._p_within(context))
+        return self._p_with(self.source._p_within(context))
 
     def _p_estimate(self) -> int:
         return self.source._p_estimate()

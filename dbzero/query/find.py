@@ -12,50 +12,21 @@ from dbzero.errors import BadPrefixError, ClosedError, Error, PrefixError
 from dbzero.model import base, kinds, scope, weak
 from dbzero.model.base import operation
 from dbzero.model.memo import MemoBase, MemoObject, class_info
+from dbzero.model.placement import Shards
+from dbzero.model.sharded import families
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom
 from dbzero.query.base import Query, Split
+from dbzero.query.criteria import TagSet, in_shard, shards_among
 from dbzero.query.expressions import All, Any_, Expression, Instances, Nothing, One, Run, Step, Sub, Tagged, evaluate
+from dbzero.query.fanout import Fanned
 from dbzero.query.fields import FieldBuffer
 from dbzero.query.search import Match, Matched, rankings
-from dbzero.query.splits import objects_of, resplit
+from dbzero.query.splits import Splitting, objects_of, resplit
 from dbzero.query.tagindex import TagIndex, flushed
 
 _FIRST_BATCH, _BATCH = 16, 512  # objects made at a time
 _FEW = 8  # objects whose classes their own records tell; for more, the class bitmaps are asked
-
-
-class TagSet:
-    """What ``no`` returns: conditions to exclude."""
-
-    __slots__ = ("conditions",)
-
-    def __init__(self, conditions: tuple[Any, ...]) -> None:
-        self.conditions = conditions
-
-    def __repr__(self) -> str:
-        return f"<no of {len(self.conditions)} conditions>"
-
-
-def no(*conditions: Any) -> TagSet:
-    """A criterion of ``find`` that excludes objects.
-
-    Args:
-        conditions: what ``find`` accepts. Objects for which any of them holds are excluded; a list excludes the objects
-            for which any of its members holds, a tuple those for which all hold.
-
-    >>> import dbzero as db0, tempfile
-    >>> db0.init(tempfile.mkdtemp(), prefix="p")
-    >>> @db0.memo
-    ... class Person:
-    ...     pass
-    >>> db0.tags(Person()).add("employee")
-    <ObjectTagManager of 1 object>
-    >>> len(db0.find(Person, db0.no("employee"))), len(db0.find(Person, db0.no("retired")))
-    (0, 1)
-    >>> db0.close()
-    """
-    return TagSet(conditions)
 
 
 class Find(Query):
@@ -238,7 +209,13 @@ class Find(Query):
             words = rest.to_array()
             yield from _objects(view, words.tobytes(), n - _FIRST_BATCH, codes, mark, _BATCH)
 
+    def _p_ranked(self) -> Iterator[tuple[float, Any]] | None:
+        return self._scored(0, None, 1) if self._ranking else None
+
     def _best_first(self, start: int, stop: int | None, step: int) -> Iterator[Any]:
+        return (obj for _, obj in self._scored(start, stop, step))
+
+    def _scored(self, start: int, stop: int | None, step: int) -> Iterator[tuple[float, Any]]:
         view = self._p_view()
         if view is None:
             return
@@ -265,7 +242,7 @@ class Find(Query):
             some = ordered[at : at + size]
             words = BitMap64(some).to_array()
             made = {obj._p_oid: obj for obj in _objects(view, words.tobytes(), len(words), codes, mark, size)}
-            yield from [made[oid] for oid in some if oid in made]
+            yield from [(scores[oid], made[oid]) for oid in some if oid in made]
             at += size
             size = _BATCH
 
@@ -424,8 +401,9 @@ def _fill(view: View, objects: list[Any], oids: Any, codes: Sequence[int]) -> li
 class _Builder:
     """Makes the expression of some criteria, and finds out which prefix they are about."""
 
-    def __init__(self, context: scope.Context) -> None:
+    def __init__(self, context: scope.Context, fanning: bool = False) -> None:
         self.context = context
+        self.fanning = fanning  # it is only told, for several prefixes
         self.scoped: str | None = None  # prefix of the first statically scoped class
         self.bound: View | None = None  # view that a sub-query or an object belongs to
         self.orders: list[Query] = []
@@ -512,6 +490,8 @@ class _Builder:
         return Sub(query, view is not None and view.context is self.context)
 
     def bind(self, view: View) -> None:
+        if self.fanning:
+            return
         if self.bound is not None and self.bound.uuid != view.uuid:
             raise BadPrefixError(
                 f"inconsistent prefixes: criteria of prefix {self.bound.name!r} and of prefix {view.name!r} in one find"
@@ -535,6 +515,10 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Q
     """
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"find() argument prefix must be a str or None, not {type(prefix).__name__}")
+    if prefix is None and families:
+        shards = shards_among(context, criteria)
+        if shards is not None:
+            return _fan_out(context, shards, criteria)
     builder = _Builder(context)
     expression: Expression = builder.conjunction(criteria, "find()") if criteria else Nothing()
     view: View | None = None
@@ -570,6 +554,21 @@ def find(context: scope.Context, *criteria: Any, prefix: str | None = None) -> Q
     return resplit(Find(context, view, name, expression, order), builder.splits)
 
 
+def _fan_out(context: scope.Context, shards: Shards, criteria: tuple[Any, ...]) -> Query:
+    """The query of :func:`find` in every shard."""
+    builder = _Builder(context, fanning=True)
+    expression = builder.conjunction(criteria, "find()")
+    order = builder.orders[0] if len(builder.orders) == 1 else None
+
+    def make(view: View) -> Query:
+        part = find(view.context, *[in_shard(view, value) for value in criteria], prefix=view.name)
+        while isinstance(part, Splitting):
+            part = part.source
+        return part
+
+    return resplit(Fanned(context, shards, make, expression, order), builder.splits)
+
+
 def find_live(*criteria: Any, prefix: str | None = None) -> Query:
     """A query of the live objects for which all criteria hold.
 
@@ -578,7 +577,8 @@ def find_live(*criteria: Any, prefix: str | None = None) -> Query:
             ``match(...)`` (full-text search; the best come first), a memo object (itself, not what is tagged with it), a
             query (its results), a list (any of), a tuple (all of), ``no(...)`` (none of). Without any, nothing is found.
         prefix: name of an open prefix to search in. By default that of a statically scoped class, of a sub-query or an
-            object among the criteria, else the current one.
+            object among the criteria, else the current one. With a sharded class, or a query of one: all its shards; the
+            results come shard by shard, or merged if one of the criteria is sorted.
 
     Returns:
         A lazy query: it is evaluated whenever it is iterated, counted or subscripted, newest objects first. What was

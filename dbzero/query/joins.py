@@ -17,6 +17,7 @@ from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.atoms import stored_key
 from dbzero.query.base import Query
+from dbzero.query.fanout import Chained, parts_of
 from dbzero.query.find import find
 from dbzero.query.tagindex import flushed
 
@@ -115,8 +116,17 @@ def join(*collections: Any, on: Any, prefix: str | None = None) -> Query:
     """
     if not collections:
         raise TypeError("join() needs at least one collection")
-    sources = tuple(_source(value, f"argument {at + 1}", prefix) for at, value in enumerate(collections))
-    return Joining(sources, _source(on, "argument 'on'", prefix))
+    sources = [_source(value, f"argument {at + 1}", prefix) for at, value in enumerate(collections)]
+    tags = _source(on, "argument 'on'", prefix)
+    if any(source._p_shards is not None for source in (*sources, tags)):
+        return Chained(lambda: _shard_by_shard(sources, tags), f"join of {len(sources)} queries in all shards")
+    return Joining(tuple(sources), tags)
+
+
+def _shard_by_shard(sources: list[Query], on: Query) -> list[Query]:
+    """The joins of every shard's part of each source with every other's: a tag in common may be of any prefix."""
+    parts = [parts_of(query, scope.live) for query in (*sources, on)]
+    return [Joining(some[:-1], some[-1]) for some in product(*parts)]
 
 
 def _source(value: Any, argument: str, prefix: str | None) -> Query:

@@ -1,4 +1,4 @@
-"""Indexes that the library manages: those of declared fields, and ``migrate``."""
+"""Indexes that the library manages: those of declared fields, in one prefix; and ``migrate``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dbzero.errors import ClosedError, Error, MigrateError, ReadOnlyError, Refer
 from dbzero.model import scope
 from dbzero.model.base import operation
 from dbzero.model.codec import encode_values
-from dbzero.model.declared import INDEXED, FieldRef, declared, plan_of
+from dbzero.model.declared import INDEXED, declared, plan_of
 from dbzero.model.instances import instances
 from dbzero.model.memo import class_info
+from dbzero.model.placement import shards_of
 from dbzero.model.view import View
 from dbzero.query.base import Query
 from dbzero.query.fieldrecords import Field, FieldIndex
@@ -235,69 +236,24 @@ class ManagedIndex:
         return 0 if tree is None else tree._p_estimate(low, high, null_first)
 
 
-def index_of(cls: Any, field: str | None = None, *, prefix: str | None = None) -> ManagedIndex:
-    """The index that the library manages for a field declared with ``indexed_fields``.
-
-    Args:
-        cls: a memo class, or a field of ``fields_of(...)``. field: the field's name, with a class.
-        prefix: name of an open prefix; None: that of the class if it has one, else the current one.
-
-    Returns:
-        An index that cannot be changed: ``find(cls, index.select(1, 3))``, ``index.sort(find(cls))``.
-
-    Raises:
-        TypeError: neither a memo class nor a field. Error: no such field, or it is not indexed. PrefixError.
-        MigrateError: stored objects have values that have no order.
-
-    >>> import dbzero as db0, tempfile
-    >>> db0.init(tempfile.mkdtemp(), prefix="p")
-    >>> @db0.memo
-    ... @db0.indexed_fields("price")
-    ... class Article:
-    ...     def __init__(self, price):
-    ...         self.price = price
-    >>> articles = db0.list([Article(price) for price in (30, 10, 20)])
-    >>> prices = db0.index_of(Article, "price")
-    >>> [article.price for article in prices.sort(db0.find(Article, prices.select(None, 20)))]
-    [10, 20]
-    >>> articles[1].price = 90
-    >>> [article.price for article in prices.sort(db0.find(Article))]
-    [20, 30, 90]
-    >>> db0.close()
-    """
-    return index_in(scope.live, cls, field, prefix)
-
-
-def index_in(context: scope.Context, cls: Any, field: str | None, prefix: str | None) -> ManagedIndex:
-    """:func:`index_of` in a context: live, or a snapshot."""
-    if isinstance(cls, FieldRef):
-        if field is not None:
-            raise TypeError("index_of() takes a field, or a class and the name of a field")
-        cls, field = cls.cls, cls.name
-    info = class_info(cls)
-    if info is None or not isinstance(field, str):
-        raise TypeError(f"index_of() takes a memo class and the name of a field, not {cls!r} and {field!r}")
-    if prefix is not None:
-        if not isinstance(prefix, str):
-            raise TypeError(f"index_of() argument prefix must be a str or None, not {type(prefix).__name__}")
-        view = scope.opened(prefix) if context is scope.live else context.view(prefix)
-    else:
-        view = scope.view_of(info.prefix, False) if context is scope.live else context.view(info.prefix)
-    return managed_in(view, cls, field)
-
-
 def managed_in(view: View, cls: Any, field: str) -> ManagedIndex:
     """The managed index of a field as a view shows it. Errors as those of :func:`index_of`."""
+    owner = managed_owner(cls, field)
+    with operation:
+        if view.writable:
+            view.fields.apply(owner)
+    return ManagedIndex(view, owner, field)
+
+
+def managed_owner(cls: Any, field: str) -> type:
+    """The class that declares an indexed field of a class. Error: there is no such field, or it is not indexed."""
     plan = plan_of(cls)
     owner = None if plan is None else plan.owner(INDEXED, field)
     if owner is None:
         if plan is not None and any(field in names for names in plan.names.values()):
             raise Error(f"field {field!r} of {cls.__qualname__} is not indexed: declare it with @db0.indexed_fields")
         raise Error(f"Unknown field {field!r}: {cls.__qualname__} indexes {declared(cls, INDEXED)}")
-    with operation:
-        if view.writable:
-            view.fields.apply(owner)
-    return ManagedIndex(view, owner, field)
+    return owner
 
 
 def migrate(cls: type) -> None:
@@ -325,10 +281,13 @@ def migrate(cls: type) -> None:
     info = class_info(cls)
     if info is None:
         raise TypeError(f"migrate requires a memo type, not {cls!r}")
-    view = scope.view_of(info.prefix, True)
-    if not view.writable:
-        raise ReadOnlyError(f"Cannot modify read-only prefix: {view.name}")
+    family = info.family
+    views = [scope.view_of(info.prefix, True)] if family is None else shards_of(scope.live, family).views(scope.live)
+    for view in views:
+        if not view.writable:
+            raise ReadOnlyError(f"Cannot modify read-only prefix: {view.name}")
     with operation:
-        if not view.dirty_count:
-            view.begin_changes()
-        view.fields.apply(cls, forced=True)
+        for view in views:
+            if not view.dirty_count:
+                view.begin_changes()
+            view.fields.apply(cls, forced=True)

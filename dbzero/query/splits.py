@@ -10,6 +10,7 @@ from pyroaring import BitMap64
 from dbzero.errors import Error
 from dbzero.model import kinds
 from dbzero.model.base import operation
+from dbzero.model.placement import Shards
 from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom, stored_key
@@ -51,6 +52,9 @@ class Splitting(Query):
     def counts(self) -> list[tuple[Any, int]] | None:
         """How many rows there are of each tag, without loading an object; None where that can't be told."""
         source = self.source
+        parts = self._p_parts()
+        if parts is not None:
+            return self._added_up([part.counts() for part in parts if isinstance(part, Splitting)])
         view = source._p_view()
         if view is None or not source._p_distinct or source._p_splits():
             return None
@@ -61,6 +65,15 @@ class Splitting(Query):
             if self.exclusive:
                 left -= members
         return found
+
+    def _added_up(self, counted: list[list[tuple[Any, int]] | None]) -> list[tuple[Any, int]] | None:
+        total = {_atom(tag): 0 for tag in self.tags}
+        for counts in counted:
+            if counts is None:
+                return None
+            for tag, n in counts:
+                total[_atom(tag)] += n
+        return [(tag, total.pop(_atom(tag))) for tag in self.tags if _atom(tag) in total]
 
     def _p_view(self) -> View | None:
         return self.source._p_view()
@@ -87,8 +100,26 @@ class Splitting(Query):
     def _p_splits(self) -> list[Split]:
         return [(self.tags, self.exclusive), *self.source._p_splits()]
 
+    @property
+    def _p_shards(self) -> Shards | None:
+        return self.source._p_shards
+
+    def _p_source(self) -> Query:
+        return self.source
+
+    def _p_with(self, source: Query) -> Query:
+        return Splitting(self.tags, source, self.exclusive)
+
+    def _p_parts(self) -> list[Query] | None:
+        parts = self.source._p_parts()
+        return None if parts is None else [self._p_with(part) for part in parts]
+
+    def _p_on(self, view: View) -> Query | None:
+        part = self.source._p_on(view)
+        return None if part is None else self._p_with(part)
+
     def _p_within(self, context: Context) -> Query:
-        return Splitting(self.tags, self.source._p_within(context), self.exclusive)
+        return self._p_with(self.source._p_within(context))
 
     def _p_estimate(self) -> int:
         return self.source._p_estimate()
@@ -129,8 +160,26 @@ class Objects(Query):
     def _p_ordered(self) -> bool:  # type: ignore[override]
         return self.source._p_ordered
 
+    @property
+    def _p_shards(self) -> Shards | None:
+        return self.source._p_shards
+
+    def _p_source(self) -> Query:
+        return self.source
+
+    def _p_with(self, source: Query) -> Query:
+        return Objects(source)
+
+    def _p_parts(self) -> list[Query] | None:
+        parts = self.source._p_parts()
+        return None if parts is None else [self._p_with(part) for part in parts]
+
+    def _p_on(self, view: View) -> Query | None:
+        part = self.source._p_on(view)
+        return None if part is None else self._p_with(part)
+
     def _p_within(self, context: Context) -> Query:
-        return Objects(self.source._p_within(context))
+        return self._p_with(self.source._p_within(context))
 
     def _p_estimate(self) -> int:
         return self.source._p_estimate()

@@ -45,6 +45,9 @@ from dbzero.query.records import (
 Where = Key | int
 """A posting list: tag key, or class OID."""
 
+Change = tuple[Key, BitMap64, BitMap64]
+"""Members that were added to a tag, and removed from it."""
+
 _SHARE = 4  # bitmaps take at most this part of the view's limit
 _FRESH = base.MEMO | base.NEW
 _FEW = 64  # deleted objects whose records are asked for their classes
@@ -74,6 +77,9 @@ class TagIndex:
         self.view = view
         view.tag_index = self
         self.generation = 0  # of what is stored: grows when a reader moves
+        self.changes: list[Change | None] | None = (
+            None  # of tags, where somebody wants to know; None: all may be others
+        )
         self._root: IndexRecord | None = None
         self._pending: dict[Key, dict[int, bool]] = {}  # tag key -> OID -> added or removed
         self._joining: dict[int, BitMap64] = {}  # class OID -> new members
@@ -184,6 +190,8 @@ class TagIndex:
 
     def change(self, where: Where, added: BitMap64, removed: BitMap64) -> None:
         """Add members to the stored tree of a posting list, and remove some."""
+        if self.changes is not None and not isinstance(where, int):
+            self.changes.append((where, added.copy(), removed.copy()))
         root = self.root()
         if root is None:
             if not added:
@@ -279,6 +287,8 @@ class TagIndex:
         self._joining.clear()
         self._unfinished.clear()
         del self._early[self._early_kept :]
+        if self.changes is not None:
+            self.changes.append(None)
         base.rescan(self.view)
         self._root = None
         self._closures.clear()

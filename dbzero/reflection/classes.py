@@ -14,6 +14,7 @@ from dbzero.model import base, kinds, scope
 from dbzero.model.catalog import ACCESS_CONTROL, ENUM, NO_DEFAULT_TAGS, SINGLETON, ClassRecord
 from dbzero.model.instances import enter_classes, instances
 from dbzero.model.memo import MemoBase, MemoObject, class_info, stored_fields
+from dbzero.model.sharded import SPOT
 from dbzero.model.uuids import make_uuid
 from dbzero.model.view import View
 from dbzero.reflection.members import MethodInfo, get_methods
@@ -78,7 +79,7 @@ def get_attributes(cls: type) -> list[tuple[str, int]]:
 
 
 def _attributes(view: View, record: ClassRecord) -> list[tuple[str, int]]:
-    names = dict.fromkeys(record.field_names)
+    names = dict.fromkeys(name for name in record.field_names if name != SPOT)
     for obj in view.objects():  # what is pending has no shape yet
         if isinstance(obj, MemoObject) and obj._p_flags & base.DIRTY and view.class_code(obj) == record._p_oid:
             names.update(dict.fromkeys(stored_fields(obj)))

@@ -194,8 +194,9 @@ def _hold(lock: Any) -> None:
 
 
 def _commit_locks() -> list[Any]:
+    """In the order in which a commit of several prefixes takes them, so that the two never wait for each other."""
     active = workspaces.active()
-    opened = list(active.open_prefixes.values())
+    opened = sorted(active.open_prefixes.values(), key=lambda one: one.prefix.uuid)
     return [one.commit_lock for one in opened if one.writable and not one.shared]
 
 

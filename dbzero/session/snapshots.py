@@ -8,7 +8,7 @@ is reached from one of its objects is of the same snapshot. Objects and queries 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, cast
 
@@ -19,9 +19,11 @@ from dbzero.model.memo import MemoObject, class_info
 from dbzero.model.uuids import parse_uuid
 from dbzero.model.view import View
 from dbzero.query.base import Query
+from dbzero.query.fanindex import FannedIndex
 from dbzero.query.find import find
 from dbzero.query.forms import deserialize_in
-from dbzero.query.managed import ManagedIndex, index_in
+from dbzero.query.indexes import index_in
+from dbzero.query.managed import ManagedIndex
 from dbzero.session.lookup import matches, object_of, require, swapped
 from dbzero.session.together import consistent_states
 from dbzero.session.workspace import Workspace, active
@@ -99,7 +101,7 @@ class SnapshotBase:
         snapshots, stand for the objects with the same identity here."""
         return find(self, *criteria, prefix=prefix)
 
-    def index_of(self, cls: Any, field: str | None = None, *, prefix: str | None = None) -> ManagedIndex:
+    def index_of(self, cls: Any, field: str | None = None, *, prefix: str | None = None) -> ManagedIndex | FannedIndex:
         """The managed index of a declared field as it was. As ``db0.index_of``."""
         return index_in(self, cls, field, prefix)
 
@@ -293,6 +295,20 @@ class LiveSnapshot(SnapshotBase):
         """Nothing to let go of."""
 
 
+def _nothing_more(workspace: Workspace) -> bool:
+    return False
+
+
+_complete: Callable[[Workspace], bool] = _nothing_more
+
+
+def install_completion(complete: Callable[[Workspace], bool]) -> None:
+    """Set what opens the prefixes that belong to the open ones, before a snapshot is taken: it returns whether it opened
+    any."""
+    global _complete
+    _complete = complete
+
+
 def snapshot(
     state_spec: int | Mapping[str, int] | None = None, *, frozen: bool = False, state_num: Any = None
 ) -> Snapshot:
@@ -339,8 +355,12 @@ def snapshot(
     default = workspace.recent[-1] if workspace.recent else None
     pinned = _pinned(workspace, default, state_spec)
     states: dict[str, tuple[Prefix, int]] = {}
-    prefixes = {name: opened.prefix for name, opened in list(workspace.open_prefixes.items())}
-    heads = consistent_states([prefix for name, prefix in prefixes.items() if name not in pinned], workspace.root)
+    while True:
+        _complete(workspace)
+        prefixes = {name: opened.prefix for name, opened in list(workspace.open_prefixes.items())}
+        heads = consistent_states([prefix for name, prefix in prefixes.items() if name not in pinned], workspace.root)
+        if not _complete(workspace):  # else something came into being that these states may depend on
+            break
     for name, prefix in prefixes.items():
         state = pinned.pop(name, None)
         if state is not None and state > (newest := prefix.committed()):

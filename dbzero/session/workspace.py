@@ -152,6 +152,7 @@ class Workspace:
         self.restricted_context = config.restricted_context
         self.snapshots: weakref.WeakSet[Any] = weakref.WeakSet()  # of dbzero.session.snapshots
         self.latest_snapshot: weakref.ref[Any] | None = None
+        self.kept: dict[Any, Any] = {}  # what higher layers keep as long as the workspace lives
         self._closed = False
         self._autocommit: osthreads.Thread | None = None
         self._stop = osthreads.Event()

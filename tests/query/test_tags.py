@@ -365,3 +365,24 @@ def test_references_are_counted_while_leaves_are_merged(store: str) -> None:
         for i, person in enumerate(people):
             db0.tags(person).add("all")
             index.add(i, person)
+
+
+def test_a_tag_given_in_init_is_taken_right_after_it(store: str) -> None:
+    """What __init__ had noted was made after what came later, so that taking the tag was lost."""
+
+    @db0.memo(id="tests/tags/Early")
+    class Early:
+        def __init__(self) -> None:
+            db0.tags(self).add("early", "other")
+
+    kept = [Early(), Early()]
+    db0.tags(kept[0]).remove("early")
+    assert list(db0.find("early")) == [kept[1]]
+    with pytest.raises(KeyError), db0.atomic():
+        inner = Early()
+        db0.tags(inner).remove("early")
+        db0.tags(kept[1]).remove("other")
+        raise KeyError
+    assert list(db0.find("early")) == [kept[1]] and len(db0.find("other")) == 2
+    db0.commit()
+    assert list(db0.find("early")) == [kept[1]] and len(db0.find("other")) == 2

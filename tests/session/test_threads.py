@@ -159,3 +159,26 @@ def test_close_and_init_under_running_threads(root: str) -> None:
     db0.open("p")
     db0.commit()
     assert len(Top().nodes) == 200
+
+
+def test_blocks_and_the_background_commit_never_wait_for_each_other(root: str) -> None:
+    """Atomic blocks took the commit locks in the order in which prefixes were opened, commits in that of their uuids:
+    with several prefixes and autocommit, both could hold what the other waited for."""
+    db0.init(root, autocommit_interval=1)
+    lists = []
+    for number in range(8):
+        db0.open(f"p{number}")
+        lists.append(db0.list([0]))
+        node = Node(number)
+        node.children = lists[-1]
+        db0.tags(node).add("kept")
+
+    def use() -> None:
+        for _ in range(1500):
+            with db0.atomic():
+                for numbers in lists:
+                    numbers[0] += 1
+
+    together(use)
+    db0.commit()
+    assert [numbers[0] for numbers in lists] == [1500] * 8
