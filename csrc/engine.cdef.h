@@ -77,6 +77,8 @@ int dbz_prefix_find(dbz_seg *seg, const uint8_t *name_hash, const char *name);
 void dbz_prefix_reset(dbz_seg *seg, uint32_t prefix, uint64_t file_id, uint64_t prefix_uuid);
 int dbz_prefix_start(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t state, uint64_t data_end, uint64_t next_oid, uint64_t floor);
 int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *state);
+int dbz_prefix_leave(dbz_seg *seg, uint32_t prefix, uint64_t epoch);
+uint32_t dbz_prefix_left(dbz_seg *seg, uint32_t prefix);
 void dbz_advance(dbz_seg *seg, uint32_t prefix, uint64_t data_end, uint64_t next_oid);
 uint64_t dbz_oid_reserve(dbz_seg *seg, uint32_t prefix, uint64_t n);
 
@@ -93,6 +95,7 @@ void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
+int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 
@@ -146,6 +149,7 @@ int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
 int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
 int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);
 int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, uint64_t *time_us);
+int dbz_get_changes_since(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done);
 int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);
 
 int dbz_batch_new(dbz_reader *r, uint64_t base, uint64_t state, uint64_t data_addr, dbz_batch **out);

@@ -20,6 +20,7 @@ AT(dbz_prefix, durable, 80);
 AT(dbz_prefix, next_oid, 96);
 AT(dbz_prefix, wakeup, 104);
 AT(dbz_prefix, incarnation, 116);
+AT(dbz_prefix, left, 120);
 AT(dbz_prefix, gens, 128);
 AT(dbz_prefix, root, 144);
 AT(dbz_prefix, owner_generation, 192);

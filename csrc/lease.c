@@ -1,4 +1,6 @@
 /* The write lease, publishing, durability and waiting for it. The argument stands above dbz_prefix in segment.h; model: stress/models/lease.pml. */
+#include <time.h>
+
 #include "shared.h"
 
 static uint64_t owner_word(const dbz_seg *seg, uint64_t epoch)
@@ -199,6 +201,16 @@ int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *se
     }
     atomic_fetch_sub_explicit(&x->waiters, 1, memory_order_seq_cst);
     return rc;
+}
+
+int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns)
+{
+    if (pause_ns > 0) {
+        struct timespec nap = {(time_t)(pause_ns / 1000000000), (long)(pause_ns % 1000000000)};
+        (void)nanosleep(&nap, NULL); /* a signal may end it early */
+    }
+    return seen == NULL ? dbz_wait_ticket(seg, prefix, ticket, state, incarnation, timeout_ns)
+                        : dbz_wait_beyond(seg, prefix, ticket, seen, incarnation, timeout_ns);
 }
 
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns)

@@ -217,3 +217,26 @@ int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, 
     *time_us = dbz_load64(rec.payload);
     return 0;
 }
+
+/* What the commits after state `after` up to `upto` changed, one behind the other; stops early when `oids` (room for *n) is full, or a state can't be
+ * read: *done is the last state that is in. An error is that of state after + 1; DBZ_E_NOSPACE: *n is the room that one needs. */
+int dbz_get_changes_since(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done)
+{
+    uint64_t used = 0, time_us;
+    *done = after;
+    while (*done < upto) {
+        uint64_t room = *n - used;
+        int rc = dbz_get_changes(r, *done + 1, oids + used, &room, &time_us);
+        if (rc) {
+            if (*done > after)
+                break;
+            if (rc == DBZ_E_NOSPACE)
+                *n = room;
+            return rc;
+        }
+        used += room;
+        ++*done;
+    }
+    *n = used;
+    return 0;
+}

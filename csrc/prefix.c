@@ -88,6 +88,7 @@ void dbz_prefix_reset(dbz_seg *seg, uint32_t prefix, uint64_t file_id, uint64_t 
     STORE(x->data_end, 0);
     STORE(x->next_oid, 0);
     STORE(x->poisoned, 0);
+    STORE(x->left, 0);
     dbz_wake(seg, prefix);
 }
 
@@ -124,6 +125,29 @@ int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *s
     dbz_wake(seg, prefix);
     dbz_turn_alarm(x);
     return DBZ_OK;
+}
+
+int dbz_prefix_leave(dbz_seg *seg, uint32_t prefix, uint64_t epoch)
+{
+    dbz_prefix *x = dbz_seg_prefix(seg, prefix);
+    if (x == NULL)
+        return DBZ_E_ARG;
+    if (LOAD(x->assigned) != 1 || LOAD(x->lease) != (epoch << 16 | DBZ_GROUP))
+        return DBZ_E_FENCED;
+    STORE(x->zombie, DBZ_GROUP);
+    STORE(x->left, LOAD(x->incarnation));
+    STORE(x->assigned, 2);
+    STORE(x->ready, 0);
+    STORE(x->incarnation, fresh_incarnation(seg));
+    dbz_wake(seg, prefix);
+    dbz_turn_alarm(x);
+    return DBZ_OK;
+}
+
+uint32_t dbz_prefix_left(dbz_seg *seg, uint32_t prefix)
+{
+    dbz_prefix *x = dbz_seg_prefix(seg, prefix);
+    return x == NULL ? 0 : LOAD(x->left);
 }
 
 static void raise_word(_Atomic uint64_t *word, uint64_t least)

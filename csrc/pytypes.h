@@ -74,6 +74,7 @@ struct ViewCore {
     size_t hand;        /* CLOCK */
     PyObject **dirty;   /* strong */
     size_t dirty_count, dirty_room;
+    uint64_t pushes;    /* how many times an object has entered the dirty list */
     size_t scanned;     /* how many of the dirty list take_new() has seen */
     uint64_t late;      /* place in take_dirty()'s last list from which on it had not */
     uint64_t *orphans;

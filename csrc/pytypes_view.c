@@ -66,6 +66,7 @@ static int push_dirty(ViewCore *v, Persistent *p)
         v->dirty_room = room;
     }
     p->flags |= P_DIRTY;
+    v->pushes++;
     Py_INCREF(p);
     v->dirty[v->dirty_count++] = (PyObject *)p;
     return 0;
@@ -701,7 +702,17 @@ static PyObject *get_orphan_count(PyObject *self, void *unused)
     return PyLong_FromSize_t(((ViewCore *)self)->orphan_count);
 }
 
+static PyObject *get_quiet(PyObject *self, void *unused)
+{
+    (void)unused;
+    const ViewCore *v = (const ViewCore *)self;
+    if (v->dirty_count > 0 || v->saving_count > 0)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(v->pushes);
+}
+
 static PyGetSetDef view_getset[] = {
+    {"quiet", get_quiet, NULL, "None while objects are dirty or being saved; else a number that grows with every object that becomes dirty", NULL},
     {"orphan_count", get_orphan_count, NULL, "dead orphans that dead_orphans() would report", NULL},
     {"dirty_count", get_dirty_count, NULL, "objects on the dirty list", NULL},
     {"live_count", get_live, NULL, "objects in the identity map", NULL},

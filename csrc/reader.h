@@ -91,6 +91,7 @@ int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
 int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);
 /* OIDs changed by the commit that made `state`, ascending; *n in: capacity, out: number (DBZ_E_NOSPACE when more). *time_us: commit time. */
 int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, uint64_t *time_us);
+int dbz_get_changes_since(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done);
 /* Table entries in OID order from `from_oid` on (checkpointed table only, no delta; state is 0). only_zero: refcount 0 and live only.
  * Returns count, *next = where to go on (0: end). */
 int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);

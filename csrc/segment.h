@@ -22,7 +22,7 @@
 #include "errors.h"
 
 #define DBZ_MAGIC UINT64_C(0x314f52455a4244)  /* "DBZERO1" */
-#define DBZ_ABI 2u
+#define DBZ_ABI 3u
 #define DBZ_PAGE 4096u
 #define DBZ_BLOCK (UINT64_C(1) << 20)   /* unit in which segment memory is reserved */
 #define DBZ_CHUNK (UINT64_C(1) << 18)   /* unit in which the delta arena is handed out */
@@ -164,6 +164,9 @@ typedef struct {
  *            file is published: who loads published, then log_number, knows that all of it stands in that file or in ones before, which are durable.
  * syncing    process slot + 1 of who is in fdatasync for everybody (a hint: who has waited too long does it himself, so its death or stop costs time only).
  *
+ * left       the incarnation that was left because a compacted file took the place of the one that the slot is for. Everything published in it is in that file, durable:
+ *            so a process whose commit of that incarnation waited for its sync knows what became of it. Stored (release) before the incarnation moves.
+ *
  * A holder that is replaced while it still lives (stopped, perhaps in the middle of dbz_delta_apply) may go on writing into the slot and the chunks it knows. So its slot
  * is not used again: the successor *retires* it (dbz_prefix_retire: fence the published word, mark the slot, wake everybody) and gets a fresh one. The old slot and its
  * chunks are reused when the process in `zombie` is dead. A holder that died needs none of this: its slot is reset in place. */
@@ -185,6 +188,7 @@ typedef struct {
     _Atomic uint32_t waiters;
     _Atomic uint32_t poisoned;
     _Atomic uint32_t incarnation;
+    _Atomic uint32_t left;                    /* the incarnation that ended by dbz_prefix_leave, 0: none */
     _Alignas(64) _Atomic uint64_t gens;
     _Atomic uint64_t root_no;
     dbz_root root[2];
@@ -336,6 +340,11 @@ int dbz_prefix_start(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t sta
 /* Replace a live holder: fence it out of the published word with `epoch`, end the incarnation, leave the slot to the zombie. Caller holds the root's file lock.
  * *state: the last state it published, which nothing changes any more. DBZ_E_FENCED when a newer epoch is there. */
 int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *state);
+/* Shared writers leave the slot of a page file that another one has taken the place of, with all that was published. Caller holds the root's file lock and the turn.
+ * The slot is not used again while anything is pinned there. DBZ_E_FENCED: the lease is not shared at `epoch`, or the slot is left already. */
+int dbz_prefix_leave(dbz_seg *seg, uint32_t prefix, uint64_t epoch);
+/* The incarnation of the slot that ended so, 0: none. */
+uint32_t dbz_prefix_left(dbz_seg *seg, uint32_t prefix);
 /* Step 6 of a commit: raise data_end and next_oid. Lease holder only. */
 void dbz_advance(dbz_seg *seg, uint32_t prefix, uint64_t data_end, uint64_t next_oid);
 /* First of `n` fresh OIDs (0: no such prefix). */
@@ -365,6 +374,8 @@ int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 /* The same for a process that makes states itself: sleeps on while durable does not go beyond *seen, which its threads raise (release) before they make it so. */
 int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
+/* What a follower does: nothing for `pause_ns` (commits one behind the other wake it once), then dbz_wait_beyond, or dbz_wait_ticket when `seen` is NULL. */
+int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 

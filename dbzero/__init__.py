@@ -159,6 +159,7 @@ from dbzero.session.fast_query import (
 from dbzero.session.history import compact, copy_prefix, drop
 from dbzero.session.locked import LockedManager, async_wait, await_commit, begin_locked, locked
 from dbzero.session.lookup import exists, fetch, find_singleton, get_prefix_of, getrefcount, uuid
+from dbzero.session.queryfeed import QueryChange
 from dbzero.session.restricted import set_restricted
 from dbzero.session.snapshots import Snapshot as _Snapshot
 from dbzero.session.snapshots import SnapshotWindow, get_snapshot_of, snapshot
@@ -237,6 +238,7 @@ __all__ = [
     "PrefixError",
     "PrefixMetaData",
     "Query",
+    "QueryChange",
     "QueryObject",
     "QueryParam",
     "ReadOnlyError",

@@ -5,12 +5,16 @@ compacts every so often, or not at all, and is killed at any moment - mostly whi
 Fails when a commit that was acknowledged is missing, when a reader or a pinned old state shows a wrong sum or changes,
 when the store does not verify, or when a file is more than 1.3 times as big as a fresh copy of it after a compaction.
 
-    python stress/compaction.py --rounds 50
+With `--shared` two more writers have the prefix open, and all of them open it shared: they go on while the one that compacts
+is killed, and now and then one of them is killed in its place, beside a compaction. What each process counted has to add up.
+
+    python stress/compaction.py --rounds 50 [--shared]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -42,27 +46,32 @@ class Account:
         self.note = "x" * 150
 
 
-def writer(root: str, seed: int, keep: int, seconds: float) -> None:
-    """Commit until killed; compact all the time. Lines: found N, ack N, compacted BEFORE AFTER."""
+def writer(root: str, seed: int, keep: int, seconds: float, shared: bool = False) -> None:
+    """Commit until killed; compact all the time (keep: 0: never). Lines: found N, ack N, compacting, compacted BEFORE AFTER."""
     rng = random.Random(seed)
     db0.init(root, autocommit=False)
-    db0.open("bank")
-    bank = Bank()
-    total = sum(account.balance for account in bank.accounts)
-    assert total == TOTAL, f"the writer found a sum of {total}"
-    print("found", bank.serial, flush=True)
+    db0.open("bank", shared=shared)
+    transaction = db0.atomic if shared else contextlib.nullcontext
+    with transaction():
+        bank = Bank()
+        total = sum(account.balance for account in bank.accounts)
+        assert total == TOTAL, f"the writer found a sum of {total}"
+        print("found", bank.serial, flush=True)
     end, due = time.monotonic() + seconds, time.monotonic() + rng.uniform(0, 0.5)
     while time.monotonic() < end:
-        a, b = rng.sample(range(ACCOUNTS), 2)
-        amount = rng.randrange(50)
-        bank.accounts[a].balance -= amount
-        bank.accounts[b].balance += amount
-        bank.accounts[b].note = str(amount) * rng.randrange(100)
-        bank.table[rng.randrange(500)] = bank.serial
-        bank.serial += 1
-        db0.commit()
-        print("ack", bank.serial, flush=True)
-        if time.monotonic() > due:
+        with transaction():
+            a, b = rng.sample(range(ACCOUNTS), 2)
+            amount = rng.randrange(50)
+            bank.accounts[a].balance -= amount
+            bank.accounts[b].balance += amount
+            bank.accounts[b].note = str(amount) * rng.randrange(100)
+            bank.table[rng.randrange(500)] = bank.serial
+            bank.serial += 1
+            serial = bank.serial
+        if not shared:
+            db0.commit()
+        print("ack", serial, flush=True)
+        if keep and time.monotonic() > due:
             print("compacting", flush=True)
             done = db0.compact(keep_states=keep)
             print("compacted", done.before, done.after, flush=True)
@@ -142,6 +151,16 @@ def sizes(root: Path) -> tuple[int, int]:
         db0.close()
 
 
+def serial(root: Path) -> int:
+    """How many commits the store counts."""
+    db0.init(root)
+    try:
+        db0.open("bank")
+        return int(db0.fetch(Bank).serial)
+    finally:
+        db0.close()
+
+
 def live_bytes(root: Path) -> int:
     """Bytes that the newest state alone takes: every object of it, written once into a new store."""
     from dbzero.session.workspace import active
@@ -161,6 +180,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--keep", type=int, default=20, help="states that are kept")
+    parser.add_argument("--shared", action="store_true", help="open shared, with other writers beside")
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
@@ -171,9 +191,19 @@ def main() -> int:
     least = commits = compactions = killed_inside = rounds = 0
     biggest = 0
     readers: list[Child] = []
+    others: list[Child] = []  # writers beside the one that compacts
+    killed_others = 0
+    started: list[Child] = []
+
+    def start(keep: int) -> Child:
+        started.append(Child("writer", root, rng.getrandbits(32), keep, 3600, *(["shared"] * options.shared)))
+        return started[-1]
+
     try:
         for rounds in range(1, options.rounds + 1):
-            child = Child("writer", root, rng.getrandbits(32), options.keep, 600)
+            while options.shared and len(others) < 2:
+                others.append(start(0))
+            child = start(options.keep)
             until = time.monotonic() + 30
             while not child.numbers("ack") and time.monotonic() < until:
                 child.check()
@@ -187,14 +217,36 @@ def main() -> int:
                 time.sleep(rng.uniform(0, 0.12))
             else:
                 time.sleep(rng.uniform(0, 1.5))
+            if options.shared and rng.random() < 0.3:
+                others.pop(rng.randrange(len(others))).kill()
+                killed_others += 1
+                before = len(child.numbers("ack"))
+                while len(child.numbers("ack")) < before + 2 and time.monotonic() < until:  # it goes on
+                    child.check()
+                    time.sleep(0.01)
             child.kill()
-            for other in readers:
+            for other in readers + others:
                 other.check()
             found, acks = child.numbers("found"), child.numbers("ack")
-            if child.process.returncode != -9 or not found or not least <= found[0] <= least + 1:
+            if options.shared:
+                # Those that go on have acknowledged more by now than before the kill, within seconds.
+                before = [len(other.numbers("ack")) for other in others]
+                until = time.monotonic() + 10
+                while any(len(other.numbers("ack")) <= n for other, n in zip(others, before, strict=True)):
+                    for other in others:
+                        other.check()
+                    if time.monotonic() > until:
+                        print(f"FAILED in round {rounds}: the others do not go on\n{others[0].tail()}")
+                        return 1
+                    time.sleep(0.01)
+            if (
+                child.process.returncode != -9
+                or not found
+                or not (found[0] >= least if options.shared else least <= found[0] <= least + 1)
+            ):
                 print(f"FAILED in round {rounds}: acknowledged {least}, found {found}\n{child.tail()}")
                 return 1
-            least = acks[-1] if acks else found[0]
+            least = max([*acks[-1:], found[0], *(n for other in others for n in other.numbers("ack")[-1:])])
             commits += len(acks)
             lines = [line[0] for line in child.lines()]
             compactions += lines.count("compacted")
@@ -207,15 +259,22 @@ def main() -> int:
             other.check()
         reads = [other.lines()[-1][3] for other in readers]
     finally:
-        for other in readers:
+        for other in readers + others:
             other.kill()
+    if options.shared:
+        commits = sum(len(one.numbers("ack")) for one in started)
+        made = serial(root)
+        if not commits <= made <= commits + len(started):
+            print(f"FAILED: {commits} acknowledged commits by {len(started)} processes, {made} in the store {root}")
+            return 1
     size, fresh = sizes(root)
     live = live_bytes(root)
     from dbzero.storage.verify import check_root
 
     problems = check_root(str(root))
+    beside = f", {killed_others} kills of other writers" if options.shared else ""
     print(
-        f"{rounds} rounds, {killed_inside} kills inside a compaction: {commits} acknowledged commits all there, {compactions} compactions; "
+        f"{rounds} rounds{beside}, {killed_inside} kills inside a compaction: {commits} acknowledged commits all there, {compactions} compactions; "
         f"reads of the whole store by a following reader {reads[0]}, by one that holds states {reads[1]}"
     )
     print(
@@ -232,7 +291,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] == "writer":
-        writer(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
+        writer(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), len(sys.argv) > 6)
     elif len(sys.argv) > 1 and sys.argv[1] == "reader":
         reader(sys.argv[2], float(sys.argv[3]))
     else:

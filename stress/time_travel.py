@@ -6,9 +6,10 @@ in another process knows it too. Commits go on beside checkpoints and evictions.
 `db0.snapshot(n)`: newest, oldest, neighbours, and at random; in the writer, and in a reader process beside it.
 
 Second part, *wide*: random programs over nested objects and collections with atomic blocks, compactions, reopening and held
-snapshots (tests/travels.py), `--programs` of them, every state of each compared with the model.
+snapshots (tests/travels.py), `--programs` of them, every state of each compared with a deep copy of the model made when it
+was committed. With `--steps` as many programs as it takes for that many steps, and `--states 0` leaves out the first part.
 
-    python stress/time_travel.py [--states 100000] [--visits 5000] [--programs 50] [--seed 1] [--seconds S] [--root DIR]
+    python stress/time_travel.py [--states 100000] [--visits 5000] [--programs 50] [--steps N] [--seed 1] [--seconds S] [--root DIR]
 
 Prints the seed and state of the first difference, and exits with 1.
 """
@@ -229,6 +230,8 @@ def deep(root: str, states: int, visits: int, seed: int, deadline: float) -> str
 
 def wide(programs: int, seed: int, deadline: float) -> str:
     visits = done = 0
+    started = time.monotonic()
+    counts: dict[str, int] = {}
     for number in range(seed, seed + programs):
         if time.monotonic() > deadline:
             break
@@ -249,7 +252,12 @@ def wide(programs: int, seed: int, deadline: float) -> str:
                 raise
         visits += program.visits
         done += 1
-    return f"wide: {done} programs of {LENGTH} steps, {visits:,} visits, no difference"
+        for name, count in program.counts.items():
+            counts[name] = counts.get(name, 0) + count
+    return (
+        f"wide: {done} programs of {LENGTH} steps ({done * LENGTH:,}), {visits:,} visits of states in {time.monotonic() - started:.0f} s, "
+        f"no difference; {counts}"
+    )
 
 
 def main() -> int:
@@ -257,6 +265,7 @@ def main() -> int:
     parser.add_argument("--states", type=int, default=100_000)
     parser.add_argument("--visits", type=int, default=5_000, help="states visited at the end")
     parser.add_argument("--programs", type=int, default=50)
+    parser.add_argument("--steps", type=int, help="of all programs together, instead of --programs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop then, with what was done")
     parser.add_argument("--root", help="directory for the store, empty or not there (default: a temporary one)")
@@ -266,13 +275,16 @@ def main() -> int:
     if options.reader:
         return reader(options.reader, options.first, options.seed, options.seconds)
     deadline = time.monotonic() + options.seconds
+    if options.steps is not None:
+        options.programs = -(-options.steps // LENGTH)
     with tempfile.TemporaryDirectory() as scratch:
         root = options.root or scratch
-        print(deep(root, options.states, options.visits, options.seed, deadline), flush=True)
-        problems = check_root(root)
-        if problems:
-            print(f"the check of the store found {problems}", file=sys.stderr)
-            return 1
+        if options.states:
+            print(deep(root, options.states, options.visits, options.seed, deadline), flush=True)
+            problems = check_root(root)
+            if problems:
+                print(f"the check of the store found {problems}", file=sys.stderr)
+                return 1
     print(wide(options.programs, options.seed, deadline))
     return 0
 

@@ -5,7 +5,10 @@ point of the protocol, or at any moment. Then the prefixes are opened in one ord
 writer, and must agree; a reader that is attached all the while looks at consistent vectors. Fails when any round shows
 one half of a transaction, or when an acknowledged one is missing.
 
-    python stress/two_prefixes.py --rounds 500
+With `--shared` one or both of the prefixes are open shared, and another process with the same ones goes on in its own
+transactions, of one prefix or both, before, during and after each kill; it looks at snapshots in between.
+
+    python stress/two_prefixes.py --rounds 500 [--shared]
 """
 
 from __future__ import annotations
@@ -106,27 +109,83 @@ class Right:
         self.stamp = bytes(8)
 
 
-def writer(root: str, seed: int, point: str, order: str) -> None:
+def check(left: Any, right: Any) -> None:
+    assert left.serial == right.serial and left.balance + right.balance == 2000, (left.serial, right.serial)
+    assert left.stamp == right.stamp == left.serial.to_bytes(8, "little"), (left.serial, left.stamp, right.stamp)
+
+
+def move(rng: random.Random, left: Any, right: Any) -> None:
+    amount = rng.randrange(-50, 50)
+    left.balance -= amount
+    right.balance += amount
+    left.serial = right.serial = left.serial + 1
+    left.stamp = right.stamp = left.serial.to_bytes(8, "little")
+
+
+def writer(root: str, seed: int, point: str, order: str, shared: str = "") -> None:
+    """shared: the prefixes that are opened shared, which others write meanwhile."""
     rng = random.Random(seed)
     db0.init(root, autocommit=False)
     for name in order.split(","):
-        db0.open(name)
-    left, right = Left(), Right()
-    db0.commit()
-    assert left.serial == right.serial and left.balance + right.balance == 2000, (left.serial, right.serial)
-    print("found", left.serial, flush=True)
+        db0.open(name, shared=name in shared.split(","))
+    with db0.atomic(commit=True):
+        left, right = Left(), Right()
+        check(left, right)
+        print("found", left.serial, flush=True)
     install(point, rng.randint(1, 4))
     end = time.monotonic() + 5
     while time.monotonic() < end:
-        amount = rng.randrange(-50, 50)
-        left.balance -= amount
-        right.balance += amount
-        left.serial = right.serial = left.serial + 1
-        left.stamp = right.stamp = left.serial.to_bytes(8, "little")
-        db0.commit()
-        print("ack", left.serial, flush=True)
+        if shared:
+            with db0.atomic(commit=True):
+                check(left, right)
+                move(rng, left, right)
+                serial = left.serial
+        else:
+            move(rng, left, right)
+            db0.commit()
+            serial = left.serial
+        print("ack", serial, flush=True)
         if rng.random() < 0.05:
-            active().get(rng.choice(NAMES)).prefix.checkpoint()
+            with (prefix := active().get(rng.choice(NAMES)).prefix).upkeep():
+                prefix.checkpoint()
+
+
+def beside(root: str, seed: int, shared: str) -> None:
+    """Go on with the shared prefixes until killed: alone in each, and in both together if both are shared. Lines as of a writer."""
+    rng = random.Random(seed)
+    db0.init(root, autocommit=False)
+    names = shared.split(",")
+    for name in names:
+        db0.open(name, shared=True)
+    kinds = {"left": Left, "right": Right}
+    mine: dict[str, Any] = {}
+    with db0.atomic():
+        for name in names:
+            mine[name] = kinds[name]()
+    last = 0
+    while True:
+        if len(names) == 2:
+            with db0.atomic():
+                check(mine["left"], mine["right"])
+                assert mine["left"].serial >= last
+                if rng.random() < 0.5:
+                    move(rng, mine["left"], mine["right"])
+                last = mine["left"].serial
+            print("ack", last, flush=True)
+            with db0.snapshot() as past:
+                check(past.fetch(Left), past.fetch(Right))
+            if rng.random() < 0.02:
+                try:
+                    db0.compact(rng.choice(names), keep_states=rng.randrange(1, 5))
+                except db0.LeaseError:
+                    pass
+        else:
+            with db0.atomic():
+                one = mine[names[0]]
+                assert one.serial >= last
+                last = one.serial
+                one.other = rng.random()
+        time.sleep(rng.random() * 0.01)
 
 
 def look(root: str, order: str, mode: str) -> None:
@@ -136,7 +195,7 @@ def look(root: str, order: str, mode: str) -> None:
         db0.open(name, mode)
     left, right = db0.fetch(Left), db0.fetch(Right)
     if mode == "rw":
-        assert left.serial == right.serial and left.balance + right.balance == 2000, (left.serial, right.serial)
+        check(left, right)
     print("found", left.serial, right.serial, flush=True)
     db0.close()
 
@@ -178,10 +237,94 @@ def run(*arguments: Any) -> tuple[int, list[list[str]]]:
     return done.returncode, [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
+def shared_rounds(options: argparse.Namespace, rng: random.Random, root: str, deadline: float) -> int:
+    """The rounds of `--shared`: the one beside is started, and killed, every few of them."""
+    least = commits = rounds = 0
+    kills = dict.fromkeys(POINTS, 0)
+    other: subprocess.Popen[str] | None = None
+    log: Any = None
+    shared = ""
+
+    def acknowledged() -> int:
+        """The newest serial that the one beside told, which must be alive."""
+        assert other is not None
+        with open(log.name) as file:
+            text = file.read()
+        if other.poll() is not None:
+            raise SystemExit(
+                f"FAILED in round {rounds} ({shared} shared): the one beside ended:\n{text[-3000:]}\nstore kept in {root}"
+            )
+        return max(
+            [int(line.split()[1]) for line in text[: text.rfind("\n") + 1].splitlines() if line.startswith("ack")],
+            default=0,
+        )
+
+    def end() -> None:
+        nonlocal other, least, commits
+        if other is not None:
+            least = max(least, acknowledged())
+            with open(log.name) as file:
+                commits += len({line for line in file if line.startswith("ack") and line.endswith("\n")})
+            other.kill()
+            other.wait()
+        other = None
+
+    try:
+        for rounds in range(1, options.rounds + 1):
+            if other is None:
+                shared = rng.choice(("left,right", "left,right", "left", "right"))
+                log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
+                command = [sys.executable, __file__, "beside", root, str(rng.getrandbits(32)), shared]
+                other = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+            point = POINTS[rounds % len(POINTS)]
+            order = ",".join(rng.sample(NAMES, 2))
+            role = [sys.executable, __file__, "writer", root, str(rng.getrandbits(32)), point, order, shared]
+            child = subprocess.Popen(role, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if point == "anywhere":
+                time.sleep(rng.uniform(0.3, 1.2))
+                child.kill()
+            text = child.communicate()[0]
+            if child.returncode not in (0, -9):
+                raise SystemExit(
+                    f"FAILED in round {rounds} ({point}, {shared} shared):\n{text[-3000:]}\nstore kept in {root}"
+                )
+            kills[point] += child.returncode == -9
+            for line in [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]:
+                if int(line[1]) < least:
+                    raise SystemExit(f"FAILED in round {rounds} ({point}): {line} after {least}; store kept in {root}")
+                least = int(line[1])
+                commits += line[0] == "ack"
+            least = max(least, acknowledged())
+            if rng.random() < 0.3:
+                end()
+                _, ((_, one, two),) = run("look", root, ",".join(rng.sample(NAMES, 2)), rng.choice(("r", "rw")))
+                if one != two or int(one) < least:
+                    raise SystemExit(
+                        f"FAILED in round {rounds} ({point}): {one} and {two} after {least}; store kept in {root}"
+                    )
+            if time.monotonic() > deadline:
+                break
+        end()
+    finally:
+        if other is not None:
+            other.kill()
+            other.wait()
+    problems = check_root(root)
+    if problems:
+        raise SystemExit(f"FAILED: {problems}; store kept in {root}")
+    shutil.rmtree(root)
+    told = ", ".join(f"{count} {point}" for point, count in kills.items())
+    print(
+        f"{rounds} rounds with shared prefixes, kills: {told}; {commits} acknowledged transactions all there, none by half"
+    )
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=44)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--shared", action="store_true", help="one or both prefixes are open shared")
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
@@ -193,6 +336,8 @@ def main() -> int:
     kills = dict.fromkeys(POINTS, 0)
     attached: subprocess.Popen[str] | None = None
     run("writer-once", root)
+    if options.shared:
+        return shared_rounds(options, rng, root, deadline)
     try:
         for rounds in range(1, options.rounds + 1):
             if attached is None and rng.random() < 0.5:
@@ -258,7 +403,9 @@ def main() -> int:
 if __name__ == "__main__":
     role = sys.argv[1] if len(sys.argv) > 1 else ""
     if role == "writer":
-        writer(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5])
+        writer(sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
+    elif role == "beside":
+        beside(sys.argv[2], int(sys.argv[3]), sys.argv[4])
     elif role == "writer-once":
         db0.init(sys.argv[2], autocommit=False)
         Left()

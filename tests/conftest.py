@@ -1,17 +1,27 @@
-"""Fixtures: a store directory that is checked as a whole after every test that used it."""
+"""Fixtures: a store directory that is checked as a whole after every test that used it.
+
+Property tests run the same examples each time, so that what passes once passes again, on a busy machine, too. With
+DBZERO_EXPLORE=1 they look for new ones. (The programs of `stress/` do that by their seeds.)
+"""
 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import dbzero as db0
 from dbzero.model import scope
 from dbzero.query.check import check_index
 from dbzero.storage.verify import check_root
+
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("explore" if os.environ.get("DBZERO_EXPLORE") else "steady")
 
 
 @pytest.fixture(autouse=True)

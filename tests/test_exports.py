@@ -44,7 +44,7 @@ NAMES = {
     *("get_cache_stats", "get_lang_cache_stats", "get_prefix_stats", "get_slab_metrics", "get_storage_stats"),
     *("get_complete_action_name", "delete", "weak_proxy", "expired", "weak_set"),
     *("atomic", "begin_atomic", "atomic_assign", "AtomicManager", "AtomicError", "locked", "begin_locked"),
-    *("transaction", "status", "watch", "OutsideTransactionError", "TurnTimeoutError"),
+    *("transaction", "status", "watch", "QueryChange", "OutsideTransactionError", "TurnTimeoutError"),
     *("LockedManager", "await_commit", "async_wait"),
     *("compact", "copy_prefix", "drop", "StateNotKeptError", "InDoubtError"),
     *("tags", "as_tag", "find", "no"),

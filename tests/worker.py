@@ -14,7 +14,7 @@ import sys
 import textwrap
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 
 class RemoteError(Exception):
@@ -29,9 +29,12 @@ class RemoteError(Exception):
 class Worker:
     """One interpreter. `run(code)` executes statements and returns what `result` was set to."""
 
+    launcher: ClassVar[list[str]] = []
+    """The command that is to start the interpreter, whose command line it gets."""
+
     def __init__(self, **variables: Any) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-m", "tests.worker"],
+            [*self.launcher, sys.executable, "-X", "faulthandler", "-m", "tests.worker"],
             cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

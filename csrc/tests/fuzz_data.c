@@ -58,6 +58,8 @@ static void as_file(const uint8_t *data, size_t size)
     for (uint64_t a = 0; a < 64; a++)
         (void)dbz_get_at(r, DBZ_DATA_MIN + a * 67, &rec);
     (void)dbz_get_changes(r, data[0], changes, &n, &time);
+    n = 4;
+    (void)dbz_get_changes_since(r, data[0] / 2, data[0], changes, &n, &time);
     (void)dbz_table_scan(r, 3 | UINT64_C(1) << 63, depth, 0, data[0] & 1, out, 32, &next);
     dbz_reader_free(r);
 }

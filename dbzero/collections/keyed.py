@@ -151,6 +151,20 @@ def find_bound(root: N, key: Any) -> tuple[N, Any, Any]:
     raise corrupt(root, "tree without leaves")
 
 
+def leaves(root: N, key: Any = None, level: int | None = None) -> Iterator[N]:
+    """The leaves, in order, from the one in whose range `key` is (None: the first). The tree must not change meanwhile."""
+    data = root._data
+    if type(data) is not Inner:
+        yield root
+        return
+    if level is not None and data.level != level:
+        raise corrupt(root, f"a node of level {data.level} where one of level {level} belongs")
+    k = 0 if key is None else bisect_right(data.marks, key, 1) - 1
+    yield from leaves(data.children[k], key, data.level - 1)
+    for child in data.children[k + 1 :]:
+        yield from leaves(child, None, data.level - 1)
+
+
 def find_bound_before(root: N, key: int | None) -> tuple[N, int | None]:
     """The leaf that holds the keys right below `key` (None: the last leaf), and that leaf's own lower bound (None: it
     is the first)."""
@@ -261,16 +275,6 @@ def build(view: View, cls: type[N], leaves: list[tuple[int, Any]]) -> N:
         ]
         level += 1
     return nodes[0][1]
-
-
-def leaves(root: N) -> Iterator[N]:
-    """Every leaf, in order. The tree must not change meanwhile."""
-    data = root._data
-    if type(data) is not Inner:
-        yield root
-        return
-    for child in data.children:
-        yield from leaves(child)
 
 
 def check(root: KeyedNode, keys_of: Any) -> list[Any]:

@@ -68,6 +68,9 @@ class Selection(Query):
                 self._found = known
             return known[1].copy()
 
+    def _p_alone(self, view: View) -> bool:
+        return _view_of(self.index) is view
+
     def _p_estimate(self) -> int:
         with operation:
             return self.index._p_estimate(self.low, self.high, self.null_first)
@@ -110,15 +113,8 @@ class Sorting(Query):
     def __iter__(self) -> Iterator[Any]:
         source = self.source
         if type(source) is Selection and source.index is self.index:
-            batches = self.index._p_batches(
-                source.low, source.high, source.null_first, self.null_first, self.desc, bare=True
-            )
-            for _, _, objects in batches:
-                yield from self.index._p_objects(objects)
-        elif source._p_distinct:
-            yield from self._walk()
-        else:
-            yield from self._foreign()
+            return self._part(source)
+        return self._walk() if source._p_distinct else self._foreign()
 
     def __len__(self) -> int:
         if self._own():
@@ -164,6 +160,14 @@ class Sorting(Query):
     def _p_detail(self) -> str:
         return f"index{' descending' if self.desc else ''} of {self.source._p_detail()}"
 
+    def _part(self, source: Selection) -> Iterator[Any]:
+        """The results of a selection of the same index."""
+        batches = self.index._p_batches(
+            source.low, source.high, source.null_first, self.null_first, self.desc, bare=True
+        )
+        for _, _, objects in batches:
+            yield from self.index._p_objects(objects)
+
     def _walk(self) -> Iterator[Any]:
         """The results, none of which comes twice, while walking the index."""
         left = self.source._p_oids(_view_of(self.index).uuid)
@@ -186,7 +190,10 @@ class Sorting(Query):
                     continue  # it came a moment ago
                 left.discard(oid)
                 if group and item[0] != rank:
-                    yield from self._in_order(group, places)
+                    if len(group) == 1:
+                        yield group[0][1]
+                    else:
+                        yield from self._in_order(group, places)
                     group = []
                 rank = item[0]
                 group.append((oid, obj))
@@ -205,7 +212,7 @@ class Sorting(Query):
                 group.sort(key=lambda entry: places.get(entry[0], -1))
         return [obj for _, obj in group]
 
-    def _foreign(self) -> list[Any]:
+    def _foreign(self) -> Iterator[Any]:
         view = self.index._p_view
         results = [obj for obj in self.source if isinstance(obj, Persistent) and obj._p_view is view]
         places: dict[int, list[int]] = {obj._p_oid: [] for obj in results}
@@ -232,4 +239,4 @@ class Sorting(Query):
                 taken[oid] = turn + 1
                 ordered.append((found[min(turn, len(found) - 1)], obj))
         ordered.sort(key=lambda entry: entry[0], reverse=self.desc)
-        return [obj for _, obj in ordered]
+        yield from [obj for _, obj in ordered]

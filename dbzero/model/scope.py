@@ -22,6 +22,22 @@ class Context(Protocol):
         """The view of the prefix with that uuid, or None when this context has none."""
 
 
+class Committed(Protocol):
+    """What is committed, whatever is pending in live objects."""
+
+    def snapshot(self) -> Context:
+        """What is committed now in every open prefix."""
+
+    def past(self, view: View, state: int) -> View:
+        """What the prefix of a live view was in a state. Error when that is not kept any more."""
+
+    def shown(self, view: View) -> bool:
+        """Whether the state that a live view shows, but for what is pending, is the newest that is durable."""
+
+    def settled(self) -> object:
+        """While live objects show nothing but what is committed now: something equal for as long as they go on showing that. Else None."""
+
+
 class _Live:
     """The context of live objects."""
 
@@ -53,11 +69,7 @@ _view_of_uuid: Callable[[int], View | None] = _unknown
 _opened: Callable[[str], View] = _closed
 
 
-def _live() -> Context:
-    return live
-
-
-_committed: Callable[[], Context] = _live
+_committed: Committed
 
 
 def install(
@@ -114,12 +126,12 @@ def opened(prefix_name: str) -> View:
     return _opened(prefix_name)
 
 
-def install_committed(answer: Callable[[], Context]) -> None:
-    """Set what :func:`committed` asks."""
+def install_committed(answers: Committed) -> None:
+    """Set what :func:`committed` gives."""
     global _committed
-    _committed = answer
+    _committed = answers
 
 
-def committed() -> Context:
-    """A snapshot of what is committed now in every open prefix."""
-    return _committed()
+def committed() -> Committed:
+    """What is committed, as opposed to live."""
+    return _committed

@@ -6,7 +6,7 @@ loading, conversion, refusal, OIDs; and what a commit needs of the objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from dbzero.errors import (
@@ -84,7 +84,7 @@ class Buffer(Protocol):
         """A commit has taken these objects, which became dirty after flush(). What depends on them belongs to the same
         commit. Under the operation lock."""
 
-    def changed(self, oids: Sequence[int] | None) -> None:
+    def changed(self, oids: Collection[int] | None) -> None:
         """The view is about to move to a state in which these stored objects are others; None: unknown which. Under the
         operation lock."""
 
@@ -155,6 +155,7 @@ class View(ViewCore):  # type: ignore[misc]
         self._fetched: tuple[int, bytes, int] | None = None
         self.enum_values: dict[Any, Any] = {}  # by (key, name) and by (OID of the record, place); see model/enums.py
         self.tag_index: Any = None  # the query layer's; one of `buffers`
+        self.tallies: dict[Any, Any] = {}  # the query layer's, see query/tallies.py
         self.fields: Any = None  # as that: what declared fields feed
         self.auto_migrate = True  # whether declarations of fields apply to what is stored by themselves
         self.context = context
@@ -626,6 +627,13 @@ class View(ViewCore):  # type: ignore[misc]
         """Whether a commit has anything to do."""
         return bool(self.dirty_count > 0 or self.orphan_count > 0) or any(b.pending() for b in self.buffers)
 
+    def settled(self) -> tuple[int, int, int] | None:
+        """While it shows nothing but a committed state: something that is equal for as long as it has gone on showing that. Else None."""
+        quiet: int | None = self.quiet
+        if quiet is None or self.deleted or any(buffer.pending() for buffer in self.buffers):
+            return None
+        return quiet, self.state, self.incarnation
+
     def flush(self) -> None:
         """Bring the stored objects up to what is buffered beside them. Under the operation lock."""
         for buffer in self.buffers:
@@ -690,7 +698,7 @@ class View(ViewCore):  # type: ignore[misc]
             buffer.changed(None)
         return int(super().invalidate([obj._p_oid for obj in self.objects()]))
 
-    def invalidate(self, oids: Sequence[int]) -> int:
+    def invalidate(self, oids: Collection[int]) -> int:
         """These stored objects change with the view's next state: the loaded and clean ones become ghosts. Returns how
         many."""
         for buffer in self.buffers:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dbzero.model.view import View
 
 _UNKNOWN = 1 << 40
+_KEPT = 1024  # results kept from counting them to going through them
 
 Split = tuple[Sequence[Any], bool]
 """Tags that a query's results are split by, and whether each object comes once."""
@@ -102,13 +103,17 @@ class Query(ABC):
         """The same query in another context: live, or a snapshot. Error when that cannot be."""
         raise Error(f"this query cannot be asked of another state: {self!r}")
 
+    def _p_alone(self, view: View) -> bool:
+        """Whether what it finds depends on the state of that view alone."""
+        return False
+
     def _p_committed(self) -> Query:
         """The same query over what is committed; one of a snapshot is that already."""
         if self._p_shards is not None:
             settled = self._p_source()._p_committed()
             return self if settled is self._p_source() else self._p_with(settled)
         view = self._p_view()
-        return self if view is None or view.context is not scope.live else self._p_within(scope.committed())
+        return self if view is None or view.context is not scope.live else self._p_within(scope.committed().snapshot())
 
     def _p_with(self, source: Query) -> Query:
         """The same of another source."""
@@ -254,21 +259,46 @@ def _place(key: Any) -> int:
 class Slice(Query):
     """Some of a query's results, by position. Negative ends count from the end, as of the iteration."""
 
-    __slots__ = ("_source", "_start", "_step", "_stop")
+    __slots__ = ("_counted", "_source", "_start", "_step", "_stop")
 
     def __init__(self, source: Query, start: int, stop: int | None, step: int) -> None:
+        self._counted: tuple[object, list[Any]] | None = None
         self._source = source
         self._start = start
         self._stop = stop
         self._step = step
 
     def __iter__(self) -> Iterator[Any]:
+        if self._walked():
+            return self._results()
         return self._source._p_part(self._start, self._stop, self._step)
 
+    def _walked(self) -> bool:
+        """Whether its results have to be gone through to count them."""
+        return not self._source._p_counted and self._start >= 0 and self._stop is not None and self._stop >= 0
+
+    def _results(self) -> Iterator[Any]:
+        """``list`` makes its iterator, asks for the length, and takes the first step. Nothing has changed in between: what was gone through to
+        count it is what there is."""
+        counted, self._counted = self._counted, None
+        view = None if counted is None else self._p_view()
+        if counted is not None and view is not None and counted[0] == view.settled():
+            yield from counted[1]
+        else:
+            yield from self._source._p_part(self._start, self._stop, self._step)
+
     def __len__(self) -> int:
-        if not self._source._p_counted and self._start >= 0 and self._stop is not None and self._stop >= 0:
-            return sum(1 for _ in self)
+        if self._walked():
+            return self._count()
         return len(range(*slice(self._start, self._stop, self._step).indices(len(self._source))))
+
+    def _count(self) -> int:
+        view = self._p_view()
+        before = view.settled() if view is not None and self._p_pure else None
+        found = list(self._source._p_part(self._start, self._stop, self._step))
+        if before is not None and view is not None and len(found) <= _KEPT and view.settled() == before:
+            self._counted = before, found
+        return len(found)
 
     def __bool__(self) -> bool:
         return next((True for _ in self), False)
@@ -307,6 +337,9 @@ class Slice(Query):
 
     def _p_on(self, view: View) -> Query | None:
         return super()._p_on(view) if self._p_shards is None else Within(self, view)
+
+    def _p_alone(self, view: View) -> bool:
+        return self._source._p_alone(view)
 
     def _p_within(self, context: scope.Context) -> Query:
         return self._p_with(self._source._p_within(context))

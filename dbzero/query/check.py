@@ -125,7 +125,7 @@ def _field_problems(view: View, objects: dict[int, BitMap64], where: str) -> Ite
             some = texts.setdefault(field, {})
             some.update({(word, oid): min(n, MOST) for word, n in counts.items()})
             if counts:
-                some[LENGTHS, oid] = min(counts.total(), MOST)
+                some[LENGTHS, oid] = min(sum(counts.values()), MOST)
     for field, index in {} if root is None else root._data.items():
         if field[1] == TEXT and index.check() != texts.get(field, {}):
             yield f"{where}: the words of field {field[2]!r} of class {field[0]} are not those of the texts"

@@ -72,7 +72,7 @@ class Spanning(Query):
         return found
 
     def _p_committed(self) -> Query:
-        return self if self._context is not scope.live else self._p_within(scope.committed())
+        return self if self._context is not scope.live else self._p_within(scope.committed().snapshot())
 
     def _p_estimate(self) -> int:
         return sum(part._p_estimate() for part in self._p_parts())

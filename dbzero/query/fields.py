@@ -11,7 +11,8 @@ those that are declared no longer are dropped. All of it runs under the operatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from pyroaring import BitMap64
@@ -127,7 +128,7 @@ class FieldBuffer:
         self._pending = {key: entry for key, entry in self._pending.items() if entry[0]._p_flags & base.INIT}
         self._forget()
 
-    def changed(self, oids: Sequence[int] | None) -> None:
+    def changed(self, oids: Collection[int] | None) -> None:
         """The view moves to a state in which these records are others."""
         self._lengths.clear()
         if oids is None or ROOT_OID in oids:
@@ -188,8 +189,8 @@ class FieldBuffer:
         found = self._lengths.get(tree._p_oid)
         if found is None:
             found = self._lengths[tree._p_oid] = {}
-            for _, oids, freqs in tree.postings(LENGTHS):
-                found.update(zip(oids, freqs, strict=True))
+            for leaf, k in tree.postings(LENGTHS):
+                found.update(zip(leaf.oids[k], leaf.freqs[k], strict=True))
         return found
 
     def known_lengths(self, tree: TextIndex) -> dict[int, int] | None:
@@ -229,12 +230,14 @@ class FieldBuffer:
             self._applied.add(cls)
 
     def apply_stored(self) -> None:
-        """Apply all classes with text fields that the prefix knows."""
+        """Apply all classes that the prefix knows with text fields, declared or followed until now."""
         catalogue = self.view.catalogue
-        for key, _ in () if catalogue is None else list(catalogue.items()):
+        root = self.root()
+        followed = set() if root is None else {code for code, sort, _ in root._data if sort == TEXT}
+        for key, code in () if catalogue is None else list(catalogue.items()):
             cls = kinds.classes.get(key)
             plan = plan_of(cls)
-            if cls is not None and plan is not None and plan.names[TEXT]:
+            if cls is not None and (code in followed or (plan is not None and plan.names[TEXT])):
                 self.apply(cls)
 
     def _apply(self, cls: Any, own: Sequence[tuple[str, str]], forced: bool) -> bool:
@@ -324,7 +327,9 @@ class Changes:
     def __init__(self, buffer: FieldBuffer) -> None:
         self.buffer = buffer
         self.tags: dict[bytes, tuple[list[int], list[int]]] = {}  # tag -> added, removed
-        self.values: dict[Field, list[tuple[int, Any, Any]]] = {}  # field -> OID, value before, value after
+        self.values: defaultdict[Field, list[tuple[int, Any, Any]]] = defaultdict(
+            list
+        )  # field -> OID, value before, value after
 
     def __bool__(self) -> bool:
         return bool(self.tags or self.values)
@@ -339,7 +344,9 @@ class Changes:
                 continue
             old, new = before.get(name, MISSING), after.get(name, MISSING)
             if old is not new:
-                self.values.setdefault(field, []).append((oid, resolved(old), resolved(new)))
+                self.values[field].append((oid, resolved(old), resolved(new)))
+        if not tags:
+            return
         old_tags = {key for name in tags if (key := self._key(before.get(name), False)) is not None}
         new_tags = {key for name in tags if (key := self._key(after.get(name), self.buffer.view.writable)) is not None}
         for place_, keys in ((0, new_tags - old_tags), (1, old_tags - new_tags)):
@@ -379,23 +386,29 @@ class Changes:
 
 
 def _change_texts(tree: TextIndex, changes: list[tuple[int, Any, Any]], lengths: dict[int, int] | None) -> None:
-    by_word: dict[str, list[tuple[int, int]]] = {}
+    by_word: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     number = total = 0
     for oid, old, new in changes:
         before, after = frequencies(old), frequencies(new)
-        sizes = min(before.total(), MOST), min(after.total(), MOST)
+        sizes = min(sum(before.values()), MOST), min(sum(after.values()), MOST)
         if sizes[0] != sizes[1]:
-            by_word.setdefault(LENGTHS, []).append((oid, sizes[1]))
+            by_word[LENGTHS].append((oid, sizes[1]))
             number += (sizes[1] > 0) - (sizes[0] > 0)
             total += sizes[1] - sizes[0]
             if lengths is not None:
                 lengths[oid] = sizes[1]
+        if not before:
+            for word, n in after.items():
+                by_word[word].append((oid, n))
+            continue
         for word, n in after.items():
-            if before[word] != n:
-                by_word.setdefault(word, []).append((oid, n if n < MOST else MOST))
+            if before.get(word) != n:
+                by_word[word].append((oid, n))
         for word in before.keys() - after.keys():
-            by_word.setdefault(word, []).append((oid, 0))
-    postings: list[Posting] = [(word, oid, n) for word in sorted(by_word) for oid, n in sorted(by_word[word])]
+            by_word[word].append((oid, 0))
+    postings: list[Posting] = [
+        (word, oid, min(n, MOST)) for word in sorted(by_word) for oid, n in sorted(by_word[word])
+    ]
     if postings:
         tree.change(postings)
         tree.add_texts(number, total)

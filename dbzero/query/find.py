@@ -38,7 +38,6 @@ class Find(Query):
 
     __slots__ = ("_context", "_expression", "_order", "_prefix", "_ranking", "_view")
     _p_distinct = True
-    _p_counted = True
 
     def __init__(
         self,
@@ -128,6 +127,10 @@ class Find(Query):
         with operation:
             return BitMap64(self._bits(self._run(view, prepared)))
 
+    def _p_alone(self, view: View) -> bool:
+        parts = [part.query for part in self._expression.walk() if type(part) is Sub]
+        return self._p_view() is view and all(part._p_alone(view) for part in parts)
+
     def _p_estimate(self) -> int:
         view = self._p_view()
         if view is None:
@@ -152,8 +155,21 @@ class Find(Query):
         return Find(context, there, name, self._expression.within(context), order)
 
     @property
+    def expression(self) -> Expression:
+        """What is asked for."""
+        return self._expression
+
+    def narrowed(self, narrow: Callable[[Expression], Expression]) -> Find:
+        """The same query, in no order, of what `narrow` makes of its expression."""
+        return Find(self._context, self._view, self._prefix, narrow(self._expression), None)
+
+    @property
     def _p_ordered(self) -> bool:  # type: ignore[override]
         return self._order is not None or bool(self._ranking)
+
+    @property
+    def _p_counted(self) -> bool:  # type: ignore[override]
+        return not self._p_ordered  # to be found and put in order once, rather than found twice
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -207,15 +223,18 @@ class Find(Query):
         with operation:
             run = self._run(view, prepared)
             found = self._bits(run)
-            scores = dict.fromkeys(found, 0.0)
-            for ranking in self._ranking:
+            scores = self._ranking[0].scores(run, found)
+            for ranking in self._ranking[1:]:
                 for oid, score in ranking.scores(run, found).items():
-                    scores[oid] += score
-            rank: Callable[[int], tuple[float, int]] = lambda oid: (scores[oid], oid)  # noqa: E731
+                    scores[oid] = scores.get(oid, 0.0) + score
+            if len(scores) < len(found):
+                scores = {**dict.fromkeys(found, 0.0), **scores}
+            ranked = zip(scores.values(), scores, strict=True)
             if start >= 0 and stop is not None and 0 <= stop < len(scores) // 4:
-                ordered = nlargest(stop, scores, key=rank)[start::step]
+                best = nlargest(stop, ranked)[start::step]
             else:
-                ordered = sorted(scores, key=rank, reverse=True)[start:stop:step]
+                best = sorted(ranked, reverse=True)[start:stop:step]
+            ordered = [oid for _, oid in best]
             codes = list(self._expression.codes(run.index))
             mark = _mark(view)
         at, size = 0, _FIRST_BATCH

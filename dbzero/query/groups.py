@@ -1,18 +1,22 @@
 """Grouping: what operators make of the results of a query, by key or by tag, as of the last commit.
 
-Groups by tags that are only counted are counted in the bitmaps, without loading an object. Everything else is computed
-afresh from the objects: a key function may look at anything, so no record of what changed could tell which keys did.
+Groups by tags that are only counted are counted in the bitmaps, without loading an object. Counts and sums by a function that is seen to
+read the object's own attributes only are kept and brought up to date (:mod:`dbzero.query.tallies`). Everything else is computed afresh from
+the objects: a function may look at anything, so no record of what changed could tell which keys did.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dbzero.errors import Error
+from dbzero.model import scope
 from dbzero.model.enums import is_enum_value
 from dbzero.query.base import Query, require_query
 from dbzero.query.splits import Splitting
+from dbzero.query.tallies import plan_of, tallied
 
 Operator = Callable[[Any, "list[Any] | None", "list[Any] | None"], Any]
 """``op(state, removed, added)``: the new state of a group. ``op(None, None, None)``: the state of an empty one."""
@@ -46,6 +50,7 @@ def make_sum(value: Callable[[Any], Any]) -> Operator:
             return 0
         return state - sum(map(value, removed)) + sum(map(value, added))
 
+    add_up.added_up = value  # type: ignore[attr-defined]
     return add_up
 
 
@@ -57,7 +62,7 @@ def group_by(
     Args:
         group_defs: a function that gives an object's key; an iterable of tags (str or enum values), whose groups have
             the tag's name for a key and hold each object once, under the first of its tags; or a tuple of these, whose keys are
-            tuples. Objects without any of the tags are in no group.
+            tuples. Objects without any of the tags are in no group. Functions only read: they may be called again when a commit comes between.
         query: any query. What is not committed does not count; a query from a snapshot is grouped as it is there.
         ops: one operator or several, each ``op(state, removed, added) -> state``; `count_op`, `make_sum` or your own.
 
@@ -87,20 +92,48 @@ def group_by(
     require_query("group_by", "query", query)
     operators = _operators(ops)
     parts, single = _parts(group_defs)
-    settled = query._p_committed()
+    if single:
+        kept = _tallied(parts[0], query, operators)
+        if kept is not None:
+            return {key: results[0] for key, results in kept} if len(operators) == 1 else dict(kept)
+    grouped: Callable[[Query], dict[Any, Any]] = lambda committed: _evaluate(parts, single, committed, operators)  # noqa: E731
+    before = scope.committed().settled()
+    if before is not None:
+        try:
+            found = grouped(query)  # of live objects, which are loaded by and large
+        except Exception:
+            if scope.committed().settled() == before:
+                raise
+        else:
+            if scope.committed().settled() == before:
+                return found
+    return grouped(query._p_committed())
+
+
+def _evaluate(parts: list[Any], single: bool, settled: Query, operators: tuple[Operator, ...]) -> dict[Any, Any]:
     keyed: dict[Any, Any] = {}
     counts = None
-    if single and not callable(parts[0]) and all(operator is count_op for operator in operators):
-        counts = Splitting(parts[0], settled, True).counts()
+    if single and all(operator is count_op for operator in operators):
+        counts = _counts(parts[0], settled)
     if counts is not None:
-        for tag, n in counts:
+        for value, n in counts:
             if n:
-                keyed[_name(tag)] = (n,) * len(operators)
+                keyed[value] = (n,) * len(operators)
     else:
         for key, objects in _grouped(parts, settled).items():
-            results = tuple(operator(operator(None, None, None), [], list(objects)) for operator in operators)
+            results = tuple([operator(operator(None, None, None), [], list(objects)) for operator in operators])
             keyed[key[0] if single else key] = results
     return {key: results[0] for key, results in keyed.items()} if len(operators) == 1 else keyed
+
+
+def _tallied(part: Any, query: Query, operators: tuple[Operator, ...]) -> list[tuple[Any, tuple[int, ...]]] | None:
+    values: list[Any] = [
+        None if operator is count_op else getattr(operator, "added_up", operator) for operator in operators
+    ]
+    if not callable(part) or any(value is operator for value, operator in zip(values, operators, strict=True)):
+        return None
+    plan = plan_of(part, values)
+    return None if plan is None else tallied(plan, query)
 
 
 def _operators(ops: Any) -> tuple[Operator, ...]:
@@ -137,12 +170,22 @@ def _name(tag: Any) -> str:
     return str(tag)
 
 
+def _counts(part: Any, query: Query) -> Iterable[tuple[Any, int]] | None:
+    """How many objects each group has, without keeping them; None where that can't be told."""
+    if callable(part):
+        return None if query._p_splits() else Counter(map(part, query)).items()
+    counts = Splitting(part, query, True).counts()
+    return None if counts is None else [(_name(tag), n) for tag, n in counts]
+
+
 def _grouped(parts: list[Any], query: Query) -> dict[tuple[Any, ...], list[Any]]:
     """Key -> objects."""
     rows = query
     for part in reversed(parts):
         if not callable(part):
             rows = Splitting(part, rows, True)
+    if len(parts) == 1 and rows is query and not rows._p_splits():
+        return _by_function(parts[0], rows)
     place = [i for i, part in enumerate(parts) if not callable(part)]
     wide = bool(rows._p_splits())
     groups: dict[tuple[Any, ...], list[Any]] = {}
@@ -153,3 +196,10 @@ def _grouped(parts: list[Any], query: Query) -> dict[tuple[Any, ...], list[Any]]
             key[i] = _name(tag)
         groups.setdefault(tuple(key), []).append(obj)
     return groups
+
+
+def _by_function(key: Callable[[Any], Any], query: Query) -> dict[tuple[Any, ...], list[Any]]:
+    groups: defaultdict[Any, list[Any]] = defaultdict(list)
+    for obj in query:
+        groups[key(obj)].append(obj)
+    return {(value,): objects for value, objects in groups.items()}

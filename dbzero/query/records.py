@@ -32,7 +32,7 @@ from dbzero.collections.keyed import Inner, KeyedNode
 from dbzero.collections.nodes import DEPTH, LEAF, corrupt, create, member, natural, set_data, touch
 from dbzero.model import base, kinds
 from dbzero.model.codec import decode_values, encode_values, read_varint, varint
-from dbzero.model.view import View
+from dbzero.model.view import Records, View
 
 KIND = 0
 ROOT_OID = kinds.TAG_ROOT_OID
@@ -207,6 +207,17 @@ class IndexRecord(KeyedNode):
 def _bitmap(packed: bytes) -> BitMap64:
     made: BitMap64 = BitMap64(memoryview(packed).cast("Q")) if packed else BitMap64()
     return made
+
+
+def leaf_members(records: Records, oid: int, state: int) -> BitMap64:
+    """What the record `oid` says the members of its posting list are at `state`; none when it is no leaf there."""
+    found = records.read(oid, state)
+    if found is None or found[0][:1] != bytes((KIND,)):
+        return BitMap64()
+    sub = found[0][1]
+    if sub == COUNTED:
+        return BitMap64(records.references(oid, state))
+    return _bitmap(base.unpack_oids(found[0][2:])) if sub == PLAIN else BitMap64()
 
 
 def make_root(view: View) -> IndexRecord:

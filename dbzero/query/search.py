@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from math import log
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from dbzero.model.declared import TEXT
 from dbzero.model.deferred import resolved
 from dbzero.query.expressions import All, Any_, Expression, Run, Step
 from dbzero.query.fieldrecords import Field
-from dbzero.query.textrecords import TextIndex
+from dbzero.query.textrecords import Postings, TextIndex
 from dbzero.query.words import words
 
 K1, B = 1.2, 0.75
@@ -106,10 +106,10 @@ class Hits:
 
     __slots__ = ("bits", "chunks", "distinct")
 
-    def __init__(self, chunks: list[tuple[Any, Any]], distinct: bool = True) -> None:
+    def __init__(self, chunks: list[tuple[Any, Any]], bits: BitMap64, distinct: bool = True) -> None:
         self.chunks = chunks  # (OIDs, ascending; frequencies) as they are stored
         self.distinct = distinct  # whether no OID comes twice
-        self.bits = BitMap64.union(BitMap64(), *[BitMap64(oids) for oids, _ in chunks])
+        self.bits = bits  # the OIDs
 
 
 class Matched(Expression):
@@ -167,9 +167,16 @@ class Matched(Expression):
                 lengths = run.view.fields.lengths(index)
                 idf = log(1 + (state.texts - n + 0.5) / (n + 0.5))
                 flat, slope = K1 * (1 - B), K1 * B * state.texts / max(state.total, 1)
-                for oid, freq in _frequencies(some, wanted).items():
-                    gain = idf * freq * (K1 + 1) / (freq + flat + slope * lengths.get(oid, 0))
-                    scores[oid] = scores.get(oid, 0.0) + gain
+                top, length = idf * (K1 + 1), lengths.get
+                gains = {
+                    oid: top * freq / (freq + flat + slope * length(oid, 0))
+                    for oid, freq in _frequencies(some, wanted).items()
+                }
+                if not scores:
+                    scores = gains
+                else:
+                    for oid, gain in gains.items():
+                        scores[oid] = scores.get(oid, 0.0) + gain
         return scores
 
     def step(self, run: Run) -> Step:
@@ -196,12 +203,16 @@ def rankings(expression: Expression) -> Iterator[Matched]:
 
 def _find(run: Run, index: TextIndex, field: Field, term: Term) -> Hits:
     if len(term.words) == 1:
-        return Hits([(oids, freqs) for _, oids, freqs in index.postings(term.words[0], term.prefix)], not term.prefix)
-    every = [Hits([(oids, freqs) for _, oids, freqs in index.postings(word)]).bits for word in term.words]
-    candidates = BitMap64.intersection(*every)
+        leaves = list(index.postings(term.words[0], term.prefix))
+        return Hits([(leaf.oids[k], leaf.freqs[k]) for leaf, k in leaves], _union(leaves), not term.prefix)
+    candidates = BitMap64.intersection(*[_union(index.postings(word)) for word in term.words])
     counts = {oid: _count(resolved(run.view.fields.values(oid).get(field[2])), term.words) for oid in candidates}
     found = {oid: n for oid, n in counts.items() if n}
-    return Hits([(list(found), list(found.values()))] if found else [])
+    return Hits([(list(found), list(found.values()))] if found else [], BitMap64(list(found)))
+
+
+def _union(leaves: Iterable[tuple[Postings, int]]) -> BitMap64:
+    return BitMap64.union(BitMap64(), *[leaf.bits_of(k) for leaf, k in leaves])
 
 
 def _count(text: Any, phrase: Sequence[str]) -> int:

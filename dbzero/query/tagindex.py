@@ -14,7 +14,7 @@ A view holds its index and an index its view; nothing here is shared between vie
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pyroaring import BitMap64
@@ -105,7 +105,10 @@ class TagIndex:
             self._early.append((obj, key, added))
             return
         if self._early:
-            self._settle_early()
+            self._take_early()  # what an object's construction said of its tags comes before what is said now
+        self._note(key, obj, oid, added)
+
+    def _note(self, key: Key, obj: Any, oid: int, added: bool) -> None:
         ops = self._pending.get(key)
         if ops is None:
             ops = self._pending[key] = {}
@@ -126,6 +129,7 @@ class TagIndex:
             self._take_new()
         if self._early:
             self._take_early()
+        self._early_kept = len(self._early)
         while self._joining:
             code, bits = next(iter(self._joining.items()))
             self.change(code, bits, EMPTY)
@@ -172,21 +176,17 @@ class TagIndex:
             bits |= BitMap64(oids)
 
     def _take_early(self) -> None:
-        self._settle_early()
-        self._early_kept = len(self._early)
-
-    def _settle_early(self) -> None:
-        """What was said of objects under construction that are finished now becomes pending, before anything later."""
-        waiting, self._early = self._early, []
-        kept = 0
-        for place, (obj, key, added) in enumerate(waiting):
-            flags = obj._p_flags
+        """The tags of objects whose construction has ended in the meantime are those of any object."""
+        kept, waiting = 0, []
+        for place, entry in enumerate(self._early):
+            obj, key, added = entry
+            _, oid, flags = base.identify(obj)
             if flags & base.INIT:
-                self._early.append((obj, key, added))
+                waiting.append(entry)
                 kept += place < self._early_kept
-            elif not flags & base.EXPIRED:  # else its construction failed: no tag remains
-                self.note(key, obj, added)
-        self._early_kept = kept
+            elif not flags & base.EXPIRED:  # its construction failed: no tag remains
+                self._note(key, obj, oid, added)
+        self._early, self._early_kept = waiting, kept
 
     def change(self, where: Where, added: BitMap64, removed: BitMap64) -> None:
         """Add members to the stored tree of a posting list, and remove some."""
@@ -294,7 +294,7 @@ class TagIndex:
         self._closures.clear()
         self._drop_all()
 
-    def changed(self, oids: Sequence[int] | None) -> None:
+    def changed(self, oids: Collection[int] | None) -> None:
         """The view moves to a state in which these records are others (None: unknown which)."""
         self.generation += 1
         self._closures.clear()

@@ -25,6 +25,8 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
+from pyroaring import BitMap64
+
 from dbzero.collections import keyed
 from dbzero.collections.keyed import Inner, KeyedNode
 from dbzero.collections.nodes import LEAF, Stored, corrupt, create, member, natural, set_data, touch
@@ -48,21 +50,29 @@ _item = itemgetter(0, 1)
 class Postings:
     """State of a leaf: words, ascending; for each its OIDs, ascending, and frequencies."""
 
-    __slots__ = ("freqs", "oids", "size", "words")
+    __slots__ = ("bits", "freqs", "oids", "size", "words")
 
     def __init__(self, entries: Sequence[Posting]) -> None:
+        self.bits: dict[int, BitMap64] = {}  # by place: those that were asked for
         self.words: list[str] = []
         self.oids: list[Any] = []
         self.freqs: list[Any] = []
         self.size = len(entries)
         for word, group in groupby(entries, key=itemgetter(0)):
-            some = list(group)
+            _, oids, freqs = zip(*group, strict=True)
             self.words.append(word)
-            self.oids.append(array("Q", [entry[1] for entry in some]))
-            self.freqs.append(array("H", [entry[2] for entry in some]))
+            self.oids.append(array("Q", oids))
+            self.freqs.append(array("H", freqs))
 
     def __len__(self) -> int:
         return self.size
+
+    def bits_of(self, k: int) -> BitMap64:
+        """The OIDs of a word. Not to be changed."""
+        found = self.bits.get(k)
+        if found is None:
+            found = self.bits[k] = BitMap64(self.oids[k])
+        return found
 
     def entries(self) -> list[Posting]:
         """All postings, in order."""
@@ -111,11 +121,12 @@ class TextNode(PairNode):
     def _p_weight(self) -> int:
         """About how many bytes it takes up in memory."""
         data = self._data
-        return 300 + 150 * len(data) if type(data) is Inner else 300 + 280 * len(data.words) + 10 * data.size
+        return 300 + 150 * len(data) if type(data) is Inner else 300 + 280 * len(data.words) + 14 * data.size
 
     def _p_absorb(self, left: Any, right: Any, other: KeyedNode) -> None:
         joined = Postings(left.entries() + right.entries())
         left.words, left.oids, left.freqs, left.size = joined.words, joined.oids, joined.freqs, joined.size
+        left.bits.clear()
 
 
 def _pack(freqs: Any) -> bytes:
@@ -224,18 +235,16 @@ class TextIndex(Stored):
         state.texts += number
         state.total += words
 
-    def postings(self, word: str, prefix: bool = False) -> Iterator[tuple[str, Any, Any]]:
-        """(word, OIDs, frequencies) of a word, or of all words that begin with it, leaf by leaf. Inside an operation."""
+    def postings(self, word: str, prefix: bool = False) -> Iterator[tuple[Postings, int]]:
+        """(leaf, place in it) of a word, or of all words that begin with it, leaf by leaf. Inside an operation."""
         root = self._data.root
-        following: Item | None = (word, 0)
-        while root is not None and following is not None:
-            leaf, _, following = keyed.find_bound(root, following)
+        for leaf in () if root is None else keyed.leaves(root, (word, 0)):
             data = leaf._data
             for k in range(bisect_left(data.words, word), len(data.words)):
                 found = data.words[k]
                 if not (found.startswith(word) if prefix else found == word):
                     return
-                yield found, data.oids[k], data.freqs[k]
+                yield data, k
 
     def check(self) -> dict[tuple[str, int], int]:
         """Verify the structure; AssertionError tells what is wrong. Returns all postings."""

@@ -26,6 +26,6 @@ def words(text: str) -> list[str]:
     return [word[:LONGEST] for word in found] if found and max(map(len, found)) > LONGEST else found
 
 
-def frequencies(text: object) -> Counter[str]:
+def frequencies(text: object) -> dict[str, int]:
     """How often each word occurs in a text; nothing in what is no text."""
-    return Counter(words(text)) if isinstance(text, str) else Counter()
+    return Counter(words(text)) if isinstance(text, str) else {}

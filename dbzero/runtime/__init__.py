@@ -9,6 +9,7 @@ without the GIL. Return codes of the engine appear as exceptions of :mod:`dbzero
 | module   | holds |
 |----------|-------|
 | codes    | engine return codes as exceptions |
+| osthreads | threads and locks that gevent leaves alone |
 | root     | the root directory's identity file `.dbzero`, its locks |
 | segment  | attach, create, remove the segment; private fallback |
 | slot     | one prefix in the segment: published and durable state, delta index, lifecycle |

@@ -249,6 +249,28 @@ class Reader:
             else:
                 self.settle(rc, f"changes of state {state}")
 
+    def changes_since(self, after: int, upto: int) -> set[int] | None:
+        """OIDs of the records that the commits of states `after` + 1 to `upto` wrote. None when one of them is not known."""
+        count = ffi.new("uint64_t *")
+        done = ffi.new("uint64_t *")
+        capacity = 256
+        oids = ffi.new("uint64_t[]", capacity)
+        found: set[int] = set()
+        while after < upto:
+            count[0] = capacity
+            rc = lib.dbz_get_changes_since(self.handle, after, upto, oids, count, done)
+            if rc == 0:
+                found.update(ffi.unpack(oids, count[0]))
+                after = done[0]
+            elif rc == codes.NOSPACE:
+                capacity = count[0]
+                oids = ffi.new("uint64_t[]", capacity)
+            elif rc == codes.NOTFOUND:
+                return None
+            else:
+                self.settle(rc, f"changes of state {after + 1}")
+        return found
+
     def scan(self, root: int, depth: int, *, start: int = 0, orphans: bool = False) -> Iterator[Entry]:
         """Entries of the checkpointed table under `root` in OID order (their state is 0), the delta left out.
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,13 +25,14 @@ import xxhash
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
-from dbzero.runtime import codes, fork
+from dbzero.runtime import codes, fork, osthreads
 from dbzero.runtime.root import NAME as ROOT_FILE
 from dbzero.runtime.root import Identity, RootFile, locked
 
 SHM_DIRECTORY: Final = "/dev/shm"
 _NAME_PREFIX: Final = "dbzero-"
 _USE_BYTE: Final = 0  # of the segment object; read-locked by everyone attached
+_AWAKENING: Final = 0.0005  # seconds until a sleeper that was woken is looked for again
 _TRIES: Final = 5
 MINIMUM_CACHE: Final = 1 << 20
 _SHARE_OF_FREE: Final = 0.8  # of what /dev/shm has left
@@ -84,7 +83,7 @@ class Segment:
         lib.dbz_seg_hold(handle)
         self._handle: Any = ffi.gc(handle, lib.dbz_seg_drop)
         self._sleepers: dict[int, int] = {}  # prefix slot -> threads that sleep on it
-        self._awake = threading.Condition()
+        self._awake = osthreads.Lock()
         self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
         self.name: Final = name
         self.shared: Final = bool(name)
@@ -171,7 +170,7 @@ class Segment:
             try:
                 return cls._attach(root, root_file, cache_size)
             except _Removed:
-                time.sleep(0.01)
+                osthreads.sleep(0.01)
         raise _NotShareable("its shared memory keeps being removed by another program")
 
     @classmethod
@@ -280,7 +279,7 @@ class Segment:
                 codes.check(lib.dbz_proc_register(handle), f"root {self.root}: register this process", ffi.errno)
         finally:
             file.close()
-        self._sleepers, self._awake = {}, threading.Condition()
+        self._sleepers, self._awake = {}, osthreads.Lock()
         self._depth = fork.depth()
         return True
 
@@ -312,7 +311,6 @@ class Segment:
                 self._sleepers[prefix] -= 1
                 if self._sleepers[prefix] == 0:
                     del self._sleepers[prefix]
-                    self._awake.notify_all()
 
     def _end_sleep(self) -> Any:
         """Take the handle away and get everybody off the mapping."""
@@ -321,11 +319,14 @@ class Segment:
             return handle
         with self._awake:
             handle, self._handle = self._handle, None
-            if handle is not None:
-                while self._sleepers:
-                    for prefix in self._sleepers:
-                        lib.dbz_wake(handle, prefix)
-                    self._awake.wait(0.01)
+        while handle is not None:
+            with self._awake:
+                asleep = list(self._sleepers)
+            if not asleep:
+                break
+            for prefix in asleep:
+                lib.dbz_wake(handle, prefix)
+            osthreads.sleep(_AWAKENING)
         return handle
 
     @property

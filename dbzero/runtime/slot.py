@@ -121,10 +121,15 @@ class PrefixSlot:
         self._check(lib.dbz_prefix_retire(self.segment.handle, self.index, epoch, out), f"retire for epoch {epoch}")
         return int(out[0])
 
-    def status(self) -> SlotStatus:
-        """All words, for status output and for opening."""
+    def words(self) -> Any:
+        """The words of :meth:`status` as they are, a cffi `dbz_prefix_info`: for each turn anew, where names cost too much."""
         i = ffi.new("dbz_prefix_info *")
         self._check(lib.dbz_prefix_status(self.segment.handle, self.index, i), "status")
+        return i
+
+    def status(self) -> SlotStatus:
+        """All words, for status output and for opening."""
+        i = self.words()
         return SlotStatus(
             name=ffi.string(i.name).decode("utf-8", "replace"),
             ready=bool(i.ready),
@@ -155,9 +160,19 @@ class PrefixSlot:
 
     def allocated(self) -> tuple[int, int]:
         """(data end, next OID): where the next commit's data stands, and the first OID that was never given out."""
-        i = ffi.new("dbz_prefix_info *")
-        self._check(lib.dbz_prefix_status(self.segment.handle, self.index, i), "status")
+        i = self.words()
         return i.data_end, i.next_oid
+
+    def leave(self, epoch: int) -> None:
+        """In a turn of shared writers: leave the slot to those who still read the page file that another one has taken the
+        place of. Caller holds the root's file lock. FencedError: the lease is not shared at `epoch`, or the slot was left before.
+        """
+        self._check(lib.dbz_prefix_leave(self.segment.handle, self.index, epoch), "leave")
+
+    @property
+    def left(self) -> int:
+        """The incarnation that ended by :meth:`leave`, 0: none. What was published in it is durable in the other file."""
+        return int(lib.dbz_prefix_left(self.segment.handle, self.index))
 
     # --- states -------------------------------------------------------------------------------------------------------
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from dbzero._engine import lib
 from dbzero.errors import SegmentError
-from dbzero.runtime import codes
+from dbzero.runtime import codes, osthreads
 from dbzero.runtime.lease import GROUP, NO_SLOT, SlotLease
 from dbzero.runtime.root import RootFile
 from dbzero.runtime.slot import PrefixSlot
 
 _FIRST_BYTE: Final = 1 << 21  # of the root's identity file: one byte per prefix slot from here on
 _PATIENCE: Final = 60.0  # seconds; a recovery may hold the lock for long
-_private = threading.RLock()
+_private = osthreads.RLock()
 
 
 @contextlib.contextmanager

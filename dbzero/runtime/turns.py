@@ -16,7 +16,7 @@ from typing import Final
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
-from dbzero.runtime import codes, registry
+from dbzero.runtime import codes, osthreads, registry
 from dbzero.runtime.slot import PrefixSlot
 
 _SLICE: Final = 0.1  # seconds of sleep between looks at signals and at whether the holder lives
@@ -194,7 +194,7 @@ class Turns:
             if deadline is not None and time.monotonic() >= deadline:
                 return -1
             lib.dbz_turn_sweep(self.slot.segment.handle, self.slot.index)
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
 
     # --- durability for everybody -------------------------------------------------------------------------------------
 
@@ -214,23 +214,29 @@ class FairLock:
     """A mutex whose waiters get it in order of arrival. Not reentrant."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = osthreads.Lock()
         self._taken = False
         self._line: deque[threading.Lock] = deque()
 
-    def acquire(self, deadline: float | None) -> bool:
-        """Wait until the monotonic time `deadline` (None: for ever). False: it is taken still."""
+    def acquire(self, deadline: float | None, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until the monotonic time `deadline` (None: for ever), or until `stop`, asked now and then, says so. False: it is taken
+        still."""
         with self._guard:
             if not self._taken:
                 self._taken = True
                 return True
             if deadline is not None and deadline <= time.monotonic():
                 return False
-            mine = threading.Lock()
+            mine = osthreads.Lock()
             mine.acquire()
             self._line.append(mine)
         try:
-            got = mine.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+            got = False
+            while not got and not stop():
+                left = _SLICE if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    break
+                got = mine.acquire(timeout=min(_SLICE, left))
         except BaseException:
             self._give_up(mine)
             raise

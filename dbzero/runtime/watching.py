@@ -52,18 +52,21 @@ class Waiter:
         """Note the wake-ups there have been."""
         self._ticket = int(lib.dbz_ticket(self.slot.segment.handle, self.slot.index))
 
-    def sleep(self, state: int, incarnation: int, timeout: float | None = None) -> bool:
+    def sleep(self, state: int, incarnation: int, timeout: float | None = None, pause: float = 0.0) -> bool:
         """Sleep until durable > `state`, another incarnation, a wake-up since :meth:`ready`, a signal, or the
-        timeout. False only for the timeout."""
+        timeout. False only for the timeout.
+
+        pause: seconds to sleep first whatever happens, so that commits one behind the other wake it once."""
         nanoseconds = -1 if timeout is None else max(0, int(timeout * 1e9))
-        with self.slot.segment.sleeping(self.slot.index) as handle:
-            if self._seen is None:
-                code = lib.dbz_wait_ticket(handle, self.slot.index, self._ticket, state, incarnation, nanoseconds)
-            elif state < self.slot.durable > self._seen[0]:
-                return True
-            else:
-                self._seen[0] = max(self._seen[0], state)
-                code = lib.dbz_wait_beyond(handle, self.slot.index, self._ticket, self._seen, incarnation, nanoseconds)
+        seen = ffi.NULL
+        if self._seen is not None:
+            seen = self._seen
+            seen[0] = max(seen[0], state)
+        slot = self.slot
+        with slot.segment.sleeping(slot.index) as handle:
+            code = lib.dbz_follow(
+                handle, slot.index, self._ticket, state, seen, incarnation, int(pause * 1e9), nanoseconds
+            )
         return bool(code != codes.TIMEOUT)
 
 

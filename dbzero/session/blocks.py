@@ -39,6 +39,7 @@ class Block(Ending):  # type: ignore[misc]
         self._ending = False
         self._keep = False
         self._changed: list[View] = []
+        self._clean: set[int] = set()  # ids of the views without a pending change when the outermost block began
         self._error: BaseException | None = None
 
     @property
@@ -54,6 +55,7 @@ class Block(Ending):  # type: ignore[misc]
             workspaces.active()
             turn.acquire(self)
             if prefixes := shared.wanted():
+                self._commit_before()
                 shared.acquire(prefixes, *self._waits)
             for lock in _commit_locks():
                 _hold(lock)
@@ -73,6 +75,7 @@ class Block(Ending):  # type: ignore[misc]
         try:
             await turn.acquire_async(self)
             if prefixes := shared.wanted():
+                self._commit_before()
                 await _acquire_beside(prefixes, *self._waits)
             while not _try_all():
                 await asyncio.sleep(0.001)
@@ -85,9 +88,12 @@ class Block(Ending):  # type: ignore[misc]
         """Everything else is held; the frame has a hold on the operation lock of its own."""
         self._ending, self._error, self._changed = False, None, []
         with operation:
-            if not base.block_depth() and shared.begin():
+            first = not base.block_depth()
+            if first and shared.begin():
                 operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
             _flush(_views())
+            if first:
+                self._clean = {id(view) for view in _views() if not view.closed and not view.has_changes()}
             token = _token.get() if base.block_depth() else object()
             _token.set(token)
             base.block_begin(token, self)
@@ -145,16 +151,34 @@ class Block(Ending):  # type: ignore[misc]
     def _leave_shared(self) -> None:
         """The outermost block has ended: publish what it changed on shared prefixes, and give their turns back."""
         if shared.entered():
+            beside = self._beside()
             try:
                 if operation.held():
-                    shared.finish(self._keep and self._error is None, self._pending)
+                    shared.finish(self._keep and self._error is None, self._pending, beside)
                 else:
                     shared.give_back()  # it never began
             except Exception as error:
                 if self._error is None:
                     self._error = error
+                for opened in beside:  # it is nothing on disk, and not to become a half
+                    if id(opened.view) in self._clean and not opened.view.closed:
+                        opened.view.forget_changes()
             while operation.held():
                 operation.release()
+
+    def _commit_before(self) -> None:
+        """What was pending before a block that commits is no part of it: should the block's own commit fail, that is all gone."""
+        if self.commit:
+            active = workspaces.active()
+            active.commit_together(active.writable_prefixes())
+
+    def _beside(self) -> list[workspaces.OpenPrefix]:
+        """The exclusive prefixes that are to be committed together with the shared ones."""
+        active = workspaces.active_or_none()
+        if active is None or not (self.commit or self.commit_wanted):
+            return []
+        wanted = {id(view) for view in self._changed}
+        return [one for one in active.writable_prefixes() if not one.shared and id(one.view) in wanted]
 
     def take_pending(self) -> list[shared.Pending]:
         """The commits that the one who ended it is to wait for."""

@@ -6,13 +6,15 @@ import datetime
 import os
 import time
 
-from dbzero.errors import LeaseError, PrefixError
+from dbzero.errors import LeaseError, PrefixError, ReadOnlyError
 from dbzero.session.config import check_states
-from dbzero.session.workspace import Workspace, active
+from dbzero.session.turns import turn
+from dbzero.session.workspace import OpenPrefix, Workspace, active, refuse_in_block
 from dbzero.storage import copying, dropping, history
 from dbzero.storage.history import Compacted
 from dbzero.storage.names import base_path, normalize, page_path
 from dbzero.storage.newfile import Progress
+from dbzero.storage.sharing import prefix_is_shared
 
 
 def drop(prefix_name: str, /) -> None:
@@ -99,8 +101,9 @@ def compact(
     """Drop the old history of a prefix and give its space back to the file system.
 
     Every state that is kept looks as before. Reads and commits go on meanwhile, here and in other processes; commits wait
-    for a moment at the end. A state that a snapshot or a view has pinned is kept, and so is all that is newer. A crash
-    at any moment leaves the old file or the new one, each with everything that was committed.
+    for a moment at the end. Of the processes that have a prefix open shared any can do it, one at a time. A state that a
+    snapshot or a view has pinned is kept, and so is all that is newer. A crash at any moment leaves the old file or the
+    new one, each with everything that was committed.
 
     Args:
         prefix: its name; None is the current one. One that is not open is opened for the time being.
@@ -112,7 +115,8 @@ def compact(
         (oldest_state, before, after): the oldest state that is kept, and the file's size in bytes before and after.
 
     Raises:
-        LeaseError: another process writes the prefix; it can call this. ReadOnlyError: it is open read-only here.
+        LeaseError: another process writes the prefix alone, and can call this; or is compacting it. ReadOnlyError: it is
+        open read-only here. AtomicError: within an atomic block, when the prefix is open shared.
         DiskFullError: there is no room for the new file beside the old one; nothing has changed. CorruptError,
         StorageError.
 
@@ -147,18 +151,34 @@ def compact_prefix(
         if not os.path.exists(page_path(base_path(workspace.root, name))):
             raise PrefixError(f"prefix {name!r} does not exist below {workspace.root}")
         try:
-            opened, borrowed = workspace.open(name, writable=True, autocommit=False, make_current=False), True
+            opened = _open_to_compact(workspace, name)
         except LeaseError as error:
             raise LeaseError(
                 f"{error}. Or call compact() there: the process that writes a prefix compacts it"
             ) from None
+        borrowed = True
     try:
-        opened.refuse_shared("compaction")
-        floor = history.oldest_to_keep(opened.prefix, keep_states, since)
-        return history.compact(opened.prefix, floor, progress)
+        if opened.shared:
+            refuse_in_block("compact")
+            with turn.hold():  # AtomicError: another task of this thread is in a block, and could not end it meanwhile
+                pass
+        elif not opened.writable:
+            raise ReadOnlyError(f"prefix {name!r} is open read-only here: its writer can compact it")
+        kept = opened.prefix
+        return history.compact(kept, lambda: history.oldest_to_keep(kept, keep_states, since), progress)
     finally:
         if borrowed:
             workspace.close(name)
+
+
+def _open_to_compact(workspace: Workspace, name: str) -> OpenPrefix:
+    """Alone, or together with those who write it shared."""
+    try:
+        return workspace.open(name, writable=True, autocommit=False, make_current=False)
+    except LeaseError:
+        if not prefix_is_shared(workspace.segment, workspace.root, name):
+            raise
+    return workspace.open(name, writable=True, autocommit=False, make_current=False, shared=True)
 
 
 def _name(workspace: Workspace, prefix: str | None) -> str:

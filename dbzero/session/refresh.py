@@ -7,12 +7,10 @@ the same Python objects and load the new state at their next use.
 
 from __future__ import annotations
 
-import threading
-import time
-
 from dbzero.errors import Error
 from dbzero.model.base import operation
 from dbzero.model.view import View
+from dbzero.runtime import osthreads
 from dbzero.storage.prefix import Prefix
 
 # Beyond this many states behind, turning every loaded object into a ghost costs less than reading each commit's list of changes.
@@ -46,11 +44,10 @@ def show(view: View, prefix: Prefix, head: int, incarnation: int) -> bool:
         view.incarnation = incarnation
         view.invalidate_all()
     else:
-        for state in range(old + 1, head + 1):
-            changed = prefix.changes(state)
-            if changed is None:
-                view.invalidate_all()
-                break
+        changed = prefix.changes_since(old, head)
+        if changed is None:
+            view.invalidate_all()
+        else:
             view.invalidate(changed)
     if head == old:
         return False
@@ -65,7 +62,7 @@ class Follower:
         self._view = view
         self._prefix = prefix
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"dbzero-follow-{prefix.name}", daemon=True)
+        self._thread = osthreads.thread(self._run, f"dbzero-follow-{prefix.name}")
 
     def start(self) -> None:
         self._thread.start()
@@ -75,28 +72,31 @@ class Follower:
         self._stopping = True
         self._prefix.wake()
         # Whoever holds the operation lock must not wait for a thread that may be waiting for it: that one ends by itself.
-        if self._thread is not threading.current_thread() and not operation.held():
+        if not osthreads.is_current(self._thread) and not operation.held():
             while self._thread.is_alive():
                 self._prefix.wake()
                 self._thread.join(0.05)
 
     def _run(self) -> None:
+        pause = 0.0
         while not self._stopping:
             try:
                 waiter = self._prefix.waiter()  # anew: the prefix may have gone on in another slot
                 if self._stopping:
                     return
-                if not waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS):
+                if not waiter.sleep(self._view.state, self._view.incarnation, _HEALTH_CHECK_SECONDS, pause):
                     self._prefix.tidy()
                     while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
                         refresh_view(self._view, self._prefix)
+                pause = 0.0
                 if not self._stopping:
-                    refresh_view(self._view, self._prefix)
+                    if refresh_view(self._view, self._prefix):
+                        pause = self._prefix.pause()
                     if self._prefix.newest() is None:
-                        time.sleep(_AGAIN_SECONDS)
+                        osthreads.sleep(_AGAIN_SECONDS)
             except Error as error:
                 # The next operation of the user meets the same damage and raises it; a thread has no caller.
                 self._view.follow_error = error
                 if self._stopping or self._view.closed:
                     return
-                threading.Event().wait(_HEALTH_CHECK_SECONDS)
+                osthreads.sleep(_HEALTH_CHECK_SECONDS)

@@ -3,19 +3,23 @@
 The outermost block takes the turn of every shared prefix that is open - in the order of their uuids, so that two processes
 never wait for each other -, shows what was published last, and publishes what the block changed before it gives the turns
 back. Then, without turn or lock, it waits until that is durable.
+
+What it changed in several prefixes is one transaction: that is made durable in the turns of all of them, since no half of
+it may be published.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dbzero.errors import Error
 from dbzero.model.base import operation
 from dbzero.session.commit import commit_view
 from dbzero.session.refresh import show
-from dbzero.session.workspace import OpenPrefix, active_or_none
+from dbzero.session.together import commit_together
+from dbzero.session.workspace import OpenPrefix, active, active_or_none
 from dbzero.storage.sharing import ALLOWED, Published, SharedPrefix
 
 _LATE = 10.0  # seconds to wait for the turn of a prefix that is opened within a block, out of order
@@ -98,16 +102,24 @@ def entered() -> bool:
     return bool(_entered)
 
 
-def finish(keep: bool, pending: list[Pending]) -> None:
+def finish(keep: bool, pending: list[Pending], beside: Sequence[OpenPrefix] = ()) -> None:
     """Under the operation lock, the block having ended: publish (`keep`), and give the turns back. May be repeated, and goes on.
 
     Args:
-        pending: gets what has to become durable.
+        pending: gets what has to become durable. beside: prefixes that are open for exclusive writing and whose changes are to be
+            committed as well.
 
     Raises:
-        What a commit raises. That prefix's changes, and those of the prefixes after it, are put back.
+        What a commit raises. The changes of all prefixes are put back, and those of shared ones are gone.
     """
     failed: BaseException | None = None
+    if keep and _entered:
+        changed = [one for one in (*_entered, *beside) if not one.view.closed and one.view.has_changes()]
+        if len(changed) > 1:
+            try:
+                commit_together(changed, active().root)
+            except BaseException as error:
+                failed = error
     while _entered:
         opened = _entered[0]
         prefix, view = _shared(opened), opened.view

@@ -479,8 +479,23 @@ class SnapshotWindow:
             self._open.pop().close()
 
 
-def _committed() -> scope.Context:
-    return snapshot()
+class _Committed:
+    def snapshot(self) -> scope.Context:
+        return snapshot()
+
+    def past(self, view: View, state: int) -> View:
+        return snapshot({view.name: state}).view(view.name)
+
+    def shown(self, view: View) -> bool:
+        opened = active().open_prefixes.get(view.name)
+        return opened is not None and opened.view is view and opened.prefix.committed() == view.state
+
+    def settled(self) -> object:
+        opened = list(active().open_prefixes.values())
+        if len(opened) > 1 and not all(one.writable and not one.shared for one in opened):
+            return None  # views that follow others' commits follow them one by one
+        marks = [one.view.settled() for one in opened]
+        return None if None in marks or not all(self.shown(one.view) for one in opened) else marks
 
 
-scope.install_committed(_committed)
+scope.install_committed(_Committed())

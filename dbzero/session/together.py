@@ -1,5 +1,6 @@
 """Committing several prefixes as one, and looking at several as one.
 
+Prefixes that are open shared are committed in their turns, which the caller holds (:mod:`dbzero.session.shared`).
 All commit locks are taken in the order of the prefixes' uuids, so that no two commits wait for each other. All views are
 encoded under one hold of the operation lock: the transaction has whole operations, in all prefixes.
 """
@@ -71,6 +72,8 @@ def _commit_once(opened: Sequence[Committed], root: str, unless: Callable[[], ob
                     waiting.append(pending)
             if not waiting:
                 return False
+            # A coordinator that several processes write has a successor at once, which can say what became of it.
+            waiting.sort(key=lambda pending: (not pending.prefix.shared, pending.prefix.uuid))
             shares = [together.Share(pending.prefix, pending.batch) for pending in waiting]
             said = together.begin([share.prefix for share in shares])
             if len(shares) > 1:
@@ -143,7 +146,7 @@ def consistent_states(prefixes: Iterable[Prefix], root: str) -> dict[str, int]:
     """The newest durable state of each prefix, by name, such that no transaction across them is shown by half."""
     wanted = list(prefixes)
     if len(wanted) < 2:
-        return {prefix.name: prefix.durable for prefix in wanted}
+        return {prefix.name: prefix.newest_shown() for prefix in wanted}
     by_uuid = {prefix.uuid: prefix for prefix in wanted}
-    found = Window(root).consistent(lambda: {uuid: prefix.durable for uuid, prefix in by_uuid.items()})
+    found = Window(root).consistent(lambda: {uuid: prefix.newest_shown() for uuid, prefix in by_uuid.items()})
     return {prefix.name: found[prefix.uuid] for prefix in wanted}

@@ -15,6 +15,7 @@ from typing import Any
 
 from dbzero.errors import AtomicError
 from dbzero.model.base import Ending
+from dbzero.runtime import osthreads
 
 Owner = tuple[int, Any]
 
@@ -47,7 +48,7 @@ class Turn:
     """
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = osthreads.Lock()
         self._owner: Owner | None = None
         self._keys: list[object] = []  # of the owner
         self._waiting: deque[_Waiter] = deque()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from dbzero.errors import AtomicError, ForkedError, LeaseError, NotInitializedEr
 from dbzero.model import scope
 from dbzero.model.base import block_mine, operation
 from dbzero.model.view import View
+from dbzero.runtime import osthreads
 from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
@@ -54,15 +54,17 @@ class OpenPrefix:
         self.commit_lock = prefix.commit_lock  # one lock, so that the page file is not replaced under a batch
         self.follower: Follower | None = None
         self.retainer: Retainer | None = None
+        self.retention: Retention | None = None
         self.committed_changes = 0  # view.changes when the last commit took what was pending
 
     def retain(self, retention: Retention | None) -> None:
         """Keep history bounded from now on, or (None) as it is."""
+        self.retention = retention
         before, self.retainer = self.retainer, None
         if before is not None:
             self.prefix.after_checkpoint = lambda: None
             before.stop()
-        if retention is not None and self.writable:
+        if retention is not None and (self.writable or self.shared):
             self.retainer = Retainer(self.prefix, retention, self._not_retained)
             self.prefix.after_checkpoint = self.retainer.look
 
@@ -97,7 +99,7 @@ class OpenPrefix:
 
     def state(self, finalized: bool) -> int:
         """The last committed state, or (writer, not finalized) the number the next commit will get."""
-        if not self.writable:
+        if not self.view.writable:
             return int(self.view.state)
         return self.prefix.head() + (0 if finalized else 1)
 
@@ -145,15 +147,15 @@ class Workspace:
         self.segment = Segment.open(root, config.cache_size)
         self.open_prefixes: dict[str, OpenPrefix] = {}
         self.recent: list[str] = []  # open prefixes that were current, latest last
-        self.lock = threading.RLock()
+        self.lock = osthreads.RLock()
         self.restricted = config.restricted  # of prefixes opened from now on
         self.restricted_context = config.restricted_context
         self.snapshots: weakref.WeakSet[Any] = weakref.WeakSet()  # of dbzero.session.snapshots
         self.latest_snapshot: weakref.ref[Any] | None = None
         self.kept: dict[Any, Any] = {}  # what higher layers keep as long as the workspace lives
         self._closed = False
-        self._autocommit: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._autocommit: osthreads.Thread | None = None
+        self._stop = osthreads.Event()
 
     # --- prefixes ------------------------------------------------------------------------------------------------------------------------
 
@@ -313,7 +315,7 @@ class Workspace:
                     errors.append(error)
             scope.set_current(None)
         thread = self._autocommit
-        if thread is not None and thread is not threading.current_thread() and not self.forked:
+        if thread is not None and not osthreads.is_current(thread) and not self.forked:
             thread.join()
         self.segment.close()
         if errors:
@@ -323,7 +325,7 @@ class Workspace:
 
     def _start_autocommit(self) -> None:
         if self._autocommit is None or not self._autocommit.is_alive():
-            self._autocommit = threading.Thread(target=self._autocommit_loop, name="dbzero-autocommit", daemon=True)
+            self._autocommit = osthreads.thread(self._autocommit_loop, "dbzero-autocommit")
             self._autocommit.start()
 
     def _autocommit_loop(self) -> None:
@@ -454,9 +456,10 @@ def _after_fork_in_child() -> None:
     if _active is not None:
         operation.reset_after_fork()
         block_hooks.after_fork()
-        _active.lock = threading.RLock()
+        _active.lock = osthreads.RLock()
         for opened in _active.open_prefixes.values():
             opened.follower = opened.retainer = None
+            opened.prefix.after_checkpoint = lambda: None  # the parent's thread
             opened.prefix.after_fork()
             opened.commit_lock = opened.prefix.commit_lock
             opened.view.after_fork()
@@ -474,6 +477,8 @@ def _attach_child(workspace: Workspace) -> None:
             opened.prefix.pin(opened.view.state)
             opened.follower = Follower(opened.view, opened.prefix)
             opened.follower.start()
+            if opened.shared:
+                opened.retain(opened.retention)
     except Exception as error:
         for opened in workspace.open_prefixes.values():
             opened.view.follow_error = error

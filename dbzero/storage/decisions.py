@@ -11,6 +11,7 @@ every participant is known to be out of doubt, so that they are found also when 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -34,6 +35,7 @@ ABORTED: Final = 3  # a note of the coordinator's, without a commit: the transac
 _HEAD: Final = struct.Struct("<IHH16s")
 _PART: Final = struct.Struct("<QQQH")
 _READ_ATTEMPTS: Final = 20
+_SHARED_PATIENCE: Final = 30.0  # the same, for one whose next shared writer recovers it
 _PATIENCE: Final = 0.5  # seconds to wait for a coordinator that is in the middle of deciding, or of being recovered
 
 
@@ -90,6 +92,13 @@ class Together:
 
 
 Decide = Callable[[LocalFileStore, Together], bool]
+Hold = Callable[[LocalFileStore], contextlib.AbstractContextManager["bool | None"]]
+"""Given a coordinator that is open shared: while this process has the turn there, so that no other decides. Gives False: it was not to
+be had in a second; None: the prefix is not shared in our segment."""
+
+
+def _nobody(coordinator: LocalFileStore) -> contextlib.AbstractContextManager[bool | None]:
+    return contextlib.nullcontext(None)
 
 
 def commits(store: LocalFileStore, meta: Meta, decide: Decide, last: list[Together] | None = None) -> Iterator[Frame]:
@@ -246,13 +255,15 @@ def look(store: LocalFileStore, said: Together) -> bool:
         coordinator.close()
 
 
-def settle(store: LocalFileStore, said: Together) -> bool:
+def settle(store: LocalFileStore, said: Together, hold: Hold = _nobody) -> bool:
     """Whether a transaction that is in doubt in `store` was made, once and for all: for who has the lease of `store`.
 
+    Args:
+        hold: for a coordinator that several processes write.
     Raises:
         InDoubtError: the coordinator's files are missing, or its writer lives and may yet decide.
     """
-    epoch, deadline = said.parts[0].epoch, time.monotonic() + _PATIENCE
+    epoch, begun, patience = said.parts[0].epoch, time.monotonic(), _PATIENCE
     coordinator = _open(store, said, writable=True)
     try:
         while True:
@@ -269,18 +280,28 @@ def settle(store: LocalFileStore, said: Together) -> bool:
                 coordinator.close()
                 coordinator = _open(store, said, writable=True)
             except errors.LeaseError as exc:
-                if time.monotonic() > deadline:
+                with hold(coordinator) as ours:
+                    if ours:
+                        return _decided(coordinator, said)
+                if ours is False:
+                    patience = _SHARED_PATIENCE
+                if time.monotonic() > begun + patience:
                     raise errors.InDoubtError(
                         f"prefix {store.prefix!r}: its last commit belongs together with one of prefix {said.parts[0].name!r}, whose "
                         f"writer may yet make or drop it ({exc}). End or continue that process, or take that prefix over first"
                     ) from exc
                 store.system.sleep(0.01)
-        seen = _see(coordinator, said)
-        if seen.decided:
-            _harden(coordinator, seen.redo)
-        return seen.decided
+        return _decided(coordinator, said)
     finally:
         coordinator.close()
+
+
+def _decided(coordinator: LocalFileStore, said: Together) -> bool:
+    """While nobody can decide."""
+    seen = _see(coordinator, said)
+    if seen.decided:
+        _harden(coordinator, seen.redo)
+    return seen.decided
 
 
 def _open(store: LocalFileStore, said: Together, *, writable: bool) -> LocalFileStore:

@@ -23,6 +23,7 @@ from .syscalls import System, read_exact, storage_error, typed, write_all
 _CHECKPOINT_BYTE: Final = 1
 _CREATE_BYTE: Final = 2
 _GATE_BYTE: Final = 3  # shared writers come and go one at a time, so that there is a first and a last
+_COMPACT_BYTE: Final = 4  # a shared writer compacts: pages that checkpoints free are not used anew
 _GATE_PATIENCE: Final = 60.0
 _LEASE_BYTE: Final = 16  # plus the generation
 _LONGEST_SLEEP: Final = 0.02
@@ -294,6 +295,23 @@ class FileLease:
         finally:
             if got and self.fd >= 0:
                 self._system.unlock(self.fd, _CHECKPOINT_BYTE)
+
+    @typed("lock")
+    def begin_compaction(self) -> bool:
+        """Take the lock of who compacts a prefix that is open shared. False: another process has it."""
+        self._open()
+        return self._system.try_lock(self.fd, _COMPACT_BYTE)
+
+    def end_compaction(self) -> None:
+        """Give it back. Not held: nothing."""
+        if self.fd >= 0:
+            self._system.unlock(self.fd, _COMPACT_BYTE)
+
+    @typed("look at the locks of")
+    def compacted_elsewhere(self) -> bool:
+        """Whether another process has it."""
+        self._open()
+        return self._system.lock_taken(self.fd, _COMPACT_BYTE)
 
     @typed("lock")
     def _wait(self, byte: int, timeout: float | None) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
+
+from dbzero.runtime import osthreads
 
 from .. import errors
 from . import format as fmt
@@ -43,8 +44,8 @@ class LocalFileStore:
         self._system: Final = system
         self._page = PageFile(system, self.prefix, self.path)
         self._lease: Final = FileLease(system, self.prefix, self.base)
-        self._lock = threading.RLock()  # log position, lease
-        self._sync_lock = threading.Lock()  # held while the log file is being synced or replaced; taken before _lock
+        self._lock = osthreads.RLock()  # log position, lease
+        self._sync_lock = osthreads.Lock()  # held while the log file is being synced or replaced; taken before _lock
         self._epoch = 0
         self._begun_fd = -1  # a log file that is this writer's but has no header yet
         self._begun_number = 0
@@ -210,8 +211,7 @@ class LocalFileStore:
 
     def _start_epoch(self, known: int) -> int:
         self.check_name()
-        for unfinished in names.compact_paths(self._system, self.base):
-            newfile.remove(self._system, unfinished)
+        self.remove_unfinished()
         meta = self.read_meta()
         found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
         self._put_strays_away(found)
@@ -220,6 +220,12 @@ class LocalFileStore:
         self._epoch = epoch
         self._next_oid = meta.next_oid
         return epoch
+
+    def remove_unfinished(self) -> None:
+        """Delete what compactions left that came to no end, unless another process is at one."""
+        if not self._lease.compacted_elsewhere():
+            for unfinished in names.compact_paths(self._system, self.base):
+                newfile.remove(self._system, unfinished)
 
     # --- shared writers ------------------------------------------------------------------------------------------------
 
@@ -276,13 +282,14 @@ class LocalFileStore:
             check: called while no other process can do the same; raises what speaks against it. then: the other one lives: fence
                 its log file, and call this with the new epoch before anybody else can take over.
         Raises:
-            FencedError: an exclusive writer has taken over.
+            FencedError: an exclusive writer has taken over. FileReplacedError: a compacted page file has the prefix's name.
         """
         with self._sync_lock, self._lock:
             self._alive()
             self._check_shared()
             with self._lease.creation_lock():
                 check()
+                self.check_name()
                 self._forget_log()
                 if then is not None:
                     self._fence()
@@ -304,6 +311,33 @@ class LocalFileStore:
         with self._lease.creation_lock():
             self.check_epoch()
             yield
+
+    @contextlib.contextmanager
+    def unreplaceable(self) -> Iterator[None]:
+        """A compacted file has this one's name, and stays where it is meanwhile. FileReplacedError: it is none of this prefix."""
+        with self._lease.creation_lock():
+            self._newer_under_name().close()
+            yield
+
+    def _newer_under_name(self) -> PageFile:
+        """The page file that has the prefix's name now, open: a compacted one that has everything of the one open here."""
+        page = PageFile(self._system, self.prefix, self.path)
+        try:
+            page.open(os.O_RDWR if self.writable else os.O_RDONLY)
+            page.read_header()
+            if (
+                page.identity.prefix_uuid != self.identity.prefix_uuid
+                or page.read_meta().state < self.read_meta().state
+            ):
+                self.check_name()
+        except FileNotFoundError:
+            page.close()
+            self.check_name()
+            raise
+        except BaseException:
+            page.close()
+            raise
+        return page
 
     def _check_shared(self) -> None:
         if not self._lease.still_shared():
@@ -366,6 +400,60 @@ class LocalFileStore:
         with self._lock:
             if self._writer is not None and not self._poisoned:
                 self._writer.mark(epoch, state, self._next_oid)
+
+    # --- compaction beside other writers -------------------------------------------------------------------------------
+
+    @typed("begin the compaction of")
+    def begin_compaction(self) -> None:
+        """In a turn: nobody else compacts until :meth:`end_compaction`, and no page that is in use now is used anew.
+
+        Raises:
+            LeaseError: another process is at it. FencedError: the turn is another's by now.
+        """
+        with self.unfenced():  # so that no successor is between a look at the free pages and their use
+            if not self._lease.begin_compaction():
+                raise errors.LeaseError(
+                    f"prefix {self.prefix!r} is being compacted by another process; wait until that is done"
+                )
+            try:
+                self.remove_unfinished()
+                self.keep_pages = self.read_meta().checkpoint
+            except BaseException:
+                self._lease.end_compaction()
+                raise
+
+    @typed("end the compaction of")
+    def end_compaction(self) -> None:
+        """Free pages may be used again."""
+        self.keep_pages = None
+        self._lease.end_compaction()
+
+    def keeps_page(self) -> Callable[[int], bool]:
+        """Which free pages are not to be used anew because a compaction reads them, by the checkpoint that freed each."""
+        mine, mask = self.keep_pages, (1 << 24) - 1
+        if self.writable and self._lease.compacted_elsewhere():
+            return lambda freed: True  # since when is not known; what is free beyond that comes back with the new file
+        if mine is None:
+            return lambda freed: False
+        return lambda freed: 0 < (freed - mine) & mask <= mask // 2
+
+    @typed("open")
+    def follow_name(self) -> PageFile | None:
+        """While :meth:`quiet`, outside of a turn: go on with the compacted page file that has taken this one's place.
+
+        Returns:
+            the one before, to be closed when nobody reads it; None: nothing has taken its place.
+        Raises:
+            FileReplacedError: what has the name now is not a later one of the same prefix.
+        """
+        with self._lock:
+            if not self.replaced():
+                return None
+            page = self._newer_under_name()
+            self._forget_log()
+            self._tail = None
+            old, self._page = self._page, page
+            return old
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -872,7 +960,7 @@ class LocalFileStore:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its
         last descriptor, so it must go.
         """
-        self._lock, self._sync_lock = threading.RLock(), threading.Lock()
+        self._lock, self._sync_lock = osthreads.RLock(), osthreads.Lock()
         self._epoch = 0
         self._lease.forget()
         if self._begun_fd >= 0:

@@ -86,6 +86,7 @@ class Space:
     def read(cls, store: LocalFileStore, meta: Meta) -> Space:
         """The free list of the checkpoint in force."""
         space = cls(meta.checkpoint + 1)
+        kept = store.keeps_page()
         pointer, seen = meta.free_head, 0
         while pointer:
             address = rec.pointer_page(pointer)
@@ -111,8 +112,7 @@ class Space:
                     raise errors.CorruptError(
                         f"prefix {store.prefix!r}: the free list of {store.path} names page {number}, out of range; restore the files from a copy"
                     )
-                held = store.keep_pages is not None and 0 < (freed - store.keep_pages) & _FREED_MASK <= _FREED_MASK // 2
-                if (space.number - freed) & _FREED_MASK >= 2 and not held:
+                if (space.number - freed) & _FREED_MASK >= 2 and not kept(freed):
                     space.pool.append(where)
                     space.origin[where] = freed
                 else:

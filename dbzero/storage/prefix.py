@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from dbzero.errors import (
@@ -25,7 +25,7 @@ from dbzero.errors import (
     StateNotKeptError,
     StorageError,
 )
-from dbzero.runtime import registry
+from dbzero.runtime import osthreads, registry
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
 from dbzero.runtime.pins import Pin, not_kept, oldest_pin, raise_floor
@@ -36,7 +36,7 @@ from dbzero.runtime.starting import clear_delta, led, slot_lock
 from dbzero.runtime.turns import Turns
 from dbzero.runtime.watching import Waiter, wait_durable
 from dbzero.storage import checkpoint as ckpt
-from dbzero.storage import follow, merge, recovery
+from dbzero.storage import decisions, follow, merge, recovery
 from dbzero.storage import format as fmt
 from dbzero.storage.filestore import DATA_REGION, LocalFileStore
 from dbzero.storage.holds import Holds
@@ -45,6 +45,7 @@ from dbzero.storage.vector import Window
 
 LOG_LIMIT: Final = 16 << 20  # bytes of log after which a checkpoint is due
 IN_PLACE: Final = 1 << 20  # data from this size on is synced in place instead of going through the log
+PAUSE: Final = 0.00025  # seconds between two looks of a follower at what others commit one behind the other
 _FRAME_ROOM: Final = 4096
 _PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
@@ -53,6 +54,15 @@ _INTERRUPTS: Final = 100  # signals whose handlers raise, in one commit: more is
 
 class DeltaRoomMade(Exception):
     """The delta index was emptied to make room: the batch has to be built again on top of that."""
+
+
+class SharedHooks:
+    """What :mod:`dbzero.storage.sharing`, which needs this module, does for it."""
+
+    hold: Callable[[Segment, LocalFileStore], contextlib.AbstractContextManager[bool | None]]  # see decisions.Hold
+
+
+shared_hooks = SharedHooks()
 
 
 class Prefix:
@@ -78,14 +88,14 @@ class Prefix:
         self._pin: Pin | None = None
         self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
         self._interrupt: BaseException | None = None
-        self._lock = threading.RLock()  # the reader serves one thread at a time
+        self._lock = osthreads.RLock()  # the reader serves one thread at a time
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
-        self._commit_lock = threading.RLock()
-        self.compaction_lock = threading.Lock()  # held while the page file is being compacted
+        self._commit_lock = osthreads.RLock()
+        self.compaction_lock = osthreads.Lock()  # held while the page file is being compacted
         self.after_checkpoint: Callable[[], None] = lambda: None  # called when one was made in the background
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
-        self._checkpointer: threading.Thread | None = None
+        self._checkpointer: osthreads.Thread | None = None
         self._checkpoint_error: Exception | None = None
         self._pending_cut: ckpt.Cut | None = None  # a cut whose checkpoint failed and is to be tried again
         self._changed = False  # something was committed since the last checkpoint
@@ -153,7 +163,7 @@ class Prefix:
         try:
             epoch = store.acquire(blocking=blocking, timeout=timeout, force=force) if writable else 0
             slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
-            replaced = writable and force and slot.status().ready and led(slot, lambda: True)
+            replaced = writable and force and led(slot, lambda: True)
             if replaced:
                 slot.retire(epoch)
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
@@ -184,7 +194,9 @@ class Prefix:
         if not usable:
             self._reset_slot()
         SlotLease(slot).take(self._epoch, force=forced)
-        found = recovery.recover(store, self._segment.handle, slot.index, self._reader, forced=forced)
+        found = recovery.recover(
+            store, self._segment.handle, slot.index, self._reader, forced=forced, settle=self._settle_doubt
+        )
         for said in found.last:  # parts of it may be shown to readers already, and others not yet
             Window(store.root, store.system).note(said)
         if usable and found.state < slot.published:
@@ -215,18 +227,21 @@ class Prefix:
         self._changed = not found.merged
         self._floor = self._slot.status().floor
 
-    def _ensure_filled(self) -> None:
+    def _settle_doubt(self, store: LocalFileStore, said: decisions.Together) -> bool:
+        return decisions.settle(store, said, lambda coordinator: shared_hooks.hold(self._segment, coordinator))
+
+    def _ensure_filled(self, patience: float = _PATIENCE) -> None:
         """For a reader: have a slot that can be read, filled from the files unless a writer has done or is doing that.
 
         Shared writers recover in their turn; while there are some, a reader fills the slot only in a turn of its own.
         """
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + patience
         while True:
             slot = self._slot
             with slot_lock(slot):
                 present = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
                 if present.index != slot.index:  # left, before we had the lock
-                    self._slot = present
+                    self._go_to(present)
                     continue
                 self._renew_reader()  # another process may have reset the slot while this one waited for the lock
                 grouped = SlotLease(slot).word & 0xFFFF == GROUP and self._led()
@@ -246,10 +261,13 @@ class Prefix:
                         turns.drop()
             if time.monotonic() > end:
                 raise SegmentError(
-                    f"prefix {self.name!r}: process {now.pid} has been recovering it for {_PATIENCE:.0f} s and may be stopped; "
+                    f"prefix {self.name!r}: process {now.pid} has been recovering it for {patience:.0f} s and may be stopped; "
                     "end or continue it, then try again"
                 )
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
+
+    def _go_to(self, present: PrefixSlot) -> None:
+        self._slot = present
 
     def _fill_from_disk(self) -> None:
         """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
@@ -417,6 +435,14 @@ class Prefix:
                 return None
         return None if found is None else found[0]
 
+    def changes_since(self, after: int, upto: int) -> set[int] | None:
+        """OIDs whose content the commits after state `after` up to `upto` changed; None when that is not known."""
+        with self._lock:
+            try:
+                return self._reader.changes_since(after, upto)
+            except StaleViewError:
+                return None
+
     def committed_at(self, state: int) -> float | None:
         """When the commit of `state` was made, in seconds since 1970; None when that is not known."""
         with self._lock:
@@ -451,6 +477,18 @@ class Prefix:
         """The newest state that is known to be on disk."""
         return self._slot.durable
 
+    def newest_shown(self) -> int:
+        """The newest durable state, as everybody can see it now: not the last one of a slot that was left."""
+        while True:
+            self.rejoin()
+            slot, incarnation = self._slot, self._incarnation
+            state = slot.durable
+            if self.writable or self._closed or self._detached or (state and slot.incarnation == incarnation):
+                return state
+            if not state and slot.incarnation == incarnation:
+                with self._lock:
+                    self._ensure_filled()
+
     @property
     def incarnation(self) -> int:
         """Changes when another segment slot, or another life of it, is read from (:meth:`rejoin`)."""
@@ -475,6 +513,10 @@ class Prefix:
     def waiter(self) -> Waiter:
         """For a thread that follows the prefix."""
         return Waiter(self._slot)
+
+    def pause(self) -> float:
+        """Seconds for which a thread that has just followed the prefix leaves it alone."""
+        return PAUSE
 
     def wake(self) -> None:
         """Make every sleeper of this prefix look again."""
@@ -672,6 +714,9 @@ class Prefix:
         if not self._through_table:
             self._reserve_delta(batch.entries().count)
 
+    def check_turn(self) -> None:
+        """FencedError when another process has taken over writing, as far as that is known without asking the disk."""
+
     def append_batch(self, batch: Batch, kind: int, head: bytes) -> None:
         """Write a batch's data, and its frame with `head` in front of the body. Not synced."""
         store, data = self._store, batch.data()
@@ -787,8 +832,8 @@ class Prefix:
         except Error as error:
             self._checkpoint_error = error
             return
-        self._checkpointer = threading.Thread(
-            target=self._checkpoint_in_background, args=(cut,), name=f"dbzero-checkpoint-{self.name}", daemon=True
+        self._checkpointer = osthreads.thread(
+            lambda: self._checkpoint_in_background(cut), f"dbzero-checkpoint-{self.name}"
         )
         self._checkpointer.start()
 
@@ -813,7 +858,7 @@ class Prefix:
 
     def _finish_pending(self) -> None:
         """Wait for the background checkpoint; if it failed, do it now."""
-        if self._checkpointer is not None and self._checkpointer is not threading.current_thread():
+        if self._checkpointer is not None and not osthreads.is_current(self._checkpointer):
             self._checkpointer.join()
             self._checkpointer = None
         self._checkpoint_error = None
@@ -840,12 +885,35 @@ class Prefix:
         """A reader of the present page file, for one thread. Close it before the prefix is closed or its file replaced."""
         return self._make_reader()
 
+    @contextlib.contextmanager
+    def upkeep(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """While nobody commits, here or elsewhere. stop: asked now and then, while that is waited for, whether to give up."""
+        with self._commit_lock:
+            yield
+
+    def begin_compaction(self) -> None:
+        """In :meth:`upkeep`: from here to :meth:`end_compaction` nothing that is in use now is written over. LeaseError: another process
+        compacts the prefix."""
+        self._store.keep_pages = self._store.read_meta().checkpoint
+
+    def end_compaction(self) -> None:
+        """The table that was read is not needed any more."""
+        self._store.keep_pages = None
+
+    def moved_on(self, incarnation: int) -> bool:
+        """Whether the prefix, or this process with it, has left the slot of that incarnation."""
+        return incarnation != self._incarnation or self._slot.incarnation != incarnation
+
+    def _slots_left(self) -> list[PrefixSlot]:
+        """Slots of this prefix that were left with the files before, in which readers may still have pins."""
+        self._give_back_slots()
+        return self._left
+
     def raise_floor(self, wanted: int) -> int:
         """Give up states below `wanted`, except for what is pinned; returns the floor that holds. Only the lease holder."""
         with self._commit_lock:
             registry.reclaim(self._segment)
-            self._give_back_slots()
-            pinned = [oldest_pin(slot) for slot in self._left]  # by readers that have not moved on yet
+            pinned = [oldest_pin(slot) for slot in self._slots_left()]  # by readers that have not moved on yet
             wanted = min([wanted, *(state for state in pinned if state is not None)])
             return max(fmt.FIRST_STATE, raise_floor(self._slot, wanted))
 
@@ -861,57 +929,83 @@ class Prefix:
     def replace_file(self, path: str, file_id: int, meta: Meta) -> None:
         """Go on with the compacted page file at `path`, whose checkpoint `meta` has everything up to the newest state.
 
-        The caller holds :attr:`commit_lock` and has made a checkpoint under it. Everybody else notices by the old
+        The caller is in :meth:`upkeep` and has made a checkpoint there. Everybody else notices by the old
         slot's incarnation.
 
         Raises:
             FencedError, StorageError: nothing happened. PoisonedError: the file is replaced, but the prefix has to be
             reopened.
         """
-        old, store = self._slot, self._store
-        slot = PrefixSlot.find(self._segment, store.prefix, file_id)
-        with slot_lock(slot), self._lock:
-            slot.reset(file_id, self.uuid)
-            page = store.replace_file(path)
-            try:
+        slot = PrefixSlot.find(self._segment, self._store.prefix, file_id)
+        try:
+            with self._lock, self._filling(slot):
+                slot.reset(file_id, self.uuid)
                 SlotLease(slot).take(self._epoch)
-                slot.install_root(meta.root, meta.depth, meta.state)
-                next_oid = max(meta.next_oid, old.allocated()[1])
-                slot.start(
-                    epoch=self._epoch, state=meta.state, data_end=meta.data_end, next_oid=next_oid, floor=meta.floor
-                )
-                self._slot = slot
-                pinned, self._pin = self._pin, None
-                if pinned is not None:
-                    self._pin = Pin(slot, pinned.state)
-                    pinned.close()
-                self._holds.move(slot)
-                self._renew_reader()
-                if self._batch_reader is not None:
-                    self._batch_reader.close()
-                    self._batch_reader = None
+                self._prepare(slot, meta)
+                page = self._store.replace_file(path)
+                try:
+                    self._go_on_in(slot, meta)
+                except BaseException as exc:
+                    self._broken(slot, exc)
+                    raise
+                finally:
+                    page.close()
+        finally:
+            if self._slot.index != slot.index:  # the name is as it was: nobody knows of that slot
+                self._give_back(slot)
+
+    def _filling(self, slot: PrefixSlot) -> contextlib.AbstractContextManager[None]:
+        """While the slot of a compacted file is made ready."""
+        return slot_lock(slot)
+
+    def _prepare(self, slot: PrefixSlot, meta: Meta) -> None:
+        """Before a compacted file, and with it its slot, can be found by others."""
+
+    def _give_back(self, slot: PrefixSlot) -> None:
+        with self._segment.root_lock(), contextlib.suppress(Error):
+            slot.retire(self._epoch)
+            SlotLease(slot).drop(self._epoch)
+
+    def _go_on_in(self, slot: PrefixSlot, meta: Meta) -> None:
+        """The compacted file has the name: leave the slot of the one before for its own, and begin a log."""
+        old, store = self._slot, self._store
+        self._slot = slot
+        try:
+            slot.install_root(meta.root, meta.depth, meta.state)
+            next_oid = max(meta.next_oid, old.allocated()[1])
+            slot.start(epoch=self._epoch, state=meta.state, data_end=meta.data_end, next_oid=next_oid, floor=meta.floor)
+            pinned, self._pin = self._pin, None
+            if pinned is not None:
+                self._pin = Pin(slot, pinned.state)
+                pinned.close()
+            self._holds.move(slot)
+            self._renew_reader()
+            limit = meta.data_end + DATA_REGION
+            with store.unfenced():  # a successor's log file must not be followed by one of ours
                 store.truncate_log(meta.redo)
-                limit = meta.data_end + DATA_REGION
                 store.begin_log(
                     epoch=self._epoch, state=meta.state, chain=meta.chain, data_base=meta.data_end, data_limit=limit
                 )
-                self._limit, self._changed = limit, False
-            except BaseException as exc:
-                slot.poison()
-                store.poison()
-                if isinstance(exc, Error):
-                    raise PoisonedError(
-                        f"prefix {self.name!r}: its page file was compacted and replaced, but no log file could be begun "
-                        f"({exc}). Nothing is lost: close and reopen the prefix"
-                    ) from exc
-                raise
-            finally:
-                # Readers leave the old slot now: its incarnation changes, and they are woken. It is not used for
-                # anything else as long as its lease is held: their pins there still count.
-                with self._segment.root_lock():
-                    old.retire(self._epoch)
-                self._left.append(old)
-                page.close()
+            self._limit, self._changed = limit, False
+        finally:
+            # Readers leave the old slot now: its incarnation changes, and they are woken.
+            self._leave(old)
+
+    def _leave(self, old: PrefixSlot) -> None:
+        """Not used for anything else as long as its lease is held: the pins of readers there still count."""
+        with self._segment.root_lock():
+            old.retire(self._epoch)
+        self._left.append(old)
+
+    def _broken(self, slot: PrefixSlot, exc: BaseException) -> None:
+        """The page file is replaced, but its log could not be begun."""
+        slot.poison()
+        self._store.poison()
+        if isinstance(exc, Error):
+            raise PoisonedError(
+                f"prefix {self.name!r}: its page file was compacted and replaced, but no log file could be begun "
+                f"({exc}). Nothing is lost: close and reopen the prefix"
+            ) from exc
 
     # --- closing ---------------------------------------------------------------------------------------------------------------------------
 
@@ -965,9 +1059,9 @@ class Prefix:
         self._detached = True
         self._pin = None
         self._holds.forget_pin()
-        self._lock = threading.RLock()
-        self._commit_lock = threading.RLock()
-        self.compaction_lock = threading.Lock()
+        self._lock = osthreads.RLock()
+        self._commit_lock = osthreads.RLock()
+        self.compaction_lock = osthreads.Lock()
         self._checkpointer = None
 
     def attach(self) -> None:

@@ -136,7 +136,14 @@ def _apply(store: LocalFileStore, seg: Any, index: int, commit: _Commit) -> None
 
 
 def recover(
-    store: LocalFileStore, seg: Any, index: int, reader: Reader, *, forced: bool = False, region: int = DATA_REGION
+    store: LocalFileStore,
+    seg: Any,
+    index: int,
+    reader: Reader,
+    *,
+    forced: bool = False,
+    region: int = DATA_REGION,
+    settle: decisions.Decide = decisions.settle,
 ) -> Recovered:
     """Bring a prefix into a state from which its new lease holder may write, and begin its log file.
 
@@ -149,7 +156,7 @@ def recover(
         store: with the lease held. seg, index: segment handle and slot, which is reset (no root, no delta). reader:
         made after that reset.
         forced: the lease was taken from a process that may still live: data space begins behind what that one may
-        use.
+        use. settle: says whether a transaction across prefixes that is in doubt was made.
     Returns:
         where the prefix stands; the slot's root is installed.
     Raises:
@@ -173,7 +180,7 @@ def recover(
             return replace(found, data_end=base, redo=redo)
         # Who takes over from here on finds the checkpoint lock taken, and keeps off the pages and addresses that we write to.
         store.check_epoch()
-        return _recover(store, seg, index, reader, meta, forced, region)
+        return _recover(store, seg, index, reader, meta, forced, region, settle)
 
 
 def _base(store: LocalFileStore, end: int, forced: bool) -> int:
@@ -185,12 +192,19 @@ def _base(store: LocalFileStore, end: int, forced: bool) -> int:
 
 
 def _recover(
-    store: LocalFileStore, seg: Any, index: int, reader: Reader, meta: Meta, forced: bool, region: int
+    store: LocalFileStore,
+    seg: Any,
+    index: int,
+    reader: Reader,
+    meta: Meta,
+    forced: bool,
+    region: int,
+    settle: decisions.Decide,
 ) -> Recovered:
     entries, work = mrg.Pile(), _Merger(store, reader, meta)
     state, chain, next_oid, end, frames = meta.state, meta.chain, meta.next_oid, meta.data_end, 0
     last: list[decisions.Together] = []
-    for commit in _commits(store, meta, decisions.settle, last):
+    for commit in _commits(store, meta, settle, last):
         if commit.head.in_place:
             _check_in_place(store, commit)
         else:

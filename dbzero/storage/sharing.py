@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,28 +28,40 @@ from dbzero.errors import (
     SegmentError,
     TurnTimeoutError,
 )
+from dbzero.runtime import osthreads
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.lease import GROUP, SlotLease
+from dbzero.runtime.pins import Pin
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.slot import STATE_MASK, PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
+from dbzero.runtime.status import slots
 from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
 from dbzero.runtime.watching import Waiter
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.prefix import LOG_LIMIT, Prefix
+from dbzero.storage.prefix import LOG_LIMIT, PAUSE, Prefix, shared_hooks
+from dbzero.storage.store import Meta
 
 ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
 _RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
+_WRITERS_PAUSE: Final = 0.002  # as PAUSE, for a process that is writing itself
 _UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
 _COMMIT_LOG: Final = 2  # OID
+_SOON: Final = 0.2  # seconds in which who begins a log file says so in the slot
+_FOLLOWED: Final = 5.0  # seconds after which a log file that nobody answers for is an exclusive writer's
 _SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
+_GLANCE: Final = 1.0  # seconds to wait for the turn of another prefix: long enough to see that its holder is stopped
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 
 
 class _MovedOn(Exception):
     """The turn is not the overrunning holder's any more."""
+
+
+class _Followed(Exception):
+    """The log file that was synced has a successor of which the slot does not say where it comes from."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class Published:
     end: int
     incarnation: int
     number: int  # log file of its frame
+    file_id: int  # page file that its data is in
 
 
 class SharedPrefix(Prefix):
@@ -74,7 +87,14 @@ class SharedPrefix(Prefix):
         self._mine = FairLock()  # which of this process's threads has, or waits for, the turn
         self._closing = False
         self._seen = ffi.new("uint64_t *")  # newest state made here
+        self._made = self._made_before = 0  # that as well, now and at the last pause()
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
+        self._allowed = ALLOWED  # seconds that our turn may last
+        self._sound = True  # whether the next holder may go on from where our turn leaves the log
+        self._next_pin: Pin | None = None  # in the slot of a compacted file, before that has its name
+        self._ended: set[int] = (
+            set()
+        )  # incarnations left with all that was published in them, when a file was compacted
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
@@ -118,8 +138,9 @@ class SharedPrefix(Prefix):
                 )
             with store.gate():
                 first = store.share(segment.identity, blocking=blocking, timeout=timeout, force=force)
+                store.check_name()
                 slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
-                if first and force and slot.status().ready and led(slot, lambda: True):
+                if first and force and led(slot, lambda: True):
                     slot.retire(store.epoch)
                     slot = PrefixSlot.find(segment, store.prefix, store.identity.file_id)
                 prefix = cls(segment, store, slot, store.epoch)
@@ -178,6 +199,7 @@ class SharedPrefix(Prefix):
                     self._checkpoint_here()
                 store.truncate_log(store.position[0] + 1)
                 store.trim()
+                store.remove_unfinished()
                 done = True
             finally:
                 if done:
@@ -223,8 +245,9 @@ class SharedPrefix(Prefix):
         The calling thread holds it, and gives it back with :meth:`yield_turn`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._mine.acquire(deadline):
+        if not self._mine.acquire(deadline, stop):
             raise self._too_late(timeout)
+        self._allowed, self._sound = allowed, True
         try:
             while True:
                 if self._detached:
@@ -248,6 +271,10 @@ class SharedPrefix(Prefix):
                 except FencedError:
                     if self._is_present():
                         raise
+                except FileReplacedError:
+                    self._leave_replaced()
+                if outcome is Outcome.RETIRED and self._slot.incarnation == self._incarnation:
+                    self._change_slot()  # we came to it when it was left already
                 self._turns.drop()
         except BaseException:
             self.writable = False
@@ -270,14 +297,36 @@ class SharedPrefix(Prefix):
         if self._slot.incarnation != self._incarnation:
             self._change_slot()
 
+    def _leave_replaced(self) -> None:
+        """A compacted file has the prefix's name and everything that was published in our slot: leave that, with everybody. Whoever
+        compacted it died, or was stopped, before."""
+        slot, incarnation = self._slot, self._incarnation
+        with self._store.unreplaceable(), self._segment.root_lock():
+            epoch = slot.status().lease_epoch
+            if slot.incarnation == incarnation:
+                try:
+                    slot.leave(epoch)
+                except FencedError:  # it was begun anew for the file before, by us
+                    slot.retire(max(1, epoch))
+        Turns(slot).drop()
+        self._change_slot()
+
+    def _go_to(self, present: PrefixSlot) -> None:
+        self._change_slot()
+
     def _change_slot(self) -> None:
         # Who syncs tells the slot that it is durable: not a slot that others use by now, so nobody is in the middle of that.
         with self._lock, self._store.quiet():
             while True:
+                if self._slot.left == self._incarnation:
+                    self._ended.add(self._incarnation)
+                before_page = self._store.follow_name()
                 # The old pin stays in force: who may still write a word of a slot has a pin there.
                 before, self._pin = self._pin, None
                 self._slot = self._present_slot()
                 self._renew_reader()
+                if before_page is not None:
+                    before_page.close()
                 self._place = None
                 self._seen[0] = 0
                 if before is None:
@@ -285,7 +334,7 @@ class SharedPrefix(Prefix):
                 else:
                     self._pin_again(before)
                 # Before the pin was there the slot could be left, and be given to anybody.
-                if self._is_present():
+                if self._is_present() and not self._store.replaced():
                     return
 
     def _present_slot(self) -> PrefixSlot:
@@ -297,24 +346,25 @@ class SharedPrefix(Prefix):
 
     def _settle(self, allowed: float) -> None:
         """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
-        turn, status = self._turns.status(), self._slot.status()
-        if turn.torn or status.poisoned or not status.ready or status.lease_owner + 1 != GROUP:
+        turn, slot = self._turns.status(), self._slot.words()
+        epoch, owner = slot.lease >> 16, slot.lease & 0xFFFF
+        if turn.torn or slot.poisoned or not slot.ready or owner != GROUP:
             self._recover_again(turn.torn)
             self._turns.extend(allowed)
         else:
-            place = (status.lease_epoch, turn.log_number, turn.log_end, turn.log_chain)
-            self._epoch = status.lease_epoch
+            place = (epoch, turn.log_number, turn.log_end, turn.log_chain)
+            self._epoch = epoch
             self._store.enter(
-                epoch=self._epoch,
+                epoch=epoch,
                 number=turn.log_number,
                 end=turn.log_end,
-                state=status.published,
+                state=slot.published & STATE_MASK,
                 chain=turn.log_chain,
-                next_oid=status.next_oid,
+                next_oid=slot.next_oid,
             )
             if place != self._place:
                 self._limit = self._store.data_limit
-                self._fresh = status.next_oid  # others may have stored every OID that was given out
+                self._fresh = slot.next_oid  # others may have stored every OID that was given out
                 self._pending_cut = None
         self.writable = True
 
@@ -406,11 +456,17 @@ class SharedPrefix(Prefix):
         self._end_turn()
         self._mine.release()
 
-    def _end_turn(self) -> None:
+    def _end_turn(self, sound: bool = True) -> None:
         store, slot = self._store, self._slot
         whole = False
         with contextlib.suppress(Error):
-            whole = not store.poisoned and store.position[1] == slot.published and not slot.status().poisoned
+            whole = (
+                sound
+                and self._sound
+                and not store.poisoned
+                and store.position[1] == slot.published
+                and not slot.words().poisoned
+            )
         if whole:
             self._note_place()
             self._turns.set_torn(0)
@@ -426,10 +482,12 @@ class SharedPrefix(Prefix):
         self._place = (self._epoch, *place)
 
     def rejoin(self, *, replaced: bool = False) -> bool:
-        """When the slot began another incarnation, or was left to a replaced holder: go on with the prefix's present slot.
-        True when it did.
+        """When the slot began another incarnation, or was left to a replaced holder or with a page file that was compacted: go on
+        with the prefix's present slot and file. True when it did.
 
         FencedError: in a turn that another process has taken away."""
+        if self._closed:
+            return super().rejoin(replaced=replaced)  # snapshots read on
         if self.writable and self._slot.incarnation != self._incarnation:
             raise self._fenced()
         if self.writable or self._detached or self._slot.incarnation == self._incarnation:
@@ -445,9 +503,25 @@ class SharedPrefix(Prefix):
         """For a thread that follows the prefix. What this process commits does not wake it."""
         return Waiter(self._slot, self._seen)
 
+    def pause(self) -> float:
+        """Longer while this process writes: each of its transactions begins at the newest state by itself."""
+        before, self._made_before = self._made_before, self._made
+        return PAUSE if before == self._made else _WRITERS_PAUSE
+
     def newest(self) -> tuple[int, int] | None:
         """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
-        return None if self.writable else super().newest()
+        if self.writable:
+            return None
+        if (self._slot.incarnation != self._incarnation or not self._slot.durable) and not self._closed:
+            with self._lock:
+                self._find_slot()
+                try:
+                    self._ensure_filled(0.0)
+                except SegmentError:
+                    if self._slot.status().ready:
+                        raise
+                    return None  # and the lock is free for whoever replaces the one who fills it
+        return super().newest()
 
     # --- committing ---------------------------------------------------------------------------------------------------
 
@@ -473,13 +547,38 @@ class SharedPrefix(Prefix):
             address, end = batch.address, batch.address + len(batch.data())
             state = self._commit(batch)
             self._seen[0] = state
-            published = Published(state, address, end, self._incarnation, self._store.position[0])
+            self._made = state
+            store = self._store
+            published = Published(state, address, end, self._incarnation, store.position[0], store.identity.file_id)
             if self._store.log_size > LOG_LIMIT:
                 try:
                     self._checkpoint_here()
                 except Error as error:
                     self._checkpoint_error = error
             return published
+
+    # --- the steps of a transaction across prefixes, in the turns of all of them ---------------------------------------
+
+    def check_turn(self) -> None:
+        self._turns.extend(self._allowed)  # as long as it is ours
+        if self._slot.incarnation != self._incarnation:
+            raise self._fenced()
+
+    def poison(self) -> None:
+        """What became of a transaction has to be asked for: the next holder of the turn does, we or another process."""
+        self._sound = False
+
+    def publish_batch(self, batch: Batch) -> None:
+        super().publish_batch(batch)
+        self._seen[0] = self._made = batch.state
+
+    def after_commit(self) -> None:
+        self.tidy()
+        if self._store.log_size > LOG_LIMIT:
+            try:
+                self._checkpoint_here()
+            except Error as error:
+                self._checkpoint_error = error
 
     def _acknowledge(self, state: int, next_oid: int) -> None:
         self._fresh = next_oid
@@ -508,7 +607,7 @@ class SharedPrefix(Prefix):
             self._checkpoint_here()
 
     def _checkpoint_here(self) -> None:
-        self._turns.extend(_RECOVERING)
+        self._turns.extend(max(_RECOVERING, self._allowed))
         if self._pending_cut is None and self._slot.status().has_frozen:
             # Another process could not finish its checkpoint. The log has everything.
             self._recover_again(TORN)
@@ -516,7 +615,75 @@ class SharedPrefix(Prefix):
         else:
             self._finish_pending()
             self._run_checkpoint(self._cut())
-        self._turns.extend(ALLOWED)
+        self._turns.extend(self._allowed)
+        self.after_checkpoint()
+
+    # --- compaction, by one of the writers beside the others ----------------------------------------------------------
+
+    @contextlib.contextmanager
+    def upkeep(self, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """A turn in which nothing is committed. TurnTimeoutError: `stop` said so."""
+        self.acquire_turn(None, _RECOVERING, stop)
+        try:
+            self.begin_writing()
+            yield
+        finally:
+            # Interrupted between the file's change of name and what follows: the next holder finds out.
+            self._end_turn(sound=not self._store.replaced())
+            self._mine.release()
+
+    def begin_compaction(self) -> None:
+        self._store.begin_compaction()
+
+    def end_compaction(self) -> None:
+        self._store.end_compaction()
+
+    def _slots_left(self) -> list[PrefixSlot]:
+        return [slot for slot, status in slots(self._segment) if status.retired and status.prefix_uuid == self.uuid]
+
+    def _filling(self, slot: PrefixSlot) -> contextlib.AbstractContextManager[None]:
+        return (
+            contextlib.nullcontext()
+        )  # what keeps others off is that the turn is ours there: see Prefix._ensure_filled
+
+    def _prepare(self, slot: PrefixSlot, meta: Meta) -> None:
+        """Whoever finds that slot waits for our turn there, and if we die recovers from the new file before anything else. If
+        we are stopped and replaced, our pin keeps the slot from being used for anything else."""
+        turns = Turns(slot)
+        turns.set_torn(TORN)
+        if not turns.seize(0, _RECOVERING):
+            raise self._fenced()
+        self._next_pin = Pin(slot, meta.state)
+        turns.share_lease(self._epoch, True)
+
+    def _give_back(self, slot: PrefixSlot) -> None:
+        turns, pin = Turns(slot), self._next_pin
+        if pin is not None:
+            pin.close()
+        self._next_pin = None
+        with contextlib.suppress(FencedError):
+            turns.share_lease(self._epoch, False)
+        turns.drop()
+        super()._give_back(slot)
+
+    def _go_on_in(self, slot: PrefixSlot, meta: Meta) -> None:
+        try:
+            super()._go_on_in(slot, meta)
+            self._note_place()
+        finally:
+            pin, self._next_pin = self._next_pin, None
+            if pin is not None and self._pin is not None and self._pin.slot.index == slot.index:
+                pin.close()
+
+    def _leave(self, old: PrefixSlot) -> None:
+        with self._segment.root_lock():
+            with contextlib.suppress(FencedError):  # a successor has done it
+                old.leave(self._epoch)
+            self._ended.add(old.left)
+        Turns(old).drop()
+
+    def _broken(self, slot: PrefixSlot, exc: BaseException) -> None:
+        """Nothing is lost: the slot is torn, and whoever has the next turn recovers from the new file."""
 
     # --- durability ---------------------------------------------------------------------------------------------------
 
@@ -526,6 +693,7 @@ class SharedPrefix(Prefix):
         Raises:
             PoisonedError: a sync failed, the outcome is unknown. FencedError: a successor recovered without it.
         """
+        end = 0.0
         while True:
             answer = self._turns.sync_begin(commit.state, commit.incarnation, _PATIENCE)
             if answer == 1:
@@ -533,15 +701,27 @@ class SharedPrefix(Prefix):
             if answer == 2 or self._incarnation != commit.incarnation:
                 self._find_out(commit)
                 return
-            if self._sync_for_all(commit):
-                self._mark(commit.state)
-                break
+            try:
+                if self._sync_for_all(commit):
+                    self._mark(commit.state)
+                    break
+            except _Followed:
+                end = end or time.monotonic() + _FOLLOWED
+                if time.monotonic() > end:
+                    raise FencedError(
+                        f"prefix {self.name!r}: another process has taken over writing; what was not acknowledged is void. "
+                        "Close and reopen it"
+                    ) from None
+                # Or who began that file died before it said so, and nobody else waits for the turn.
+                with contextlib.suppress(TurnTimeoutError):
+                    self.acquire_turn(_GLANCE)
+                    self.yield_turn()
         self.tidy()
 
     def wait_durable(self, state: int) -> None:
         """The same for a state that another process published and this one has shown."""
         if self._slot.durable < state:
-            self.await_durable(Published(state, 0, 0, self._incarnation, 0))
+            self.await_durable(Published(state, 0, 0, self._incarnation, 0, 0))
 
     def _sync_for_all(self, commit: Published) -> bool:
         """Whether the commit is durable by it, and everything else that was published before the call."""
@@ -560,10 +740,7 @@ class SharedPrefix(Prefix):
                     slot.poison()
                     raise
                 if newest and not self._unfollowed(number, commit):
-                    raise FencedError(
-                        f"prefix {self.name!r}: another process has taken over writing; what was not acknowledged is void. "
-                        "Close and reopen it"
-                    )
+                    raise _Followed
                 durable = newest if slot.incarnation == commit.incarnation else 0
                 turns.sync_end(durable)
                 return durable >= commit.state
@@ -577,13 +754,13 @@ class SharedPrefix(Prefix):
         Who takes over by force creates the next file before reading this one. A file that one of us began is entered in the slot soon after it was created; a
         successor of this segment has retired the slot by then.
         """
-        end = time.monotonic() + 5
+        end = time.monotonic() + _SOON
         while self._store.followed(number):
             if self._turns.log_number != number or self._slot.incarnation != commit.incarnation:
                 break
             if time.monotonic() > end:
                 return False
-            time.sleep(0.002)
+            osthreads.sleep(0.002)
         return True
 
     def _mark(self, durable: int) -> None:
@@ -609,6 +786,8 @@ class SharedPrefix(Prefix):
             slot = self._slot
             if slot.incarnation == commit.incarnation and slot.durable >= commit.state:
                 return
+            if commit.incarnation in self._ended or slot.left == commit.incarnation:
+                return  # it is in the compacted file
             if not slot.status().poisoned or slot.incarnation != commit.incarnation:
                 with contextlib.suppress(SegmentError):
                     self.rejoin()
@@ -616,12 +795,14 @@ class SharedPrefix(Prefix):
                 if slot.status().ready and slot.incarnation == self._incarnation != commit.incarnation:
                     if commit.address == 0 or (slot.durable >= commit.state and self._is_ours(commit)):
                         return
+                    if commit.file_id != self._store.identity.file_id:
+                        break  # recovered, then compacted: nothing tells whose that state is
                     raise FencedError(
                         f"prefix {self.name!r}: the commit of state {commit.state} was published, but a successor recovered without it; it is void"
                     )
             elif slot.incarnation == commit.incarnation:
                 break
-            time.sleep(0.005)
+            osthreads.sleep(0.005)
         raise PoisonedError(
             f"prefix {self.name!r}: a sync of its log failed before the commit of state {commit.state} was durable: its outcome is unknown. "
             "Check the device; the next transaction recovers from the files"
@@ -647,4 +828,45 @@ class SharedPrefix(Prefix):
         super().attach()
 
 
-__all__ = ["ALLOWED", "Published", "SharedPrefix"]
+@contextlib.contextmanager
+def hold_turn(segment: Segment, store: LocalFileStore) -> Iterator[bool | None]:
+    """While this process has the turn of a prefix that is open shared; see :data:`dbzero.storage.decisions.Hold`."""
+    if not store.shared_in(segment.identity):
+        yield None
+        return
+    try:
+        prefix = SharedPrefix.share(segment, store.root, store.prefix)
+    except LeaseError:
+        yield None
+        return
+    try:
+        turns = Turns(prefix._slot)
+        if turns.own_word and turns.status().word == turns.own_word:
+            yield True  # another thread has it, or we do, further up
+            return
+        try:
+            prefix.acquire_turn(_GLANCE, _RECOVERING)
+        except TurnTimeoutError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            prefix.yield_turn()
+    finally:
+        prefix.close()
+
+
+shared_hooks.hold = hold_turn
+
+
+def prefix_is_shared(segment: Segment, root: str, name: str) -> bool:
+    """Whether processes that share this segment have the prefix open for shared writing."""
+    store = LocalFileStore.open(root, name, writable=False)
+    try:
+        return store.shared_in(segment.identity)
+    finally:
+        store.close()
+
+
+__all__ = ["ALLOWED", "Published", "SharedPrefix", "prefix_is_shared"]

@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
+from dbzero.runtime import osthreads
+
 from .. import errors
 
 Buffer = bytes | bytearray | memoryview
@@ -194,7 +196,7 @@ class System:
         return fd
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        osthreads.sleep(seconds)
 
     def watch(self, directory: str) -> Watch:
         return Watch(directory)

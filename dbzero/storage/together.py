@@ -6,14 +6,13 @@ caller holds the commit lock of every prefix.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from dbzero import errors
+from dbzero.runtime import osthreads
 from dbzero.runtime.batch import Batch
 from dbzero.storage import decisions
 from dbzero.storage import format as fmt
@@ -69,7 +68,7 @@ def commit(shares: Sequence[Share], said: Together, window: Window) -> None:
 
 def _to_the_end(steps: Callable[[], None]) -> None:
     """Run `steps` where no signal's handler can raise into them: in a thread of their own."""
-    begun, ended = threading.Lock(), threading.Lock()
+    begun, ended = osthreads.Lock(), osthreads.Lock()
     ended.acquire()
     outcome: list[BaseException] = []
 
@@ -91,7 +90,7 @@ def _to_the_end(steps: Callable[[], None]) -> None:
         try:
             if not launched:
                 try:
-                    _thread.start_new_thread(run, ())
+                    osthreads.start_new_thread(run, ())
                 except RuntimeError:  # the system gives no more threads
                     run()
                 launched = True
@@ -114,6 +113,8 @@ class Interrupted(BaseException):
 
 def _commit(shares: Sequence[Share], said: Together, window: Window) -> None:
     coordinator, others = shares[0], shares[1:]
+    for share in shares:
+        share.prefix.check_turn()
     prepared = Together(decisions.PREPARED, said.number, said.parts).encode()
     appended: list[Share] = []
     try:
@@ -122,6 +123,8 @@ def _commit(shares: Sequence[Share], said: Together, window: Window) -> None:
             appended.append(share)
         for share in others:
             share.prefix.sync()
+        for share in shares:
+            share.prefix.check_turn()  # what is dropped now has not to be asked for
         coordinator.prefix.append_batch(coordinator.batch, fmt.DECISION, said.encode())
     except BaseException:
         _take_back(coordinator, appended, said)
@@ -146,11 +149,24 @@ def _take_back(coordinator: Share, appended: list[Share], said: Together) -> Non
             doubtful = True
     if doubtful:  # a participant is to find out when it is reopened, also as long as the coordinator goes on here
         note = Together(decisions.ABORTED, said.number, said.parts)
-        coordinator.prefix.append_note(fmt.DECISION, note.encode())
+        try:
+            coordinator.prefix.append_note(fmt.DECISION, note.encode())
+        except BaseException:
+            coordinator.prefix.poison()  # whoever recovers it begins an epoch in which this is not decided for
+            raise
 
 
 def _show(shares: Sequence[Share], said: Together, window: Window) -> None:
     """It is made. A prefix that cannot show it has been taken over or fails, and shows it when it is reopened."""
+    try:
+        window.note(said)  # first: what is published, another process that shares the writing may sync and show at once
+    except errors.Error as exc:  # then readers would see a half: nobody is shown anything
+        for share in shares:
+            share.prefix.poison()
+        raise errors.PoisonedError(
+            f"the transaction is made in {', '.join(part.name for part in said.parts)}, but cannot be shown to readers ({exc}); "
+            "close and reopen these prefixes"
+        ) from exc
     failed: list[errors.Error] = []
     published: list[Share] = []
     for share in shares:
@@ -160,15 +176,6 @@ def _show(shares: Sequence[Share], said: Together, window: Window) -> None:
         except errors.Error as exc:
             share.prefix.poison()
             failed.append(exc)
-    try:
-        window.note(said)
-    except errors.Error as exc:  # then readers would see a half: nobody is shown anything
-        for share in shares:
-            share.prefix.poison()
-        raise errors.PoisonedError(
-            f"the transaction is made in {', '.join(part.name for part in said.parts)}, but cannot be shown to readers ({exc}); "
-            "close and reopen these prefixes"
-        ) from exc
     for share in published:
         share.prefix.show_batch(share.batch)
     if failed:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
+
+from dbzero.runtime import osthreads
 
 from .. import errors
 from . import format as fmt
@@ -36,7 +37,7 @@ _ROOM: Final = 2 * _SLOT
 _KEPT: Final = 64  # transactions of writers that died
 _TRIES: Final = 10_000
 _PATIENCE: Final = 10.0  # seconds to wait for another writer's turn at the file
-_in_process: Final = threading.Lock()  # the byte lock tells processes apart, not threads
+_in_process: Final = osthreads.Lock()  # the byte lock tells processes apart, not threads
 
 
 class Window:

@@ -1,211 +1,275 @@
 #!/usr/bin/env python3
-"""What processes cost each other: shared commits, visibility, readers beside a writer, memory.
+"""What processes cost each other, beside other ways to share data between processes: one run, one table.
 
-    stress/bench/processes.py [--seconds 2] [--objects 100000] [--directory DIR]
+    python stress/bench/processes.py [--seconds 1] [--rounds 3] [--objects 100000] [--peer-python PATH] [--assert-limits]
 
-One run, one table. Durable commits/s of one exclusive writer and of 1, 2 and 4 shared writers; microseconds from the return
-of a commit to its sight in a process that waits for it (p50, p99; negative: seen before); attribute reads/s of a reader alone and
-beside a busy writer; total PSS of 1, 2, 4 and 8 readers that have read a store of 1e5 objects. DIR: where the store goes; the
-numbers of commits are the disk's.
+Commits/s of 1, 2 and 4 writers of one counter, durable where the peer can; microseconds from the return of a commit to its
+sight in a process that waits for it; reads/s of one field of one object, by a reader alone and beside a writer that does
+nothing but commit; memory (total PSS, servers included) of readers that have read every object. In brackets: how many
+times dbzero's number. Each number is the median of the rounds, each row is measured for all peers in turn. What can't be
+run says so. `--directory` is where the stores go: durable commits are the disk's. PATH: an interpreter with the original.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import json
 import os
 import statistics
-import struct
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import dbzero as db0
-
-CACHE = 256 << 20
-
-
-@db0.memo(singleton=True, id="bench/Board")
-class Board:
-    """One counter."""
-
-    def __init__(self) -> None:
-        self.value = 0
-        self.stamp = 0.0
-        self.items = []
+PEERS = Path(__file__).resolve().parent / "peers"
+NAMES = ("shared", "exclusive", "original", "manager", "sqlite", "lightning", "redisserver", "stash")
+TITLES = {"original": "original"}  # of what this interpreter can't import
+LIMITS = (  # dbzero, shared: what, compared with what, at least or at most
+    ("commits/s, 4 writers", "commits/s, 1 writer", ">=", 1.5),
+    ("reads/s, beside a writer", "reads/s, alone", ">=", 0.9),
+    ("commit to sight, us, p50", None, "<=", 200.0),
+)
 
 
-@db0.memo(id="bench/Thing")
-class Thing:
-    """Two fields."""
+class Process:
+    """A worker process of one peer."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.text = f"thing {number}"
+    def __init__(self, python: str, peer: str, place: str, role: str, *numbers: float) -> None:
+        words = [python, str(PEERS / "worker.py"), peer, place, role, *map(str, numbers)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self.process = subprocess.Popen(
+            words, cwd=place, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pid = self.process.pid
+
+    def ready(self) -> Process:
+        """Wait until it is about to begin."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line != "ready\n":
+            raise RuntimeError(f"{' '.join(self.process.args[2:])} says {line!r}")  # type: ignore[index]
+        return self
+
+    def begin(self) -> None:
+        """Let it begin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def result(self) -> Any:
+        """Its result, when it has ended."""
+        said, _ = self.process.communicate()
+        if self.process.returncode:
+            raise RuntimeError(f"{' '.join(self.process.args[2:])} failed")  # type: ignore[index]
+        return json.loads(said.splitlines()[-1])
+
+    def kill(self) -> None:
+        """End it, in whatever state."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
 
 
-def spawn(body: Callable[[int], None]) -> tuple[int, int]:
-    """Run `body(fd)` in a forked process; returns (pid, what it writes to)."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
+class Contender:
+    """A peer with its store, started and filled."""
+
+    def __init__(self, module: str, python: str, place: str, objects: int) -> None:
+        self.module, self.python, self.place, self.objects = module, python, place, objects
+        os.mkdir(place)
+        self.title = TITLES.get(module) or importlib.import_module(module).PEER.name
+        self.peer = None if module in TITLES else importlib.import_module(module).PEER(place)
+        self.remarks = "" if self.peer is None else self.peer.remarks
+        self.most_writers = 1 if self.peer is None else self.peer.most_writers
+        if self.peer is not None:
+            self.peer.start()
+        Process(python, module, place, "fill", objects).result()
+
+    def run(self, role: str, *numbers: float) -> Process:
+        return Process(self.python, self.module, self.place, role, *numbers)
+
+    @contextlib.contextmanager
+    def busy(self, role: str, *numbers: float) -> Any:
+        """A process that does its work while the block runs, which is as long."""
+        process = self.run(role, *numbers)
         try:
-            os.close(read)
-            body(write)
-            status = 0
+            process.ready().begin()
+            yield process
+            process.result()
         finally:
-            os._exit(status)
-    os.close(write)
-    return pid, read
+            process.kill()
+
+    def stop(self) -> None:
+        if self.peer is not None:
+            self.peer.stop()
+
+    def commits(self, writers: int, seconds: float) -> float | None:
+        if self.most_writers is not None and writers > self.most_writers:
+            return None
+        processes = [self.run("commits", seconds) for _ in range(writers)]
+        try:
+            for process in processes:
+                process.ready()
+            for process in processes:
+                process.begin()
+            return sum([process.result() for process in processes]) / seconds
+        finally:
+            for process in processes:
+                process.kill()
+
+    def latency(self, rounds: int) -> tuple[float, float] | None:
+        writer = self.run("announce", rounds).ready()
+        reader = self.run("watch", rounds)
+        try:
+            reader.ready().begin()
+            writer.begin()
+            done, seen = writer.result(), reader.result()
+        finally:
+            writer.kill()
+            reader.kill()
+        if len(seen) < rounds:
+            return None  # it missed an update
+        late = sorted([1e6 * (there - here) for here, there in zip(done, seen, strict=True)])
+        return statistics.median(late), late[int(0.99 * len(late))]
+
+    def reading(self, seconds: float, beside: bool) -> float:
+        reader = self.run("reading", seconds, self.objects)
+        try:
+            reader.ready()
+            with self.busy("commits", seconds) if beside else contextlib.nullcontext():
+                reader.begin()
+                return float(reader.result())
+        finally:
+            reader.kill()
+
+    def memory(self, readers: int) -> float:
+        processes = [self.run("hold", self.objects) for _ in range(readers)]
+        try:
+            for process in processes:
+                process.ready()
+            servers = self.peer.servers() if self.peer is not None else []
+            total = sum([_pss(pid) for pid in [*servers, *[process.pid for process in processes]]])
+            for process in processes:
+                process.begin()
+            for process in processes:
+                assert process.result() == self.objects * (self.objects - 1) // 2
+            return total
+        finally:
+            for process in processes:
+                process.kill()
 
 
-def collect(children: list[tuple[int, int]]) -> list[bytes]:
-    found = []
-    for pid, read in children:
-        with os.fdopen(read, "rb") as pipe:
-            found.append(pipe.read())
-        if os.waitpid(pid, 0)[1]:
-            raise SystemExit(f"process {pid} failed")
-    return found
+def _pss(pid: int) -> float:
+    """MB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no PSS of process {pid}")
 
 
-def commits(root: str, writers: int, seconds: float, shared: bool) -> float:
-    start = time.monotonic() + 0.5 + 0.1 * writers
+Row = dict[str, "float | None"]
 
-    def body(fd: int) -> None:
-        db0.init(root, prefix="p", shared=shared, autocommit=False, cache_size=CACHE)
-        board = Board()
-        time.sleep(max(0.0, start - time.monotonic()))
-        done, end = 0, time.monotonic() + seconds
-        while time.monotonic() < end:
-            if shared:
-                with db0.atomic():
-                    board.value += 1
+
+class Table:
+    """Rows of numbers, a column for each peer, printed as they come."""
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        self.titles = titles
+        self.rows: dict[str, Row] = {}
+        print(" " * 28 + "".join(f"{title:>20}" for title in titles))
+
+    def add(self, name: str, row: Row) -> None:
+        self.rows[name] = row
+        own = row.get(self.titles[0])
+        cells = []
+        for title in self.titles:
+            number = row.get(title)
+            if number is None:
+                cells.append(f"{'-':>20}")
+            elif title == self.titles[0] or not own:
+                cells.append(f"{number:>12,.0f}{'':8}")
             else:
-                board.value += 1
-                db0.commit()
-            done += 1
-        os.write(fd, struct.pack("q", done))
-        db0.close()
-
-    return sum(struct.unpack("q", one)[0] for one in collect([spawn(body) for _ in range(writers)])) / seconds
+                cells.append(f"{number:>12,.0f} {f'({number / own:.2f})':>7}")
+        print(f"{name:28}" + "".join(cells), flush=True)
 
 
-def visibility(root: str, rounds: int) -> tuple[float, float]:
-    """p50 and p99, microseconds from the return of atomic() to the return of wait() in a reader."""
-    ready, go = os.pipe()
-
-    def body(fd: int) -> None:
-        db0.init(root, prefix="p", read_write=False, cache_size=CACHE)
-        state = db0.get_state_num()
-        os.write(go, b"r")
-        for _ in range(rounds):
-            state += 1
-            db0.wait("p", state, 10_000)
-            os.write(fd, struct.pack("d", time.monotonic()))
-
-    db0.init(root, prefix="p", shared=True, cache_size=CACHE)
-    board = Board()
-    db0.close()
-    child = spawn(body)
-    os.read(ready, 1)
-    db0.init(root, prefix="p", shared=True, cache_size=CACHE)
-    board = Board()
-    stamps = []
-    for _ in range(rounds):
-        time.sleep(0.002)
-        with db0.atomic():
-            board.value += 1
-        stamps.append(time.monotonic())
-    (seen,) = collect([child])
-    db0.close()
-    late = sorted(1e6 * (there - here) for here, (there,) in zip(stamps, struct.iter_unpack("d", seen), strict=True))
-    return statistics.median(late), late[int(0.99 * len(late))]
+def median(rounds: int, once: Callable[[], float | None]) -> float | None:
+    found = [number for number in [once() for _ in range(rounds)] if number is not None]
+    return statistics.median(found) if found else None
 
 
-def reading(root: str, seconds: float, busy: bool) -> float:
-    """Attribute reads/s of one reader that walks all things."""
+def measure(table: Table, contenders: Sequence[Contender], seconds: float, rounds: int) -> None:
+    def row(name: str, once: Callable[[Contender], float | None], times: int = rounds) -> None:
+        table.add(name, {one.title: median(times, lambda one=one: once(one)) for one in contenders})  # type: ignore[misc]
 
-    def write(fd: int) -> None:
-        db0.init(root, prefix="p", shared=True, cache_size=CACHE)
-        board = Board()
-        end = time.monotonic() + seconds + 1.5
-        while time.monotonic() < end:
-            with db0.atomic():
-                board.value += 1
-
-    def read(fd: int) -> None:
-        db0.init(root, prefix="p", read_write=False, cache_size=CACHE)
-        things = list(Board().items)
-        sum(thing.number for thing in things)
-        done, end = 0, time.monotonic() + seconds
-        while time.monotonic() < end:
-            for thing in things[:10_000]:
-                thing.number
-            done += 10_000
-        os.write(fd, struct.pack("q", done))
-
-    children = [spawn(write)] if busy else []
-    time.sleep(0.5 if busy else 0)
-    reader = spawn(read)
-    rate = struct.unpack("q", collect([reader])[0])[0] / seconds
-    collect(children)
-    return float(rate)
+    for writers in (1, 2, 4):
+        row(f"commits/s, {writers} writer{'s' if writers > 1 else ''}", lambda one: one.commits(writers, seconds))  # noqa: B023
+    found = {one.title: one.latency(int(300 * seconds)) for one in contenders}
+    for place, name in enumerate(("p50", "p99")):
+        table.add(f"commit to sight, us, {name}", {title: pair and pair[place] for title, pair in found.items()})
+    row("reads/s, alone", lambda one: one.reading(seconds, False))
+    row("reads/s, beside a writer", lambda one: one.reading(seconds, True))
+    for readers in (1, 2, 4, 8):
+        row(f"PSS of {readers} reader{'s' if readers > 1 else ''}, MB", lambda one: one.memory(readers), 1)  # noqa: B023
 
 
-def memory(root: str, readers: int) -> float:
-    """Total PSS in MB of readers that have read every thing."""
-    gate, opener = os.pipe()
-
-    def body(fd: int) -> None:
-        os.close(opener)
-        db0.init(root, prefix="p", read_write=False, cache_size=CACHE)
-        total = sum(thing.number for thing in Board().items)
-        os.write(fd, struct.pack("q", total))
-        os.read(gate, 1)
-
-    children = [spawn(body) for _ in range(readers)]
-    for _, read in children:
-        os.read(read, 8)
-    total = 0
-    for pid, _ in children:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    os.close(opener)
-    os.close(gate)
-    for pid, read in children:
-        os.waitpid(pid, 0)
-        os.close(read)
-    return total / 1024
+def failures(table: Table) -> list[str]:
+    """What dbzero's numbers break of the limits."""
+    own = table.titles[0]
+    found = []
+    for name, other, relation, limit in LIMITS:
+        number = table.rows[name][own] or 0.0
+        if other is not None:
+            number /= table.rows[other][own] or 1.0
+        if not (number >= limit if relation == ">=" else number <= limit):
+            found.append(f"{name}{f' / {other}' if other else ''} is {number:.2f}, to be {relation} {limit:g}")
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--objects", type=int, default=100_000)
-    parser.add_argument("--directory")
+    parser.add_argument("--directory", help="where the stores go")
+    parser.add_argument("--peer-python", metavar="PATH", help="interpreter of an environment with the original")
+    parser.add_argument(
+        "--peers", default=",".join(NAMES), help="which, separated by commas; the first is compared with"
+    )
+    parser.add_argument(
+        "--assert-limits", action="store_true", help="fail when dbzero's numbers are not what they are to be"
+    )
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.directory) as root:
-        db0.init(root, prefix="p", autocommit=False, cache_size=CACHE)
-        Board().items.extend(Thing(n) for n in range(options.objects))
-        db0.commit()
-        db0.close()
-        print(f"durable commits/s, exclusive writer     {commits(root, 1, options.seconds, False):12,.0f}", flush=True)
-        for writers in (1, 2, 4):
-            rate = commits(root, writers, options.seconds, True)
-            print(f"durable commits/s, {writers} shared writer(s)     {rate:12,.0f}", flush=True)
-        half, most = visibility(root, 500)
-        print(f"commit to sight, microseconds, p50      {half:12,.0f}")
-        print(f"commit to sight, microseconds, p99      {most:12,.0f}")
-        alone, beside = reading(root, options.seconds, False), reading(root, options.seconds, True)
-        print(f"attribute reads/s, reader alone         {alone:12,.0f}")
-        print(f"attribute reads/s, beside a writer      {beside:12,.0f}  ({beside / alone:.2f})")
-        for readers in (1, 2, 4, 8):
-            print(f"PSS of {readers} readers, MB                   {memory(root, readers):12,.0f}", flush=True)
-    return 0
+    sys.path.insert(0, str(PEERS))
+    contenders: list[Contender] = []
+    absent: list[str] = []
+    with tempfile.TemporaryDirectory(dir=options.directory) as root, contextlib.ExitStack() as stack:
+        for module in options.peers.split(","):
+            python = options.peer_python if module == "original" else sys.executable
+            missing = "no --peer-python was given" if python is None else ""
+            if module not in TITLES:
+                missing = importlib.import_module(module).PEER.missing()
+            if not missing:
+                try:
+                    one = Contender(module, python, os.path.join(root, module), options.objects)
+                except RuntimeError as error:
+                    missing = str(error)
+                else:
+                    stack.callback(one.stop)
+                    contenders.append(one)
+                    continue
+            absent.append(f"{TITLES.get(module, module)}: not run, {missing}")
+        table = Table([one.title for one in contenders])
+        measure(table, contenders, options.seconds, options.rounds)
+    print("-: it has one writer; or, of sight, an update was not seen within 5 s")
+    print(*[f"{one.title}: {one.remarks}" for one in contenders if one.remarks], *absent, sep="\n")
+    broken = failures(table) if options.assert_limits else []
+    for line in broken:
+        print(f"FAILED: {line}", file=sys.stderr)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -24,8 +24,14 @@ COMMANDS = [
 FIRST = [page("gunicorn.md").starting("gunicorn")[0]]  # started once more, with data
 
 
-def missing(server: str) -> str:
+WORKERS = {"gevent": "gevent", "uvicorn_worker.UvicornWorker": "uvicorn_worker"}  # worker class -> package
+
+
+def missing(server: str, command: list[str] | None = None) -> str:
     """Why the server can't be tested here, or nothing."""
+    for word in command or ():
+        if word in WORKERS and importlib.util.find_spec(WORKERS[word]) is None:
+            return f"{WORKERS[word]} is not installed"
     if importlib.util.find_spec("flask") is None:
         return "flask is not installed"
     if server == "gunicorn":
@@ -35,7 +41,7 @@ def missing(server: str) -> str:
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[" ".join(command[5:-1]) for _, command in COMMANDS])
 def test_the_load_is_counted_and_outlives_the_server(tmp_path: Path, name: str, command: list[str]) -> None:
-    if reason := missing(command[0]):
+    if reason := missing(command[0], command):
         pytest.skip(reason)
     guide = page("gunicorn.md")
     guide.write(tmp_path)
@@ -80,4 +86,4 @@ def test_the_file_of_uwsgi_says_what_the_command_does() -> None:
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 8

@@ -223,6 +223,50 @@ def test_operators_of_one_s_own(shop: Any) -> None:
     assert db0.count_op(5, [1], [2, 3]) == 6 and db0.make_sum(abs)(10, [1], [5]) == 14
 
 
+def test_group_by_starts_again_when_something_changes_meanwhile(shop: Any) -> None:
+    db0.commit()
+    query = db0.find(Shirt)
+    calls: list[int] = []
+
+    def key(shirt: Any) -> bool:
+        calls.append(shirt.price)
+        if len(calls) == 5:
+            query.first().price = 100
+            db0.commit()
+        return bool(shirt.price == 100)
+
+    assert db0.group_by(key, query) == {True: 1, False: 9}
+    assert len(calls) == 20
+
+    def fails_once(shirt: Any) -> int:
+        calls.append(0)
+        if len(calls) == 25:
+            query.first().price = 200
+            db0.commit()
+            raise ZeroDivisionError
+        return int(shirt.price)
+
+    assert db0.group_by(fails_once, query)[200] == 1
+    with pytest.raises(ZeroDivisionError):
+        db0.group_by(lambda shirt: 1 // shirt.price, query)
+
+
+def test_group_by_reads_what_is_committed_of_other_prefixes(shop: Any) -> None:
+    db0.open("teams", "rw")
+    team = Team("blue")
+    db0.tags(team).add("kept")
+    db0.open("main", "rw")
+    for shirt in db0.find(Shirt):
+        shirt.price = db0.weak_proxy(team)
+    db0.commit()
+    name = lambda shirt: shirt.price.name  # noqa: E731
+    assert db0.group_by(name, db0.find(Shirt)) == {"blue": 10}
+    team.name = "green"
+    assert db0.group_by(name, db0.find(Shirt)) == {"blue": 10}
+    db0.commit()
+    assert db0.group_by(name, db0.find(Shirt)) == {"green": 10}
+
+
 def test_group_by_on_a_reader(shop: Any) -> None:
     db0.commit()
     db0.close("main")
@@ -279,3 +323,29 @@ def test_bad_arguments_are_named(shop: Any) -> None:
         db0.join(Shirt, Player)
     with pytest.raises(TypeError):
         db0.join(on=Team)
+
+
+# --- slices of what has to be gone through to be counted ----------------------------------------------------------------
+
+
+def test_what_changes_between_counting_a_slice_and_going_through_it_shows(shop: Any) -> None:
+    db0.commit()
+    cheap = shop.by_price.sort(db0.find("plain"))[:3]
+    assert [shirt.price for shirt in cheap] == [0, 2, 4] == [shirt.price for shirt in list(cheap)]
+    started = iter(cheap)
+    assert len(cheap) == 3
+    added = Shirt(50, "plain")
+    shop.by_price.add(-1, added)
+    assert [shirt.price for shirt in started] == [50, 0, 2]
+    assert len(cheap) == 3
+    shop.by_price.remove(-1, added)
+    db0.tags(added).remove("plain")
+    assert [shirt.price for shirt in cheap] == [0, 2, 4]
+    db0.commit()
+    assert len(cheap) == 3
+    shop.by_price.remove(0, cheap[0])
+    assert [shirt.price for shirt in cheap] == [2, 4, 6]
+    assert len(cheap) == 3
+    db0.close()
+    with pytest.raises(db0.ClosedError):
+        list(cheap)

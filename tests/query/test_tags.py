@@ -258,6 +258,30 @@ def test_tagging_under_construction(store: str) -> None:
     assert found("eager") == {made} == found(Color.RED) == found(Eager)
 
 
+@db0.memo
+class Labelled:
+    def __init__(self, *tags: Any) -> None:
+        db0.tags(self).add(*tags)
+
+
+def test_what_is_said_after_construction_counts(store: str) -> None:
+    """Also when nothing between the two looked at the tags."""
+    made = db0.list([Labelled("x", "y")])
+    db0.tags(made[0]).remove("x")
+    assert found("x") == set() and found("y") == {made[0]}
+    with db0.atomic():
+        made.append(Labelled("x", "y"))
+        db0.tags(made[1]).remove("x", "y")
+        gone = made.pop()
+        db0.delete(gone)
+    assert found("x") == set() and found("y") == {made[0]}
+    with pytest.raises(KeyError), db0.atomic():
+        made.append(Labelled("x"))
+        db0.tags(made[0]).remove("y")
+        raise KeyError
+    assert found("x") == set() and found("y") == {made[0]}
+
+
 def test_no_default_tags(store: str) -> None:
     q, other = Quiet(), Quiet()
     keep = db0.list([q, other])

@@ -204,6 +204,11 @@ def run(seed: int, commits: int, *, by_descriptor: bool, cache: int) -> None:
                         assert s.reader.read(oid, state) is None
                 changes = s.reader.changes(state)
                 assert changes == (None if state == 1 else (model.changed[state], (state - 1) * 10))
+            for after in {1, s.state // 2 + 1, s.state}:
+                listed = [oid for state in range(after + 1, s.state + 1) for oid in model.changed[state]]
+                assert s.reader.changes_since(after, s.state) == set(listed)
+            if s.state > 1:
+                assert s.reader.changes_since(0, s.state) is None, "state 1 has no commit"
             assert all(s.reader.refcount(oid, s.state) == counts.get(oid, 0) for oid in everything)
             if last:
                 table = [e for e in s.reader.scan(s.root, s.depth) if e.oid != OID_LOG]

@@ -348,7 +348,7 @@ def test_decisions_outlive_the_coordinators_log(world: World) -> None:
         from dbzero.storage.history import compact
 
         world.monkeypatch.setattr("os.path.getsize", lambda path: 0)
-        compact(coordinator, coordinator.head())
+        compact(coordinator, coordinator.head)
         world.monkeypatch.undo()
         disk = world.disk
         world.abandon()
