@@ -325,9 +325,6 @@ class Slice(Query):
     def _p_splits(self) -> list[Split]:
         return self._source._p_splits()
 
-    def _p_alone(self, view: View) -> bool:
-        return self._source._p_alone(view)
-
     @property
     def _p_shards(self) -> Shards | None:
         return self._source._p_shards
@@ -340,6 +337,9 @@ class Slice(Query):
 
     def _p_on(self, view: View) -> Query | None:
         return super()._p_on(view) if self._p_shards is None else Within(self, view)
+
+    def _p_alone(self, view: View) -> bool:
+        return self._source._p_alone(view)
 
     def _p_within(self, context: scope.Context) -> Query:
         return self._p_with(self._source._p_within(context))

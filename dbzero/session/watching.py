@@ -219,6 +219,8 @@ def watch(*objects: Any, timeout: float | None = None) -> Watch:
 def _watch_query(objects: tuple[Any, ...], timeout: float | None) -> Watch:
     if len(objects) > 1:
         raise TypeError("watch takes one query and nothing beside it; use a watch for each")
+    if objects[0]._p_shards is not None:
+        raise PrefixError("watch: the query is of several shards; watch it in each of them: find(..., prefix=<shard>)")
     view = objects[0]._p_view()
     if view is None:
         raise PrefixError("watch: the prefix of the query does not exist yet; open it first")

@@ -238,3 +238,14 @@ def test_tags_are_counted_in_all_shards_without_loading(rows: list[Row], monkeyp
     assert len(db0.split_by(["even", "low"], db0.find(Row), exclusive=False)) == 1000
     assert db0.group_by(["low"], db0.find(Row, "even")) == {"low": 300}
     assert loads[0] == 0
+
+
+def test_a_query_of_all_shards_is_watched_in_each(rows: list[Row]) -> None:
+    with pytest.raises(db0.PrefixError, match="watch it in each of them"):
+        db0.watch(db0.find(Row))
+    db0.commit()
+    home = db0.get_prefix_of(rows[0]).name
+    changes = db0.watch(db0.find(Row, "row", prefix=home), timeout=0)
+    rows[0].price = 77
+    db0.commit()
+    assert [(change.kind, change.object) for change in changes] == [("modified", rows[0])]

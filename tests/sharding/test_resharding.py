@@ -19,11 +19,13 @@ import pytest
 import dbzero as db0
 from dbzero.model import scope
 from dbzero.query.check import check_index
+from dbzero.session import snapshots
 from dbzero.sharding import resharding
 from dbzero.storage.verify import check_root
 from tests.scripts import environment
 from tests.session.forks import Forked, kill_at
 from tests.sharding.model import Branch, Holder, Note, Program, check
+from tests.worker import Worker
 
 MANY = 60
 
@@ -407,3 +409,28 @@ def test_a_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     os.close(ours)
     moved = int(output)
     assert moved > 0 and f"{moved}/{moved}".encode() in shown and b"reshard" in shown
+
+
+def test_shards_that_come_while_a_snapshot_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at which shards there are and the vector another process moves instances into new ones."""
+    root = str(tmp_path / "root")
+    ended(Forked(build(root)))
+    real = snapshots.consistent_states
+    with Worker(root=root) as worker:
+        worker.run("import dbzero as db0\nfrom tests.sharding.model import Holder\ndb0.init(root, prefix='bank')")
+        db0.init(root, autocommit=False)
+        db0.open("bank", "r")
+        shards = [5, 9]
+
+        def states(*args: Any) -> dict[str, int]:
+            if shards:
+                worker.run(f"result = db0.reshard(Holder, {shards.pop(0)})", 60)
+            return real(*args)
+
+        monkeypatch.setattr(snapshots, "consistent_states", states)
+        with db0.snapshot() as now:
+            look(now)
+        assert not shards
+        db0.close()
+    gc.collect()
+    assert check_root(root) == []
