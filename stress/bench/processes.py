@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -243,6 +244,7 @@ def main() -> int:
         "--assert-limits", action="store_true", help="fail when dbzero's numbers are not what they are to be"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # and stop what was started
     sys.path.insert(0, str(PEERS))
     contenders: list[Contender] = []
     absent: list[str] = []
