@@ -32,7 +32,9 @@ def _replay(store: LocalFileStore, seg: Any, slot: PrefixSlot, after: int = 0) -
     for attempt in range(_ATTEMPTS):
         meta = store.read_meta()
         try:
-            slot.advance(meta.data_end, meta.next_oid)  # first: older states are read by way of what the new table leads to
+            slot.advance(
+                meta.data_end, meta.next_oid
+            )  # first: older states are read by way of what the new table leads to
             slot.install_root(meta.root, meta.depth, meta.state)
             return meta, recovery.replay_into(store, seg, slot.index, meta, after=after, durable_only=store.leased())
         except CheckpointMovedError:

@@ -247,7 +247,9 @@ def _recover(
             meta
         )  # without frames: mends a slot that a crash left behind, before the log it needs is deleted
         store.truncate_log(redo)
-    lib.dbz_advance(seg, index, base, next_oid)  # first: readers of older states go back from records that the new table leads to
+    lib.dbz_advance(
+        seg, index, base, next_oid
+    )  # first: readers of older states go back from records that the new table leads to
     lib.dbz_root_install(seg, index, meta.root, meta.depth, meta.state)
     return Recovered(meta, state, chain, next_oid, base, redo, frames, True, tuple(last))
 
