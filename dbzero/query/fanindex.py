@@ -15,7 +15,7 @@ from dbzero.model.placement import Shards
 from dbzero.model.view import View
 from dbzero.query.base import Query
 from dbzero.query.fanout import Nothing, Sorted, Spanning
-from dbzero.query.managed import ManagedIndex, managed_in
+from dbzero.query.managed import CriterionOnly, ManagedIndex, managed_in
 from dbzero.query.splits import objects_of, resplit
 
 
@@ -37,11 +37,10 @@ class Descending:
     __hash__ = None  # type: ignore[assignment]
 
 
-class FannedSelection(Spanning):
-    """A range of a field in every shard: a criterion beside others, no query by itself."""
+class FannedSelection(CriterionOnly, Spanning):
+    """A range of a field in every shard."""
 
     __slots__ = ("high", "index", "low", "null_first")
-    _p_drives = False
 
     def __init__(self, index: FannedIndex, low: Any, high: Any, null_first: bool) -> None:
         super().__init__(index._p_context, index._p_shards)
@@ -52,30 +51,6 @@ class FannedSelection(Spanning):
 
     def _p_part_in(self, view: View) -> Query:
         return self.index._p_in(view).select(self.low, self.high, self.null_first)
-
-    def _p_refuse(self) -> Error:
-        return Error(
-            f"a selection of the managed index of {self.index._p_name} needs another criterion: "
-            f"db0.find({self.index._p_cls.__qualname__}, ...)"
-        )
-
-    def __iter__(self) -> Iterator[Any]:
-        raise self._p_refuse()
-
-    def __len__(self) -> int:
-        raise self._p_refuse()
-
-    def __bool__(self) -> bool:
-        raise self._p_refuse()
-
-    def __contains__(self, obj: object) -> bool:
-        raise self._p_refuse()
-
-    def _slice(self, key: slice) -> Query:
-        raise self._p_refuse()
-
-    def _pick(self, places: list[int]) -> tuple[Any, ...]:
-        raise self._p_refuse()
 
     def _p_within(self, context: scope.Context) -> Query:
         return FannedSelection(self.index._p_within(context), self.low, self.high, self.null_first)

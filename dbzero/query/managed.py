@@ -23,16 +23,17 @@ from dbzero.query.fieldrecords import Field, FieldIndex
 from dbzero.query.tagindex import flushed
 
 
-class ManagedSelection(Selection):
+class CriterionOnly(Query):
     """A range of a managed index: a criterion beside others, no query by itself."""
 
     __slots__ = ()
     _p_drives = False
 
     def _p_refuse(self) -> Error:
+        index: Any = self.index  # type: ignore[attr-defined]
         return Error(
-            f"a selection of the managed index of {self.index._p_name} needs another criterion: "
-            f"db0.find({self.index._p_cls.__qualname__}, ...)"
+            f"a selection of the managed index of {index._p_name} needs another criterion: "
+            f"db0.find({index._p_cls.__qualname__}, ...)"
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -52,6 +53,12 @@ class ManagedSelection(Selection):
 
     def _pick(self, places: list[int]) -> tuple[Any, ...]:
         raise self._p_refuse()
+
+
+class ManagedSelection(CriterionOnly, Selection):
+    """A range of the managed index of one prefix."""
+
+    __slots__ = ()
 
     def _p_form(self) -> tuple[Any, ...]:
         index: Any = self.index
