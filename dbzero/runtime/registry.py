@@ -73,12 +73,15 @@ def alive(segment: Segment, slot: int) -> bool:
     return bool(lib.dbz_proc_alive(segment.handle, slot))
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal or a debugger. False as well when it cannot be seen: pids of another pid
-    namespace mean nothing here."""
+def is_stopped(segment: Segment, pid: int) -> bool:
+    """Whether a process that is attached to a segment is stopped by a signal or a debugger. False as well when it cannot be
+    seen: pids of another pid namespace mean nothing here, so the process must have the segment mapped, too."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+            if file.read().rpartition(b")")[2].split()[0] not in (b"T", b"t"):
+                return False
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            return bool(segment.name) and segment.name.lstrip("/").encode() in file.read()
     except (OSError, IndexError):
         return False
 

@@ -17,6 +17,7 @@ from typing import Final
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes, osthreads, registry
+from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 
 _SLICE: Final = 0.1  # seconds of sleep between looks at signals and at whether the holder lives
@@ -43,12 +44,12 @@ class TurnStatus:
     log_chain: int
 
 
-def overrun(turn: TurnStatus, seen: float) -> bool:
-    """Whether a turn's holder, which has been seen to have it for `seen` seconds, may be replaced: its time is over, or it
+def overrun(segment: Segment, turn: TurnStatus, seen: float) -> bool:
+    """Whether the holder of a turn in a slot of `segment`, which has been seen to have it for `seen` seconds, may be replaced: its time is over, or it
     never said how much it has, or it is stopped."""
     if turn.left is None:
         return seen > _UNKNOWN
-    return turn.left < 0 or (seen > _STOPPED and registry.is_stopped(turn.pid))
+    return turn.left < 0 or (seen > _STOPPED and registry.is_stopped(segment, turn.pid))
 
 
 class Outcome(Enum):
@@ -174,7 +175,7 @@ class Turns:
                     return Outcome.MINE
                 if now.word and (now.word, now.turns) != first_seen:
                     first_seen, since = (now.word, now.turns), time.monotonic()
-                if now.word and overrun(now, time.monotonic() - since):
+                if now.word and overrun(self.slot.segment, now, time.monotonic() - since):
                     return Outcome.OVERRUN
                 if stop() or (deadline is not None and time.monotonic() >= deadline):
                     return Outcome.TIMEOUT

@@ -416,7 +416,11 @@ class SharedPrefix(Prefix):
 
         def check() -> None:
             now = Turns(old).status()
-            if (now.word, now.turns) != (seen.word, seen.turns) or not overrun(now, _SEEN) or not self._is_present():
+            if (
+                (now.word, now.turns) != (seen.word, seen.turns)
+                or not overrun(self._segment, now, _SEEN)
+                or not self._is_present()
+            ):
                 raise _MovedOn
 
         def leave(epoch: int) -> None:
