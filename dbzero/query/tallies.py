@@ -208,8 +208,8 @@ def tallied(plan: Plan, query: Query) -> list[tuple[Any, tuple[int, ...]]] | Non
     kept.pop(name, None)
     if made is not None and len(made.groups) > _GROUPS:
         return made.results(plan)
-    while len(kept) >= _KEPT:
-        kept.pop(next(iter(kept)), None)
+    for oldest in list(kept)[: max(0, len(kept) - _KEPT + 1)]:
+        kept.pop(oldest, None)
     kept[name] = _UNFIT if made is None else made
     return None if made is None else made.results(plan)
 
