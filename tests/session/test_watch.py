@@ -41,7 +41,7 @@ def test_other_processes_commits_and_large_collections(root: str) -> None:
     with db0.atomic():
         numbers = board.numbers = db0.list(range(20_000))
         table = board.table = db0.dict({n: n for n in range(5000)})
-    watched = watch(numbers, table, board.items, timeout=10)
+    watched = watch(numbers, table, board.items, timeout=60)
 
     def body(send: Any) -> None:
         for step in range(3):
@@ -94,16 +94,22 @@ def test_async(root: str) -> None:
     board = init(root)
 
     async def main() -> list[int]:
+        told_last = asyncio.Semaphore(1)
+
         async def work() -> None:
             for _ in range(3):
-                await asyncio.sleep(0.05)
+                await told_last.acquire()
                 async with db0.atomic():
                     board.value += 1
 
+        changes = watch(board, timeout=30)
         worker = asyncio.ensure_future(work())
         seen = []
-        async for change in watch(board, timeout=0.5):
+        async for change in changes:
             seen.append(change.object.value)
+            if len(seen) == 3:
+                changes.close()
+            told_last.release()
         await worker
         return seen
 

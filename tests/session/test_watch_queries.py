@@ -318,14 +318,22 @@ def test_async(root: str) -> None:
     plan = shared(root)
 
     async def main() -> list[tuple[str, str]]:
+        told_last = asyncio.Semaphore(1)
+
         async def work() -> None:
             for n in range(3):
-                await asyncio.sleep(0.05)
+                await told_last.acquire()
                 async with db0.atomic():
                     plan.tasks.append(Task(str(n), "open"))
 
+        changes = db0.watch(db0.find("open"), timeout=30)
         worker = asyncio.ensure_future(work())
-        seen = [change async for change in db0.watch(db0.find("open"), timeout=0.5)]
+        seen = []
+        async for change in changes:
+            seen.append(change)
+            if len(seen) == 3:
+                changes.close()
+            told_last.release()
         await worker
         return told(seen)
 
