@@ -365,7 +365,9 @@ progress = None
         assert time.monotonic() - before < 5
         followed = reader.run("result = until(lambda: board.value == 55)")
         if not followed and number == signal.SIGSTOP and where == "after the rename":
-            pytest.xfail("known, in about 1 of 80 runs: a reader does not follow while the compactor stays stopped here")
+            pytest.xfail(
+                "known, in about 1 of 80 runs: a reader does not follow while the compactor stays stopped here"
+            )
         assert followed
         if number == signal.SIGSTOP:
             if where == "copying":
