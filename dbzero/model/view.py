@@ -57,6 +57,9 @@ class Records(Protocol):
     def changes(self, state: int) -> list[int] | None:
         """OIDs of what the commit that made `state` changed; None when that is not known any more."""
 
+    def changes_since(self, state: int, upto: int) -> set[int] | None:
+        """OIDs of what the commits after `state` up to `upto` changed; None when one of them is not known any more."""
+
     def oid_limit(self) -> int:
         """Above every OID in use."""
 

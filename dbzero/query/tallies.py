@@ -127,13 +127,10 @@ class Tally:
     def forward(self, plan: Plan, members: BitMap64, view: View, past: Callable[[int], View]) -> Tally | None:
         """The tally of a later state, in which `members` are found, shown by `view`. None when computing it afresh costs less, or what
         changed is not known. `past` gives the view of an earlier state."""
-        changed: BitMap64 = BitMap64()
-        for state in range(self.state + 1, view.state + 1):
-            found = view.records.changes(state)
-            if found is None:
-                return None
-            changed.update(found)
-        changed &= members & self.members
+        listed = view.records.changes_since(self.state, view.state)
+        if listed is None:
+            return None
+        changed = BitMap64(listed) & members & self.members
         gone, come = (self.members - members) | changed, (members - self.members) | changed
         if 4 * (len(gone) + len(come)) > len(members):
             return None
@@ -172,13 +169,9 @@ def _plain_class(cls: type, names: Iterable[str]) -> bool:
 def tallied(plan: Plan, query: Query) -> list[tuple[Any, tuple[int, ...]]] | None:
     """The groups of a live query's results as of the last commit: (key, results). None when they have to be computed another way."""
     view = query._p_view()
-    if (
-        view is None
-        or view.context is not scope.live
-        or not query._p_pure
-        or not query._p_distinct
-        or query._p_splits()
-    ):
+    if view is None or view.context is not scope.live or not query._p_alone(view):
+        return None
+    if not query._p_pure or not query._p_distinct or query._p_splits():
         return None
     try:
         name = identity_of(query), plan.codes

@@ -183,6 +183,21 @@ def test_a_class_that_changes_ends_it(store: str) -> None:
         del Sale.note
 
 
+def test_what_depends_on_another_view_is_not_kept(store: str) -> None:
+    sales = [Sale("Rome", n) for n in range(4)]
+    by_amount = db0.index()
+    for sale in sales[:3]:
+        by_amount.add(sale.amount, sale)
+    kept = db0.list([by_amount])
+    db0.commit()
+    assert db0.group_by(by_city, db0.find(Sale, kept[0].select(1, 9))) == {"Rome": 2} and len(made()) == 1
+    with db0.snapshot() as past:
+        db0.tags(sales[0]).add("even")
+        db0.commit()
+        assert db0.group_by(by_city, db0.find(Sale, past.find("sale"))) == {"Rome": 4}
+    assert len(made()) == 1
+
+
 def test_compacted_states_are_done_without(store: str) -> None:
     sales = [Sale("Rome", n) for n in range(20)]
     db0.commit()
