@@ -373,6 +373,46 @@ def _without_last(items: Iterator[Any], n: int) -> Iterator[Any]:
         yield ahead.popleft()
 
 
+class Wrapping(Query):
+    """A query that does something to the results of another one, shard by shard where that has shards."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: Query) -> None:
+        self.source = source
+
+    def _p_view(self) -> View | None:
+        return self.source._p_view()
+
+    @property
+    def _p_ordered(self) -> bool:  # type: ignore[override]
+        return self.source._p_ordered
+
+    @property
+    def _p_shards(self) -> Shards | None:
+        return self.source._p_shards
+
+    def _p_source(self) -> Query:
+        return self.source
+
+    def _p_parts(self) -> list[Query] | None:
+        parts = self.source._p_parts()
+        return None if parts is None else [self._p_with(part) for part in parts]
+
+    def _p_on(self, view: View) -> Query | None:
+        part = self.source._p_on(view)
+        return None if part is None else self._p_with(part)
+
+    def _p_within(self, context: scope.Context) -> Query:
+        return self._p_with(self.source._p_within(context))
+
+    def _p_estimate(self) -> int:
+        return self.source._p_estimate()
+
+    def _p_shape(self) -> tuple[Any, ...]:
+        return self.source._p_shape()
+
+
 class Within(Query):
     """Those results of a query of several shards that are in one of them."""
 

@@ -8,14 +8,13 @@ from heapq import merge
 from typing import Any
 
 from dbzero.collections.order import place
-from dbzero.errors import Error
 from dbzero.model import scope
 from dbzero.model.codec import encode_values
 from dbzero.model.placement import Shards
 from dbzero.model.view import View
 from dbzero.query.base import Query
 from dbzero.query.fanout import Nothing, Sorted, Spanning
-from dbzero.query.managed import CriterionOnly, ManagedIndex, managed_in
+from dbzero.query.managed import CriterionOnly, ManagedIndex, ReadOnlyIndex, managed_in
 from dbzero.query.splits import objects_of, resplit
 
 
@@ -64,23 +63,18 @@ class FannedSelection(CriterionOnly, Spanning):
         return f"index of {self.index._p_name}, {'..'.join(ends) if any(ends) else 'all'}"
 
 
-class FannedIndex:
+class FannedIndex(ReadOnlyIndex):
     """What ``index_of`` returns for a sharded class: the managed indexes of its shards as one.
 
     It answers as :class:`ManagedIndex` does; results of ``sort`` and entries are merged by key.
     """
 
-    __slots__ = ("__weakref__", "_p_cls", "_p_context", "_p_field", "_p_shards")
+    __slots__ = ("_p_context", "_p_shards")
 
     def __init__(self, context: scope.Context, shards: Shards, cls: type, field: str) -> None:
+        super().__init__(cls, field)
         self._p_context = context
         self._p_shards = shards
-        self._p_cls = cls
-        self._p_field = field
-
-    @property
-    def _p_name(self) -> str:
-        return f"{self._p_cls.__qualname__}.{self._p_field}"
 
     def _p_in(self, view: View) -> ManagedIndex:
         return managed_in(view, self._p_cls, self._p_field)
@@ -140,23 +134,8 @@ class FannedIndex:
 
         return rank
 
-    def add(self, key: Any, value: Any, /) -> None:
-        """Refused: Error. Set the field of the object."""
-        raise self._p_refuse()
-
-    def remove(self, key: Any, value: Any, /) -> None:
-        """Refused: Error. Set or delete the field of the object."""
-        raise self._p_refuse()
-
-    def clear(self) -> None:
-        """Refused: Error."""
-        raise self._p_refuse()
-
     def flush(self) -> None:
         """Does nothing: what was assigned is there at once."""
-
-    def _p_refuse(self) -> Error:
-        return Error(f"managed indexes are read-only: set {self._p_name} of the object instead")
 
     def __repr__(self) -> str:
         return f"<Managed index of {self._p_name} in all shards>"

@@ -82,7 +82,36 @@ class ManagedSorting(Sorting):
         return ("sort field", *where, self.desc, self.null_first, self.source._p_form())
 
 
-class ManagedIndex:
+class ReadOnlyIndex:
+    """What an index does whose entries follow the objects by themselves."""
+
+    __slots__ = ("__weakref__", "_p_cls", "_p_field")
+
+    def __init__(self, cls: type, field: str) -> None:
+        self._p_cls = cls
+        self._p_field = field
+
+    @property
+    def _p_name(self) -> str:
+        return f"{self._p_cls.__qualname__}.{self._p_field}"
+
+    def add(self, key: Any, value: Any, /) -> None:
+        """Refused: Error. Set the field of the object."""
+        raise self._p_refuse()
+
+    def remove(self, key: Any, value: Any, /) -> None:
+        """Refused: Error. Set or delete the field of the object."""
+        raise self._p_refuse()
+
+    def clear(self) -> None:
+        """Refused: Error."""
+        raise self._p_refuse()
+
+    def _p_refuse(self) -> Error:
+        return Error(f"managed indexes are read-only: set {self._p_name} of the object instead")
+
+
+class ManagedIndex(ReadOnlyIndex):
     """The index of a declared field, which follows the objects by itself: what ``index_of`` returns.
 
     It answers ``select``, ``range``, ``sort``, ``len`` and iteration like an index of ``db0.index()``. It has the
@@ -90,16 +119,11 @@ class ManagedIndex:
     included. It keeps no object alive. A selection is a criterion of ``find`` beside others only.
     """
 
-    __slots__ = ("__weakref__", "_p_cls", "_p_field", "_p_view")
+    __slots__ = ("_p_view",)
 
     def __init__(self, view: View, cls: type, field: str) -> None:
+        super().__init__(cls, field)
         self._p_view = view
-        self._p_cls = cls
-        self._p_field = field
-
-    @property
-    def _p_name(self) -> str:
-        return f"{self._p_cls.__qualname__}.{self._p_field}"
 
     @property
     def _p_oid(self) -> int:
@@ -177,24 +201,9 @@ class ManagedIndex:
             raise query._p_refuse()
         return ManagedSorting(self, query, desc, null_first)  # type: ignore[arg-type]
 
-    def add(self, key: Any, value: Any, /) -> None:
-        """Refused: Error. Set the field of the object."""
-        raise self._p_refuse()
-
-    def remove(self, key: Any, value: Any, /) -> None:
-        """Refused: Error. Set or delete the field of the object."""
-        raise self._p_refuse()
-
-    def clear(self) -> None:
-        """Refused: Error."""
-        raise self._p_refuse()
-
     def flush(self) -> None:
         """Does nothing: what was assigned is there at once."""
         len(self)
-
-    def _p_refuse(self) -> Error:
-        return Error(f"managed indexes are read-only: set {self._p_name} of the object instead")
 
     def __repr__(self) -> str:
         return f"<Managed index of {self._p_name}>"

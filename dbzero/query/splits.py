@@ -10,22 +10,20 @@ from pyroaring import BitMap64
 from dbzero.errors import Error
 from dbzero.model import kinds
 from dbzero.model.base import operation
-from dbzero.model.placement import Shards
-from dbzero.model.scope import Context
 from dbzero.model.view import View
 from dbzero.query.atoms import plain_atom, stored_key
-from dbzero.query.base import Query, Split, require_query
+from dbzero.query.base import Query, Split, Wrapping, require_query
 from dbzero.query.tagindex import flushed
 
 
-class Splitting(Query):
+class Splitting(Wrapping):
     """Rows (object, tag, what the source had beside the object ...). Objects with none of the tags are left out."""
 
-    __slots__ = ("exclusive", "source", "tags")
+    __slots__ = ("exclusive", "tags")
 
     def __init__(self, tags: Sequence[Any], source: Query, exclusive: bool) -> None:
         self.tags = tags
-        self.source = source
+        super().__init__(source)
         self.exclusive = exclusive
 
     def __iter__(self) -> Iterator[Any]:
@@ -75,16 +73,9 @@ class Splitting(Query):
                 total[_atom(tag)] += n
         return [(tag, total.pop(_atom(tag))) for tag in self.tags if _atom(tag) in total]
 
-    def _p_view(self) -> View | None:
-        return self.source._p_view()
-
     @property
     def _p_pure(self) -> bool:  # type: ignore[override]
         return self.source._p_pure
-
-    @property
-    def _p_ordered(self) -> bool:  # type: ignore[override]
-        return self.source._p_ordered
 
     @property
     def _p_distinct(self) -> bool:  # type: ignore[override]
@@ -100,29 +91,8 @@ class Splitting(Query):
     def _p_splits(self) -> list[Split]:
         return [(self.tags, self.exclusive), *self.source._p_splits()]
 
-    @property
-    def _p_shards(self) -> Shards | None:
-        return self.source._p_shards
-
-    def _p_source(self) -> Query:
-        return self.source
-
     def _p_with(self, source: Query) -> Query:
         return Splitting(self.tags, source, self.exclusive)
-
-    def _p_parts(self) -> list[Query] | None:
-        parts = self.source._p_parts()
-        return None if parts is None else [self._p_with(part) for part in parts]
-
-    def _p_on(self, view: View) -> Query | None:
-        part = self.source._p_on(view)
-        return None if part is None else self._p_with(part)
-
-    def _p_within(self, context: Context) -> Query:
-        return self._p_with(self.source._p_within(context))
-
-    def _p_estimate(self) -> int:
-        return self.source._p_estimate()
 
     def _p_form(self) -> tuple[Any, ...]:
         atoms = [_atom(tag) for tag in self.tags]
@@ -131,18 +101,12 @@ class Splitting(Query):
     def _p_detail(self) -> str:
         return f"{self.source._p_detail()} split by {len(self.tags)} tags"
 
-    def _p_shape(self) -> tuple[Any, ...]:
-        return self.source._p_shape()
 
-
-class Objects(Query):
+class Objects(Wrapping):
     """The objects of a query that is split, without the tags: each once, where it comes first."""
 
-    __slots__ = ("source",)
+    __slots__ = ()
     _p_distinct = True
-
-    def __init__(self, source: Query) -> None:
-        self.source = source
 
     def __iter__(self) -> Iterator[Any]:
         seen: set[tuple[int, int]] = set()
@@ -153,42 +117,11 @@ class Objects(Query):
                 seen.add(identity)
                 yield obj
 
-    def _p_view(self) -> View | None:
-        return self.source._p_view()
-
-    @property
-    def _p_ordered(self) -> bool:  # type: ignore[override]
-        return self.source._p_ordered
-
-    @property
-    def _p_shards(self) -> Shards | None:
-        return self.source._p_shards
-
-    def _p_source(self) -> Query:
-        return self.source
-
     def _p_with(self, source: Query) -> Query:
         return Objects(source)
 
-    def _p_parts(self) -> list[Query] | None:
-        parts = self.source._p_parts()
-        return None if parts is None else [self._p_with(part) for part in parts]
-
-    def _p_on(self, view: View) -> Query | None:
-        part = self.source._p_on(view)
-        return None if part is None else self._p_with(part)
-
-    def _p_within(self, context: Context) -> Query:
-        return self._p_with(self.source._p_within(context))
-
-    def _p_estimate(self) -> int:
-        return self.source._p_estimate()
-
     def _p_form(self) -> tuple[Any, ...]:
         return ("objects", self.source._p_form())
-
-    def _p_shape(self) -> tuple[Any, ...]:
-        return self.source._p_shape()
 
     def _p_detail(self) -> str:
         return f"objects of {self.source._p_detail()}"
