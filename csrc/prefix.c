@@ -108,6 +108,16 @@ int dbz_prefix_start(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t sta
     return DBZ_OK;
 }
 
+/* The slot is nobody's prefix any more, for good: its incarnation ends and everybody looks for another one. */
+static void end_slot(dbz_seg *seg, uint32_t prefix, dbz_prefix *x)
+{
+    STORE(x->assigned, 2);
+    STORE(x->ready, 0);
+    STORE(x->incarnation, fresh_incarnation(seg));
+    dbz_wake(seg, prefix);
+    dbz_turn_alarm(x);
+}
+
 int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *state)
 {
     dbz_prefix *x = dbz_seg_prefix(seg, prefix);
@@ -119,11 +129,7 @@ int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *s
         return rc;
     *state = dbz_state_published(seg, prefix);
     STORE(x->zombie, owner);
-    STORE(x->assigned, 2);
-    STORE(x->ready, 0);
-    STORE(x->incarnation, fresh_incarnation(seg));
-    dbz_wake(seg, prefix);
-    dbz_turn_alarm(x);
+    end_slot(seg, prefix, x);
     return DBZ_OK;
 }
 
@@ -136,11 +142,7 @@ int dbz_prefix_leave(dbz_seg *seg, uint32_t prefix, uint64_t epoch)
         return DBZ_E_FENCED;
     STORE(x->zombie, DBZ_GROUP);
     STORE(x->left, LOAD(x->incarnation));
-    STORE(x->assigned, 2);
-    STORE(x->ready, 0);
-    STORE(x->incarnation, fresh_incarnation(seg));
-    dbz_wake(seg, prefix);
-    dbz_turn_alarm(x);
+    end_slot(seg, prefix, x);
     return DBZ_OK;
 }
 
