@@ -128,7 +128,7 @@ int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *s
     if (rc != DBZ_OK)
         return rc;
     *state = dbz_state_published(seg, prefix);
-    STORE(x->zombie, owner);
+    STORE(x->zombie, owner ? owner : DBZ_GROUP);   /* a reader may be filling it, under a pin */
     end_slot(seg, prefix, x);
     return DBZ_OK;
 }

@@ -174,7 +174,7 @@ typedef struct {
     _Alignas(64) _Atomic uint32_t ready;      /* 0 empty, 1 usable */
     _Atomic uint32_t cache_key;               /* unique per (slot, incarnation); part of every frame tag */
     _Atomic uint32_t assigned;                /* 0 never used, 1 in use, 2 retired */
-    _Atomic uint32_t zombie;                  /* retired: process slot + 1 of the replaced holder, 0xffff: one without a slot, 0xfffe: shared writers */
+    _Atomic uint32_t zombie;                  /* retired: process slot + 1 of the replaced holder, 0xffff: one without a slot, 0xfffe: shared writers, or nobody: whoever has a pin there */
     uint8_t name_hash[16];                    /* guarded by the root's file lock */
     _Atomic uint64_t file_id, prefix_uuid;
     _Atomic uint64_t floor;                   /* oldest state that is promised */

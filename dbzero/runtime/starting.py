@@ -19,10 +19,10 @@ _private = osthreads.RLock()
 
 
 @contextlib.contextmanager
-def slot_lock(slot: PrefixSlot) -> Iterator[None]:
+def slot_lock(slot: PrefixSlot, patience: float = _PATIENCE) -> Iterator[None]:
     """Exclude every other process and thread that wants to fill or take over this slot. The kernel drops the lock with its holder.
 
-    Raises SegmentError when it was not to be had for a minute.
+    Raises SegmentError when it was not to be had within `patience` seconds.
     """
     if not slot.segment.shared:
         with _private:
@@ -30,10 +30,10 @@ def slot_lock(slot: PrefixSlot) -> Iterator[None]:
         return
     file = RootFile.open(slot.segment.root)
     try:
-        code = lib.dbz_lock_wait(file.fd, _FIRST_BYTE + slot.index, 1, 1, int(_PATIENCE * 1e9))
+        code = lib.dbz_lock_wait(file.fd, _FIRST_BYTE + slot.index, 1, 1, int(patience * 1e9))
         if code == codes.TIMEOUT:
             raise SegmentError(
-                f"prefix {slot.prefix!r}: another process has been opening it for {_PATIENCE:.0f} s and may be stopped; end or continue it, then try again"
+                f"prefix {slot.prefix!r}: another process has been opening it for {patience:.0f} s and may be stopped; end or continue it, then try again"
             )
         codes.check(code, f"prefix {slot.prefix!r}: lock its slot")
         yield

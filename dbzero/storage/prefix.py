@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 from dbzero.errors import (
     ClosedError,
@@ -49,7 +49,11 @@ PAUSE: Final = 0.00025  # seconds between two looks of a follower at what others
 _FRAME_ROOM: Final = 4096
 _PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
+_UNFILLED: Final = 1 << 62  # above every state: nothing can be read yet
 _INTERRUPTS: Final = 100  # signals whose handlers raise, in one commit: more is a mistake
+
+
+_T = TypeVar("_T")
 
 
 class DeltaRoomMade(Exception):
@@ -83,7 +87,7 @@ class Prefix:
         self._epoch = epoch
         self._incarnation = slot.incarnation  # of the slot that the reader was made for
         self._left: list[PrefixSlot] = []  # slots of files that were compacted, while somebody may have pins there
-        self._floor = 0  # states below are not in the file that the reader was made for
+        self._floor = 0  # states below are not in the file that the reader was made for, or not in the slot yet
         self._reader = self._make_reader()
         self._pin: Pin | None = None
         self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
@@ -236,29 +240,27 @@ class Prefix:
         Shared writers recover in their turn; while there are some, a reader fills the slot only in a turn of its own.
         """
         end = time.monotonic() + patience
-        while True:
+        while (
+            not self._find_filled()
+        ):  # mostly without the lock, which who recovers a slot that is in use holds meanwhile
             slot = self._slot
-            with slot_lock(slot):
-                present = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
-                if present.index != slot.index:  # left, before we had the lock
-                    self._go_to(present)
-                    continue
-                self._renew_reader()  # another process may have reset the slot while this one waited for the lock
-                grouped = SlotLease(slot).word & 0xFFFF == GROUP and self._led()
-                status = slot.status()
-                if status.ready and (grouped or not status.poisoned):
+            with slot_lock(slot, patience):
+                if self._find_filled():
                     return
+                if self._slot.index != slot.index:  # left, before we had the lock
+                    continue
+                grouped = self._grouped()
                 if not grouped:
                     self._fill_from_disk()
-                    return
+                    continue
                 turns = Turns(slot)
                 now = turns.status()
                 if (not now.word or not now.lives) and turns.seize(now.word, _PATIENCE):
                     try:
                         self._fill_from_disk()
-                        return
                     finally:
                         turns.drop()
+                    continue
             if time.monotonic() > end:
                 raise SegmentError(
                     f"prefix {self.name!r}: process {now.pid} has been recovering it for {patience:.0f} s and may be stopped; "
@@ -266,27 +268,58 @@ class Prefix:
                 )
             osthreads.sleep(0.005)
 
+    def _find_filled(self) -> bool:
+        """Go on with the prefix's present slot; whether it can be read."""
+        present = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+        if present.index != self._slot.index:
+            self._go_to(present)
+        if self._slot.incarnation != self._incarnation or self._floor == _UNFILLED:
+            self._renew_reader()
+        status = self._slot.status()
+        # After the incarnation: a slot that was retired meanwhile says so before it changes that.
+        whole = status.ready and not status.retired and self._is_settled()
+        return whole and (not status.poisoned or self._grouped())
+
+    def _grouped(self) -> bool:
+        """Whether there are shared writers."""
+        return SlotLease(self._slot).word & 0xFFFF == GROUP and self._led()
+
+    def _is_settled(self) -> bool:
+        """Whether the reader reads what the slot has to say."""
+        return self._slot.incarnation == self._incarnation and self._floor != _UNFILLED
+
     def _go_to(self, present: PrefixSlot) -> None:
         self._slot = present
 
     def _fill_from_disk(self) -> None:
-        """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk."""
-        self._reset_slot()
-        follow.fill(self._store, self._segment.handle, self._slot)
-        self._renew_reader()  # the store may read pages through an overlay now
+        """Nobody who writes shares our segment: bring the slot to the state that the files say, writing nothing to disk.
+
+        Nothing happens when the slot is not the prefix's any more: who replaces a writer retires it without its lock.
+        """
+        state = self._store.read_meta().state
+        with self._segment.root_lock():
+            identity = self._store.identity
+            if PrefixSlot.find_locked(self._segment, self._store.prefix, identity.file_id).index != self._slot.index:
+                return
+            self._reset_slot()
+            pin = Pin(self._slot, state)  # retired now, it is not used for anything else before we are done
+        with pin:
+            follow.fill(self._store, self._segment.handle, self._slot)
+            self._renew_reader()  # the store may read pages through an overlay now
 
     def _reset_slot(self) -> None:
         self._slot.reset(self._store.identity.file_id, self.uuid)
         self._renew_reader()
 
     def _renew_reader(self) -> None:
-        self._reader.close()
-        if self._batch_reader is not None:
-            self._batch_reader.close()
-            self._batch_reader = None
-        self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
-        self._reader = self._make_reader()
-        self._floor = self._store.read_meta().floor
+        with self._lock:  # no thread is in the middle of a read
+            self._reader.close()
+            if self._batch_reader is not None:
+                self._batch_reader.close()
+                self._batch_reader = None
+            self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
+            self._reader = self._make_reader()
+            self._floor = self._store.read_meta().floor if self._slot.status().ready else _UNFILLED
 
     def rejoin(self, *, replaced: bool = False) -> bool:
         """For a reader: when its slot began another incarnation, or was left to a replaced writer or with a page file
@@ -298,14 +331,14 @@ class Prefix:
             replaced: the page file is known to be another one by now, whatever the slot says.
         """
         writer = self.writable and not self._closed
-        if writer or self._detached or (self._slot.incarnation == self._incarnation and not replaced):
+        if writer or self._detached or (self._is_settled() and not replaced):
             return False
         with self._lock:
-            if self._unreadable() or (self._slot.incarnation == self._incarnation and not replaced):
+            if self._unreadable() or (self._is_settled() and not replaced):
                 return False
             before = self._pin
             reopened = self._reopen_replaced(before.state if before is not None else 0)
-            if not reopened and self._slot.incarnation == self._incarnation:
+            if not reopened and self._is_settled():
                 return False
             self._pin = None  # stays in force until its state is pinned in the new slot
             self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
@@ -347,8 +380,15 @@ class Prefix:
         return max(fmt.FIRST_STATE, self._slot.status().floor)
 
     def _kept(self, state: int) -> None:
+        if self._floor == _UNFILLED:
+            raise self._stale()
         if state < self._floor:
             raise not_kept(self._slot, state)
+
+    def _stale(self) -> StaleViewError:
+        return StaleViewError(
+            f"prefix {self.name!r} ({self._store.path}) is being taken over by another process; refresh and repeat"
+        )
 
     def pin(self, state: int) -> None:
         """Keep what `state` shows until another state is pinned, or the prefix is closed, or this process dies."""
@@ -390,41 +430,43 @@ class Prefix:
 
     def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
         """Payload and reference count of the newest version of an object at or below `state`; None when it does not exist there."""
-        with self._lock:
-            if state < self._floor:
-                self._kept(state)
-            try:
+        try:
+            with self._lock:
+                if state < self._floor:
+                    self._kept(state)
                 return self._reader.read(oid, state)
-            except StaleViewError:
-                if not self.rejoin():
-                    raise
-                self._kept(state)
-                return self._reader.read(oid, state)
+        except StaleViewError:
+            return self._again(state, lambda: self._reader.read(oid, state))
 
     def refcount(self, oid: int, state: int) -> int:
         """Stored strong references to an object as of `state` (0 when there is none)."""
-        with self._lock:
-            self._kept(state)
-            try:
-                return self._reader.refcount(oid, state)
-            except StaleViewError:
-                if not self.rejoin():
-                    raise
+        try:
+            with self._lock:
                 self._kept(state)
                 return self._reader.refcount(oid, state)
+        except StaleViewError:
+            return self._again(state, lambda: self._reader.refcount(oid, state))
 
     def references(self, oid: int, state: int) -> tuple[int, ...]:
         """OIDs that the stored version of an object holds strongly at `state`, duplicates included."""
+        try:
+            with self._lock:
+                self._kept(state)
+                return self._references(oid, state)
+        except StaleViewError:
+            return self._again(state, lambda: self._references(oid, state))
+
+    def _references(self, oid: int, state: int) -> tuple[int, ...]:
+        version = self._reader.get(oid, state)
+        return () if version is None or version.deleted else version.refs
+
+    def _again(self, state: int, ask: Callable[[], _T]) -> _T:
+        """Repeat what was asked of a slot that has been left, or that is being filled. Not under the lock: whoever fills it may want that."""
+        if not self.rejoin():
+            raise self._stale()
         with self._lock:
             self._kept(state)
-            try:
-                version = self._reader.get(oid, state)
-            except StaleViewError:
-                if not self.rejoin():
-                    raise
-                self._kept(state)
-                version = self._reader.get(oid, state)
-        return () if version is None or version.deleted else version.refs
+            return ask()
 
     def changes(self, state: int) -> list[int] | None:
         """OIDs whose content the commit of `state` changed, ascending; None when that is not known."""
@@ -483,11 +525,8 @@ class Prefix:
             self.rejoin()
             slot, incarnation = self._slot, self._incarnation
             state = slot.durable
-            if self.writable or self._closed or self._detached or (state and slot.incarnation == incarnation):
+            if self.writable or self._closed or self._detached or slot.incarnation == incarnation:
                 return state
-            if not state and slot.incarnation == incarnation:
-                with self._lock:
-                    self._ensure_filled()
 
     @property
     def incarnation(self) -> int:
@@ -497,6 +536,9 @@ class Prefix:
     def newest(self) -> tuple[int, int] | None:
         """(newest durable state, incarnation) to move a reader's view to. None while a successor is taking the slot over: ask again."""
         self.rejoin()
+        return self._newest_here()
+
+    def _newest_here(self) -> tuple[int, int] | None:
         slot, incarnation = self._slot, self._incarnation
         state = slot.durable
         # A slot's incarnation changes before its words do.

@@ -52,6 +52,7 @@ _COMMIT_LOG: Final = 2  # OID
 _SOON: Final = 0.2  # seconds in which who begins a log file says so in the slot
 _FOLLOWED: Final = 5.0  # seconds after which a log file that nobody answers for is an exclusive writer's
 _SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
+_UNFILLED_PATIENCE: Final = 60.0  # seconds that a reading thread waits for a recovery
 _GLANCE: Final = 1.0  # seconds to wait for the turn of another prefix: long enough to see that its holder is stopped
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 
@@ -90,6 +91,7 @@ class SharedPrefix(Prefix):
         self._made = self._made_before = 0  # that as well, now and at the last pause()
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
         self._allowed = ALLOWED  # seconds that our turn may last
+        self._entered = False  # the turn is ours, if only to recover: no other thread moves us to another slot
         self._sound = True  # whether the next holder may go on from where our turn leaves the log
         self._next_pin: Pin | None = None  # in the slot of a compacted file, before that has its name
         self._ended: set[int] = (
@@ -206,7 +208,7 @@ class SharedPrefix(Prefix):
                     self._turns.share_lease(self._epoch, False)
                     SlotLease(slot).drop(self._epoch)
                     self._turns.set_torn(0)
-                self.writable = False
+                self.writable = self._entered = False
                 self._turns.drop()
                 store.release()
                 self._mine.release()
@@ -259,29 +261,43 @@ class SharedPrefix(Prefix):
                     raise ClosedError(f"prefix {self.name!r} is closed; open it again")
                 self._store.check_alive()
                 self._find_slot()
-                outcome = self._turns.wait(deadline, allowed, stop)
+                turns = self._turns
+                outcome = turns.wait(deadline, allowed, stop)
                 if outcome is Outcome.TIMEOUT:
                     raise self._too_late(timeout)
                 try:
                     if outcome is Outcome.OVERRUN and self._replace_holder(allowed):
                         return
-                    if outcome is Outcome.MINE and self._slot.incarnation == self._incarnation:
+                    if outcome is Outcome.MINE and self._enter(turns.slot):
                         self._settle(allowed)
                         return
-                except FencedError:
-                    if self._is_present():
-                        raise
                 except FileReplacedError:
                     self._leave_replaced()
+                except (
+                    Error
+                ):  # what went wrong in a slot that another process has taken from us meanwhile does not matter
+                    if self._is_present():
+                        raise
                 if outcome is Outcome.RETIRED and self._slot.incarnation == self._incarnation:
                     self._change_slot()  # we came to it when it was left already
+                self._entered = False
+                turns.drop()
                 self._turns.drop()
         except BaseException:
-            self.writable = False
+            self.writable = self._entered = False
             self._store.leave()
             self._turns.drop()
             self._mine.release()
             raise
+
+    def _enter(self, slot: PrefixSlot) -> bool:
+        """The turn in `slot` is this thread's. False: another thread, or another process, has moved us away from it meanwhile.
+
+        From here to the end of the turn nobody else does.
+        """
+        with self._lock:
+            self._entered = slot.index == self._slot.index and self._slot.incarnation == self._incarnation
+            return self._entered
 
     def _too_late(self, timeout: float | None) -> TurnTimeoutError:
         now = self._turns.status()
@@ -362,6 +378,8 @@ class SharedPrefix(Prefix):
                 chain=turn.log_chain,
                 next_oid=slot.next_oid,
             )
+            if not self._is_settled():
+                self._renew_reader()  # the one who recovered the slot has just made it ready
             if place != self._place:
                 self._limit = self._store.data_limit
                 self._fresh = slot.next_oid  # others may have stored every OID that was given out
@@ -440,6 +458,9 @@ class SharedPrefix(Prefix):
             return False
         try:
             self._find_slot()
+            if not self._enter(fresh):
+                Turns(fresh).drop()  # we were stopped, and replaced in our turn
+                return False
             with slot_lock(self._slot):
                 self._epoch = epoch
                 self._recover(forced=True)
@@ -476,7 +497,7 @@ class SharedPrefix(Prefix):
             self._turns.set_torn(0)
         else:
             self._turns.set_torn(TORN)
-        self.writable = False
+        self.writable = self._entered = False
         store.leave()
         self._turns.drop()
 
@@ -489,18 +510,35 @@ class SharedPrefix(Prefix):
         """When the slot began another incarnation, or was left to a replaced holder or with a page file that was compacted: go on
         with the prefix's present slot and file. True when it did.
 
+        A recovery under way, by a thread of this process or by another one, is waited for; SegmentError when that takes longer than a minute.
+
         FencedError: in a turn that another process has taken away."""
         if self._closed:
             return super().rejoin(replaced=replaced)  # snapshots read on
-        if self.writable and self._slot.incarnation != self._incarnation:
-            raise self._fenced()
-        if self.writable or self._detached or self._slot.incarnation == self._incarnation:
+        if self._detached or self._is_settled():
             return False
-        with self._lock:
-            if self._closed or self._slot.incarnation == self._incarnation:
-                return False
+        end = time.monotonic() + _UNFILLED_PATIENCE
+        while True:
+            with self._lock:
+                if self._closed or self._detached:
+                    return False
+                if self.writable and self._slot.incarnation != self._incarnation:
+                    raise self._fenced()
+                if not self._entered and self._try_settle(last=time.monotonic() > end):
+                    return True
+                if self._is_settled():
+                    return True
+            osthreads.sleep(0.005)  # without the lock: who is recovering wants it
+
+    def _try_settle(self, last: bool = False) -> bool:
+        """Under the lock, outside of turns: be in a slot that can be read. False: another process recovers it (SegmentError if `last`)."""
+        try:
             self._find_slot()
-            self._ensure_filled()
+            self._ensure_filled(0.0)
+        except SegmentError:
+            if last or self._is_settled():
+                raise
+            return False
         return True
 
     def waiter(self) -> Waiter:
@@ -514,23 +552,22 @@ class SharedPrefix(Prefix):
 
     def newest(self) -> tuple[int, int] | None:
         """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
+        if self._closed:
+            return super().newest()
         if self.writable:
             return None
-        if (self._slot.incarnation != self._incarnation or not self._slot.durable) and not self._closed:
+        if not self._is_settled():
             with self._lock:
-                self._find_slot()
-                try:
-                    self._ensure_filled(0.0)
-                except SegmentError:
-                    if self._slot.status().ready:
-                        raise
-                    return None  # and the lock is free for whoever replaces the one who fills it
-        return super().newest()
+                if self._entered or not self._try_settle():
+                    return None
+        return self._newest_here()
 
     # --- committing ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> Batch:
-        """An empty batch for the next state; in a turn."""
+        """An empty batch for the next state; in a turn. FencedError when another process has taken that away."""
+        if self.writable and self._slot.incarnation != self._incarnation:
+            raise self._fenced()
         batch = super().begin()
         self.begin_writing()
         return batch
@@ -548,6 +585,8 @@ class SharedPrefix(Prefix):
         """
         with self._commit_lock:
             self._report_checkpoint()
+            if self._slot.incarnation != self._incarnation:
+                raise self._fenced()
             address, end = batch.address, batch.address + len(batch.data())
             state = self._commit(batch)
             self._seen[0] = state
@@ -793,7 +832,9 @@ class SharedPrefix(Prefix):
             if commit.incarnation in self._ended or slot.left == commit.incarnation:
                 return  # it is in the compacted file
             if not slot.status().poisoned or slot.incarnation != commit.incarnation:
-                with contextlib.suppress(SegmentError):
+                with contextlib.suppress(
+                    SegmentError, FencedError
+                ):  # that of a turn that another thread of ours has lost
                     self.rejoin()
                 slot = self._slot
                 if slot.status().ready and slot.incarnation == self._incarnation != commit.incarnation:
@@ -821,7 +862,7 @@ class SharedPrefix(Prefix):
 
     def after_fork(self) -> None:
         """In a forked child: no turn, no lock; reading goes on."""
-        self.writable = False
+        self.writable = self._entered = False
         super().after_fork()
         self._mine = FairLock()
         self._place = None
