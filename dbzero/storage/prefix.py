@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from dbzero.errors import (
     FileReplacedError,
@@ -27,6 +27,8 @@ from dbzero.storage.vector import Window
 
 _OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 
+_T = TypeVar("_T")
+
 
 class SharedHooks:
     """What :mod:`dbzero.storage.sharing`, which needs this module, does for it."""
@@ -35,6 +37,14 @@ class SharedHooks:
 
 
 shared_hooks = SharedHooks()
+
+
+def while_replaced(opening: Callable[[], _T]) -> _T:
+    """Open anew as long as the page file was compacted, and so replaced, while it was being opened."""
+    for _ in range(_OPENINGS):
+        with contextlib.suppress(FileReplacedError):
+            return opening()
+    return opening()
 
 
 class Prefix(Compacting):
@@ -61,14 +71,7 @@ class Prefix(Compacting):
         Raises:
             LeaseError: held by another process. PrefixError, StorageError and subclasses: the files cannot be used.
         """
-        for _ in range(_OPENINGS):
-            try:
-                return cls._open(
-                    segment, root, name, writable=writable, blocking=blocking, timeout=timeout, force=force
-                )
-            except FileReplacedError:  # compacted, while it was waited for
-                continue
-        return cls._open(segment, root, name, writable=writable, blocking=blocking, timeout=timeout, force=force)
+        return while_replaced(lambda: cls._open(segment, root, name, writable, blocking, timeout, force))
 
     @classmethod
     def _open(
@@ -76,7 +79,6 @@ class Prefix(Compacting):
         segment: Segment,
         root: str,
         name: str,
-        *,
         writable: bool,
         blocking: bool,
         timeout: float | None,

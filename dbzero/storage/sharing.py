@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from dbzero.errors import (
     Error,
     FencedError,
-    FileReplacedError,
     LeaseError,
     SegmentError,
     TurnTimeoutError,
@@ -31,11 +29,9 @@ from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.committing import LOG_LIMIT
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.groupsync import GLANCE, GroupSync, Published
-from dbzero.storage.prefix import shared_hooks
+from dbzero.storage.prefix import shared_hooks, while_replaced
 from dbzero.storage.store import Meta
 from dbzero.storage.turntaking import ALLOWED, RECOVERING
-
-_OPENINGS: Final = 10  # times that the page file may be replaced while it is being opened
 
 
 class SharedPrefix(GroupSync):
@@ -63,12 +59,7 @@ class SharedPrefix(GroupSync):
             LeaseError: an exclusive writer has it, or processes with other shared memory write it. SegmentError: no slot is
             left for this process. PrefixError, StorageError and subclasses: the files cannot be used.
         """
-        for _ in range(_OPENINGS):
-            try:
-                return cls._share(segment, root, name, blocking, timeout, force)
-            except FileReplacedError:  # compacted, while it was waited for
-                continue
-        return cls._share(segment, root, name, blocking, timeout, force)
+        return while_replaced(lambda: cls._share(segment, root, name, blocking, timeout, force))
 
     @classmethod
     def _share(
