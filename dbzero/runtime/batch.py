@@ -16,6 +16,7 @@ from dbzero.runtime import codes
 from dbzero.runtime.reader import PAGE, Entry, Reader
 
 _NONE: Any = ffi.NULL
+_ZEROS = 256  # objects without references that one call lists
 FREE_ITEMS = 508  # on one free list page
 
 
@@ -69,7 +70,7 @@ class Batch:
         self.state = state
         self.address = address
         self.size = 0  # bytes of payload put
-        self._zero = ffi.new("uint64_t[]", 1024)
+        self._zero = ffi.new("uint64_t[]", _ZEROS)
         if fresh:
             lib.dbz_batch_fresh(self._handle, fresh)
 
@@ -146,7 +147,7 @@ class Batch:
         To be repeated, with deletions between, until it is empty."""
         found: list[int] = []
         while True:
-            n = lib.dbz_batch_zero(self._handle, self._zero, 1024)
+            n = lib.dbz_batch_zero(self._handle, self._zero, _ZEROS)
             if n > 0:
                 found += ffi.unpack(self._zero, n)
             elif n == 0:

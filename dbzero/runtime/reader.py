@@ -16,6 +16,7 @@ from dbzero.runtime import codes
 
 PAGE = 4096
 SMALL = 1024  # payloads up to this length are copied once, through a buffer that lives as long as the reader
+_CHANGED = 256  # OIDs that one call lists, without an allocation
 FULL, DELTA, TOMBSTONE = 1, 2, 4  # record flags
 OID_ROOT, OID_LOG, OID_FIRST = 1, 2, 16
 REF_TOMBSTONE = 0xFFFFFFFF  # refcount of an entry that leads to a tombstone
@@ -78,7 +79,7 @@ class Reader:
         supply: ``supply(address, length) -> bytes`` reads whole pages, short where the file ends; for `fd` -1.
     """
 
-    __slots__ = ("_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
+    __slots__ = ("_changed", "_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class Reader:
         self._record = ffi.new("dbz_record *")
         self._entry = ffi.new("dbz_entry *")
         self._small = ffi.new("char[]", SMALL)
+        self._changed: Any = None  # room for OIDs, and two words
 
     @property
     def handle(self) -> Any:
@@ -251,10 +253,10 @@ class Reader:
 
     def changes_since(self, after: int, upto: int) -> set[int] | None:
         """OIDs of the records that the commits of states `after` + 1 to `upto` wrote. None when one of them is not known."""
-        count = ffi.new("uint64_t *")
-        done = ffi.new("uint64_t *")
-        capacity = 256
-        oids = ffi.new("uint64_t[]", capacity)
+        if self._changed is None:
+            self._changed = ffi.new("uint64_t[]", _CHANGED + 2)
+        oids, capacity = self._changed, _CHANGED
+        count, done = oids + capacity, oids + capacity + 1
         found: set[int] = set()
         while after < upto:
             count[0] = capacity

@@ -121,9 +121,12 @@ class PrefixSlot:
         self._check(lib.dbz_prefix_retire(self.segment.handle, self.index, epoch, out), f"retire for epoch {epoch}")
         return int(out[0])
 
-    def words(self) -> Any:
-        """The words of :meth:`status` as they are, a cffi `dbz_prefix_info`: for each turn anew, where names cost too much."""
-        i = ffi.new("dbz_prefix_info *")
+    def words(self, into: Any = None) -> Any:
+        """The words of :meth:`status` as they are, a cffi `dbz_prefix_info`: for each turn anew, where names cost too much.
+
+        into: one to be used again, None: a new one.
+        """
+        i = into or ffi.new("dbz_prefix_info *")
         self._check(lib.dbz_prefix_status(self.segment.handle, self.index, i), "status")
         return i
 

@@ -14,7 +14,8 @@ from dbzero.errors import ReadOnlyError
 from dbzero.model.base import NEW, operation
 from dbzero.model.view import View
 from dbzero.runtime.batch import Batch
-from dbzero.storage.prefix import DeltaRoomMade, Prefix
+from dbzero.storage.committing import DeltaRoomMade
+from dbzero.storage.prefix import Prefix
 from dbzero.storage.sharing import Published, SharedPrefix
 
 # References to an instance that this file itself holds while it asks whether anyone else does: the list of taken objects.

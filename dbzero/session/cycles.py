@@ -17,7 +17,7 @@ from dbzero.model.base import operation
 from dbzero.model.view import View
 from dbzero.session.commit import collect, encode, restore
 from dbzero.session.workspace import OpenPrefix, active, refuse_in_block
-from dbzero.storage.prefix import DeltaRoomMade
+from dbzero.storage.committing import DeltaRoomMade
 
 
 def collect_cycles(prefix: str | None = None) -> int:

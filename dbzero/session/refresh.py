@@ -88,10 +88,8 @@ class Follower:
                     self._prefix.tidy()
                     while not self._stopping and self._prefix.follow_log(_HEALTH_CHECK_SECONDS):
                         refresh_view(self._view, self._prefix)
-                pause = 0.0
                 if not self._stopping:
-                    if refresh_view(self._view, self._prefix):
-                        pause = self._prefix.pause()
+                    pause = self._prefix.pause(refresh_view(self._view, self._prefix))
                     if self._prefix.newest() is None:
                         osthreads.sleep(_AGAIN_SECONDS)
             except Error as error:

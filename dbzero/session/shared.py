@@ -127,6 +127,7 @@ def finish(keep: bool, pending: list[Pending], beside: Sequence[OpenPrefix] = ()
 
         def published(made: Published, prefix: SharedPrefix = prefix) -> None:
             pending.append(Pending(prefix, made, made.state))
+            prefix.hand_over()  # what follows concerns this process alone
 
         try:
             if keep and failed is None and not view.closed:

@@ -17,9 +17,10 @@ from dbzero.model.base import operation
 from dbzero.model.view import View
 from dbzero.session.commit import Pending, commit_view, take
 from dbzero.storage import together
+from dbzero.storage.committing import DeltaRoomMade
 from dbzero.storage.decisions import Part
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.prefix import DeltaRoomMade, Prefix
+from dbzero.storage.prefix import Prefix
 from dbzero.storage.vector import Window
 
 

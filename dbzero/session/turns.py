@@ -64,11 +64,11 @@ class Turn:
     def acquire(self, key: object) -> None:
         """Wait for the turn. AtomicError when another task of this thread has it, or waits for it before us."""
         me = context()
-        event = threading.Event()
         with self._mutex:
             self._wake_granted()
             if self._take(me, key):
                 return
+            event = threading.Event()
             ahead = [self._owner, *(other.owner for other in self._waiting)]
             if any(owner is not None and owner[0] == me[0] for owner in ahead):
                 raise AtomicError(

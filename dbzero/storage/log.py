@@ -52,6 +52,7 @@ class LogWriter:
         self.end = fmt.PAGE
         self.prewritten = fmt.PAGE
         self._step = FIRST_STEP
+        self._others = True  # other processes may have written ahead since the size was asked for
         self._last_commit = False
 
     @classmethod
@@ -92,22 +93,21 @@ class LogWriter:
             raise
 
     def seek(self, end: int, state: int, chain: int) -> None:
-        """The next frame goes to offset `end`, behind (state, chain). What others of the epoch wrote ahead is known anew."""
-        if end == self.end and chain == self.chain:
-            return
-        try:
-            self.prewritten = self._system.size(self.fd)
-        except OSError as exc:
-            raise storage_error(exc, self._prefix, self.path, "read the size of") from exc
-        self._step = min(max(FIRST_STEP, self.prewritten), LAST_STEP)
-        self.end, self.state, self.chain = end, state, chain
-        self._last_commit = False
+        """The next frame goes to offset `end`, behind (state, chain)."""
+        if end != self.end or chain != self.chain:
+            self.end, self.state, self.chain = end, state, chain
+            self._last_commit = False
+            self._others = True
 
     def reserve(self, log_bytes: int) -> None:
         """Make sure that a frame with a body of `log_bytes`, and a mark behind it, can be written."""
         needed = self.end + 2 * fmt.FRAME_HEAD + fmt.align8(log_bytes)
         if needed <= self.prewritten:
             return
+        if self._others:
+            self._ask_size()
+            if needed <= self.prewritten:
+                return
         before = self.prewritten
         try:
             if needed - before > LAST_STEP:
@@ -128,6 +128,15 @@ class LogWriter:
                 pass  # zeros behind the end are harmless
             raise storage_error(exc, self._prefix, self.path, "extend") from exc
         self.prewritten = target
+
+    def _ask_size(self) -> None:
+        """What other processes of the epoch have written ahead."""
+        try:
+            self.prewritten = self._system.size(self.fd)
+        except OSError as exc:
+            raise storage_error(exc, self._prefix, self.path, "read the size of") from exc
+        self._step = min(max(FIRST_STEP, self.prewritten), LAST_STEP)
+        self._others = False
 
     def append(self, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview) -> int:
         """Write a frame behind the last one; returns its chain checksum. Not synced."""

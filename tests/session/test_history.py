@@ -542,9 +542,9 @@ def test_only_one_at_a_time_and_close_beside_it(store: str) -> None:
 
 
 def test_retention_bounds_the_file(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dbzero.storage import prefix as prefix_module
+    from dbzero.storage import committing
 
-    monkeypatch.setattr(prefix_module, "LOG_LIMIT", 100_000)
+    monkeypatch.setattr(committing, "LOG_LIMIT", 100_000)
     monkeypatch.setattr(history, "WORTH", 200_000)
     db0.open("bounded", retention=10)
     shelf = Shelf()

@@ -16,7 +16,7 @@ from dbzero.model.base import operation
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.session.history import compact_prefix
 from dbzero.session.workspace import active
-from dbzero.storage import prefix as prefix_module
+from dbzero.storage import committing
 from dbzero.storage.verify import check_root
 from tests.session.forks import Forked, kill_at
 
@@ -54,7 +54,7 @@ def writer_life(root: str) -> Callable[[Send], None]:
     """Open, small commits, rotation with a checkpoint beside commits, a big commit in place, one through the table, close."""
 
     def body(send: Send) -> None:
-        prefix_module.LOG_LIMIT = 6000  # type: ignore[misc]
+        committing.LOG_LIMIT = 6000  # type: ignore[misc]
         db0.init(root, autocommit=False)
         db0.open("p")
         board = Board()

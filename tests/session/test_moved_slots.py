@@ -125,15 +125,15 @@ def test_a_reader_fills_no_slot_that_is_retired_meanwhile(root: str) -> None:
         reader.run(SETUP + 'db0.init(root, prefix="p", read_write=False); board = Board()')
         reader.run(
             """
-from dbzero.storage import prefix
+from dbzero.storage import reading
 once = []
-class Late(prefix.SlotLease):
+class Late(reading.SlotLease):
     def __init__(self, slot):
         status = slot.status()
         if not once and not status.ready and not status.retired:
             once.append(until(lambda: slot.status().retired))
         super().__init__(slot)
-prefix.SlotLease = Late
+reading.SlotLease = Late
 """
         )
         compactor.run(

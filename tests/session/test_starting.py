@@ -14,7 +14,7 @@ import pytest
 import dbzero as db0
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import slot_lock
-from dbzero.storage import follow, prefix
+from dbzero.storage import follow, prefix, reading
 from dbzero.storage.filestore import LocalFileStore
 
 
@@ -33,8 +33,8 @@ def test_slot_is_reset_while_its_lock_is_waited_for(root: str, mode: str, monkey
     waits = []
 
     @contextlib.contextmanager
-    def late(slot: PrefixSlot) -> Iterator[None]:
-        with slot_lock(slot):
+    def late(slot: PrefixSlot, patience: float = 60.0) -> Iterator[None]:
+        with slot_lock(slot, patience):
             if not waits:
                 waits.append(slot.index)
                 store = LocalFileStore.open(root, "main", writable=False)
@@ -44,6 +44,7 @@ def test_slot_is_reset_while_its_lock_is_waited_for(root: str, mode: str, monkey
             yield
 
     monkeypatch.setattr(prefix, "slot_lock", late)
+    monkeypatch.setattr(reading, "slot_lock", late)
     db0.init(root, autocommit=False)
     db0.open("main", mode)
     assert waits

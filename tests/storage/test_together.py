@@ -19,9 +19,10 @@ from dbzero import errors
 from dbzero.runtime.segment import Segment
 from dbzero.storage import decisions, names, together
 from dbzero.storage import prefix as prefix_module
+from dbzero.storage.committing import DeltaRoomMade
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.memstore import MemoryDisk, MemoryStore, PowerCut
-from dbzero.storage.prefix import DeltaRoomMade, Prefix
+from dbzero.storage.prefix import Prefix
 from dbzero.storage.vector import Window, lowered
 from dbzero.storage.verify import check
 from tests.storage.test_crash import WRITES, images
