@@ -76,7 +76,7 @@ class Committing(Reading):
             raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
         state = self._slot.published
         if self._batch_reader is None:
-            self._batch_reader = self._make_reader()
+            self._batch_reader = self.make_reader()
         return Batch(self._batch_reader, state + 1, self._slot.allocated()[0], base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
@@ -335,7 +335,7 @@ class Committing(Reading):
         return cut
 
     def _run_checkpoint(self, cut: ckpt.Cut, extra: merge.Pile | None = None) -> None:
-        reader = self._make_reader()  # its own: this may run beside other readers of this process
+        reader = self.make_reader()  # its own: this may run beside other readers of this process
         try:
             ckpt.checkpoint(self._store, self._segment.handle, self._slot.index, reader, cut, extra)
         except PoisonedError:

@@ -56,7 +56,7 @@ class Reading:
         self._slot = slot
         self._incarnation = slot.incarnation  # of the slot that the reader was made for
         self._floor = 0  # states below are not in the file that the reader was made for, or not in the slot yet
-        self._reader = self._make_reader()
+        self._reader = self.make_reader()
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._pin: Pin | None = None
         self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
@@ -64,7 +64,8 @@ class Reading:
         self._detached = False  # this process was forked from one that has it open, and has no part in the segment
         self._closed = False
 
-    def _make_reader(self) -> Reader:
+    def make_reader(self) -> Reader:
+        """A reader of the present page file, for one thread. Close it before the prefix is closed or its file replaced."""
         store = self._store
         return Reader(
             self._segment.handle,
@@ -84,10 +85,6 @@ class Reading:
     def segment(self) -> Segment:
         return self._segment
 
-    def make_reader(self) -> Reader:
-        """A reader of the present page file, for one thread. Close it before the prefix is closed or its file replaced."""
-        return self._make_reader()
-
     # --- the slot ----------------------------------------------------------------------------------------------------------
 
     def _ensure_filled(self, patience: float = _PATIENCE) -> None:
@@ -96,9 +93,8 @@ class Reading:
         Shared writers recover in their turn; while there are some, a reader fills the slot only in a turn of its own.
         """
         end = time.monotonic() + patience
-        while (
-            not self._find_filled()
-        ):  # mostly without the lock, which who recovers a slot that is in use holds meanwhile
+        # Mostly without the lock: who recovers a slot that is in use holds that.
+        while not self._find_filled():
             slot = self._slot
             with slot_lock(slot, patience):
                 if self._find_filled():
@@ -174,7 +170,7 @@ class Reading:
                 self._batch_reader.close()
                 self._batch_reader = None
             self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
-            self._reader = self._make_reader()
+            self._reader = self.make_reader()
             self._floor = self._store.read_meta().floor if self._slot.status().ready else _UNFILLED
 
     def rejoin(self, *, replaced: bool = False) -> bool:

@@ -49,7 +49,7 @@ class Db:
         if store.writable:
             store.acquire(force=force)
         lib.dbz_prefix_reset(self.seg, self.index, identity.file_id, identity.prefix_uuid)
-        self.reader = self._make_reader()
+        self.reader = self.make_reader()
         if store.writable:
             found = recovery.recover(store, self.seg, self.index, self.reader, forced=force, region=region)
         else:
@@ -65,7 +65,7 @@ class Db:
         self.durable = self.state
         self.cut: cp.Cut | None = None
 
-    def _make_reader(self) -> Reader:
+    def make_reader(self) -> Reader:
         store = self.store
         return Reader(
             self.seg,
@@ -160,7 +160,7 @@ class Db:
                 identity = self.store.identity
                 self.reader.close()
                 lib.dbz_prefix_reset(self.seg, self.index, identity.file_id, identity.prefix_uuid)
-                self.reader = self._make_reader()
+                self.reader = self.make_reader()
                 lib.dbz_root_install(self.seg, self.index, made.root, made.depth, made.state)
                 self.data_end = made.data_end
                 started = lib.dbz_prefix_start(
