@@ -1,65 +1,35 @@
 """The store on local files: ``<root>/<prefix>.db0``, ``.db0.lock`` and ``.redo.<n>``.
 
-The lease stands in the lock file (:mod:`dbzero.storage.filelease`). A forced takeover moves it on to another byte there,
-and creates the next redo file before it reads the log: the replaced writer, should it come back, finds that file after
-its sync and acknowledges nothing any more.
+What reads them is :mod:`dbzero.storage.prefixfiles`, who may write them :mod:`dbzero.storage.leasedfiles`; here they
+are opened, written and closed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
-
-from dbzero.runtime import osthreads
 
 from .. import errors
 from . import format as fmt
-from . import log, names, newfile, pagefile
-from .filelease import FileLease
-from .pagefile import PageFile, now_us, random64
-from .store import Frame, Identity, Meta
-from .syscalls import SYSTEM, System, Watch, storage_error, typed
+from . import log, pagefile
+from .leasedfiles import LeasedFiles
+from .pagefile import PageFile
+from .store import Meta
+from .syscalls import SYSTEM, System, typed
 
 DATA_REGION: Final = 1 << 30  # address space a log file's frames may use unless its writer asks for more
 
-_READ_ATTEMPTS: Final = 3
 
-
-class LocalFileStore:
+class LocalFileStore(LeasedFiles):
     """:class:`dbzero.storage.store.Store` over local files. Open one with :meth:`open`.
 
     Appending, reserving and reading may be called from several threads. The lease, and everything that needs it,
     belongs to one instance.
     """
 
-    def __init__(self, system: System, root: str, prefix: str, *, writable: bool, path: str | None = None) -> None:
-        self.prefix: Final = names.normalize(prefix)
-        self.root: Final = root
-        self.base: Final = names.base_path(root, prefix) if path is None else path
-        self.path: Final = names.page_path(self.base) if path is None else path
-        self.writable: Final = writable
-        self._system: Final = system
-        self._page = PageFile(system, self.prefix, self.path)
-        self._lease: Final = FileLease(system, self.prefix, self.base)
-        self._lock = osthreads.RLock()  # log position, lease
-        self._sync_lock = osthreads.Lock()  # held while the log file is being synced or replaced; taken before _lock
-        self._epoch = 0
-        self._begun_fd = -1  # a log file that is this writer's but has no header yet
-        self._begun_number = 0
-        self._writer: log.LogWriter | None = None
-        self._tail: log.Tail | None = None
-        self._next_oid = fmt.FIRST_OID
-        self._poisoned = False
-        self._watch: Watch | None = None
-        self._watched = (0, 0)
-        self.keep_pages: int | None = (
-            None  # pages freed by checkpoints after this one are not used anew: somebody reads its table
-        )
-
-    # --- opening ---------------------------------------------------------------------------------------------------------------------------
+    # --- opening ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def open(
@@ -105,9 +75,6 @@ class LocalFileStore:
         _stores.add(store)
         return store
 
-    def _fail(self, exc: OSError, action: str, path: str | None = None) -> errors.StorageError:
-        return storage_error(exc, self.prefix, path or self.path, action)
-
     @typed("open")
     def _open(self, create: bool, prefix_uuid: int | None) -> None:
         system = self._system
@@ -133,25 +100,7 @@ class LocalFileStore:
         self._page.read_header()
         self.read_meta()
 
-    # --- facts -----------------------------------------------------------------------------------------------------------------------------
-
-    @property
-    def identity(self) -> Identity:
-        return self._page.identity
-
-    @property
-    def system(self) -> System:
-        """What its files are reached through."""
-        return self._system
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the lease held, 0 without it."""
-        return self._epoch
-
-    @property
-    def poisoned(self) -> bool:
-        return self._poisoned
+    # --- the log, appending -------------------------------------------------------------------------------------------
 
     @property
     def position(self) -> tuple[int, int, int]:
@@ -162,395 +111,8 @@ class LocalFileStore:
     @property
     def log_size(self) -> int:
         """Bytes of frames in the current log file."""
-        return self._writer.end - fmt.PAGE if self._writer else 0
-
-    @property
-    def _fd(self) -> int:
-        return self._page.fd
-
-    @_fd.setter
-    def _fd(self, fd: int) -> None:
-        self._page.fd = fd
-
-    @property
-    def _lock_fd(self) -> int:
-        return self._lease.fd
-
-    @_lock_fd.setter
-    def _lock_fd(self, fd: int) -> None:
-        self._lease.fd = fd
-
-    # --- lease -----------------------------------------------------------------------------------------------------------------------------
-
-    @typed("acquire the lease of")
-    def acquire(self, *, blocking: bool = False, timeout: float | None = None, force: bool = False) -> int:
-        """Take the write lease.
-
-        Args:
-            blocking: wait for a live holder. timeout: at most this many seconds (None: for ever). force: replace a
-                live holder at once.
-        Returns:
-            the new epoch, greater than every earlier one.
-        Raises:
-            LeaseError: held by a live process, which the message names. ReadOnlyError: the store was opened
-            read-only.
-        """
-        if not self.writable:
-            raise errors.ReadOnlyError(f'prefix {self.prefix!r} is open read-only; open it with "rw" to write')
-        self._alive()
-        if self._epoch:
-            raise errors.LeaseError(f"prefix {self.prefix!r}: this store holds the write lease already")
-        known = self._lease.acquire(
-            blocking=blocking, timeout=timeout, fence=self._fence if force else None, check=self.check_name
-        )
-        try:
-            return self._start_epoch(known)
-        except BaseException:
-            self._drop_lease()
-            raise
-
-    def _start_epoch(self, known: int) -> int:
-        self.check_name()
-        self.remove_unfinished()
-        meta = self.read_meta()
-        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
-        self._put_strays_away(found)
-        epoch = max([known, meta.epoch, *(f.header.epoch for f in found.files)]) + 1
-        self._lease.record(epoch)
-        self._epoch = epoch
-        self._next_oid = meta.next_oid
-        return epoch
-
-    def remove_unfinished(self) -> None:
-        """Delete what compactions left that came to no end, unless we or another process are at one."""
-        if self.keep_pages is None and not self._lease.compacted_elsewhere():
-            for unfinished in names.compact_paths(self._system, self.base):
-                newfile.remove(self._system, unfinished)
-
-    # --- shared writers ------------------------------------------------------------------------------------------------
-
-    @typed("share the lease of")
-    def share(self, segment: str, *, blocking: bool = False, timeout: float | None = None, force: bool = False) -> bool:
-        """Take the write lease together with other processes of one segment. Under :meth:`gate`.
-
-        Args:
-            segment: what names the segment. blocking, timeout, force: as :meth:`acquire`, against an exclusive writer.
-        Returns:
-            True for the first, who has a new epoch and recovers the prefix, then calls :meth:`let_in`. Others write at the epoch that
-            the segment tells, in their turn (:meth:`enter`).
-        Raises:
-            LeaseError: an exclusive writer, or writers that share another segment.
-        """
-        self._alive()
-        self._lease.segment = segment
-        first, known = self._lease.share(blocking=blocking, timeout=timeout, fence=self._fence if force else None)
-        try:
-            if first:
-                self._start_epoch(known)
-            return first
-        except BaseException:
-            self._drop_lease()
-            raise
-
-    def share_again(self) -> bool:
-        """In a forked child of one that shares the lease: share it ourselves. False when an exclusive writer has come."""
-        return self._lease.share_again()
-
-    def gate(self) -> contextlib.AbstractContextManager[None]:
-        """The lock under which shared writers come and go."""
-        return self._lease.gate()
-
-    @typed("share the lease of")
-    def let_in(self) -> None:
-        """Let other shared writers in."""
-        self._lease.let_in()
-
-    @typed("close")
-    def shut_out(self) -> bool:
-        """Whether this is the last of the shared writers, under :meth:`gate`; then no other gets in."""
-        return self._lease.shut_out()
-
-    def shared_in(self, segment: str) -> bool:
-        """Whether processes that share that segment hold the lease together."""
-        return self._lease.shared_in(segment)
-
-    @typed("begin an epoch of")
-    def new_epoch(self, check: Callable[[], None], then: Callable[[int], None] | None = None) -> int:
-        """A shared writer takes over from one that ended badly.
-
-        Args:
-            check: called while no other process can do the same; raises what speaks against it. then: the other one lives: fence
-                its log file, and call this with the new epoch before anybody else can take over.
-        Raises:
-            FencedError: an exclusive writer has taken over. FileReplacedError: a compacted page file has the prefix's name.
-        """
-        with self._sync_lock, self._lock:
-            self._alive()
-            self._check_shared()
-            with self._lease.creation_lock():
-                check()
-                self.check_name()
-                self._forget_log()
-                if then is not None:
-                    self._fence()
-                epoch = self._start_epoch(self._lease.known_epoch())
-                if then is not None:
-                    then(epoch)
-                return epoch
-
-    def check_epoch(self) -> None:
-        """FencedError when another process has taken over writing."""
-        if not self._lease.at_epoch(self._epoch):
-            raise errors.FencedError(
-                f"prefix {self.prefix!r}: another process has taken over writing; what was not acknowledged is void. Reopen the prefix"
-            )
-
-    @contextlib.contextmanager
-    def unfenced(self) -> Iterator[None]:
-        """While nobody can take over writing. FencedError when somebody has."""
-        with self._lease.creation_lock():
-            self.check_epoch()
-            yield
-
-    @contextlib.contextmanager
-    def unreplaceable(self) -> Iterator[None]:
-        """A compacted file has this one's name, and stays where it is meanwhile. FileReplacedError: it is none of this prefix."""
-        with self._lease.creation_lock():
-            self._newer_under_name().close()
-            yield
-
-    def _newer_under_name(self) -> PageFile:
-        """The page file that has the prefix's name now, open: a compacted one that has everything of the one open here."""
-        page = PageFile(self._system, self.prefix, self.path)
-        try:
-            page.open(os.O_RDWR if self.writable else os.O_RDONLY)
-            page.read_header()
-            if (
-                page.identity.prefix_uuid != self.identity.prefix_uuid
-                or page.read_meta().state < self.read_meta().state
-            ):
-                self.check_name()
-        except FileNotFoundError:
-            page.close()
-            self.check_name()
-            raise
-        except BaseException:
-            page.close()
-            raise
-        return page
-
-    def _check_shared(self) -> None:
-        if not self._lease.still_shared():
-            raise errors.FencedError(
-                f"prefix {self.prefix!r}: an exclusive writer has taken it over; close it here, and open it again when that one is done"
-            )
-
-    def _forget_log(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
-        if self._begun_fd >= 0:
-            fd, self._begun_fd = self._begun_fd, -1
-            self._system.close(fd)
-
-    @typed("continue the log of")
-    def enter(self, *, epoch: int, number: int, end: int, state: int, chain: int, next_oid: int) -> None:
-        """A shared writer's turn begins: continue log file `number` at offset `end`, behind (state, chain).
-
-        Raises:
-            FencedError: an exclusive writer has taken over. CorruptError: there is no such log file.
-        """
-        self._alive()
-        writer = self._writer
-        if writer is None or writer.header.number != number or writer.header.epoch != epoch:
-            with self._sync_lock, self._lock:
-                self._check_shared()
-                self._forget_log()
-                self._writer = log.LogWriter.join(
-                    self._system, self.prefix, self.base, self._page.identity.file_id, number
-                )
-        with self._lock:
-            assert self._writer is not None
-            self._writer.seek(end, state, chain)
-            self._epoch = epoch
-            self._next_oid = next_oid
-
-    def leave(self) -> None:
-        """The turn is over. The log file stays open, to be synced."""
-        with self._lock:
-            self._epoch = 0
-
-    @property
-    def place(self) -> tuple[int, int, int]:
-        """(log file number, offset behind the last frame, chain checksum), (0, 0, 0) without a log file."""
-        writer = self._writer
-        return (writer.header.number, writer.end, writer.chain) if writer is not None else (0, 0, 0)
-
-    @property
-    def data_limit(self) -> int:
-        """End of the data region of the log file in use."""
-        return self._need_writer().header.data_limit
-
-    def check_alive(self) -> None:
-        """ClosedError, PoisonedError."""
-        self._alive()
-
-    def mark_shared(self, epoch: int, state: int) -> None:
-        """:meth:`mark_durable` between turns, by a shared writer that nobody can overtake just now."""
-        with self._lock:
-            if self._writer is not None and not self._poisoned:
-                self._writer.mark(epoch, state, self._next_oid)
-
-    # --- compaction beside other writers -------------------------------------------------------------------------------
-
-    @typed("begin the compaction of")
-    def begin_compaction(self) -> None:
-        """In a turn: nobody else compacts until :meth:`end_compaction`, and no page that is in use now is used anew.
-
-        Raises:
-            LeaseError: another process is at it. FencedError: the turn is another's by now.
-        """
-        with self.unfenced():  # so that no successor is between a look at the free pages and their use
-            if not self._lease.begin_compaction():
-                raise errors.LeaseError(
-                    f"prefix {self.prefix!r} is being compacted by another process; wait until that is done"
-                )
-            try:
-                self.remove_unfinished()
-                self.keep_pages = self.read_meta().checkpoint
-            except BaseException:
-                self._lease.end_compaction()
-                raise
-
-    @typed("end the compaction of")
-    def end_compaction(self) -> None:
-        """Free pages may be used again."""
-        self.keep_pages = None
-        self._lease.end_compaction()
-
-    def keeps_page(self) -> Callable[[int], bool]:
-        """Which free pages are not to be used anew because a compaction reads them, by the checkpoint that freed each."""
-        mine, mask = self.keep_pages, (1 << 24) - 1
-        if self.writable and self._lease.compacted_elsewhere():
-            return lambda freed: True  # since when is not known; what is free beyond that comes back with the new file
-        if mine is None:
-            return lambda freed: False
-        return lambda freed: 0 < (freed - mine) & mask <= mask // 2
-
-    @typed("open")
-    def follow_name(self) -> PageFile | None:
-        """While :meth:`quiet`, outside of a turn: go on with the compacted page file that has taken this one's place.
-
-        Returns:
-            the one before, to be closed when nobody reads it; None: nothing has taken its place.
-        Raises:
-            FileReplacedError: what has the name now is not a later one of the same prefix.
-        """
-        with self._lock:
-            if not self.replaced():
-                return None
-            page = self._newer_under_name()
-            self._forget_log()
-            self._tail = None
-            old, self._page = self._page, page
-            return old
-
-    @contextlib.contextmanager
-    def quiet(self) -> Iterator[None]:
-        """While no thread of this process is in :meth:`syncing`."""
-        with self._sync_lock:
-            yield
-
-    @contextlib.contextmanager
-    def syncing(self) -> Iterator[tuple[int, Callable[[], None]]]:
-        """While the log file in use stays what it is: its number, and what makes it durable (PoisonedError)."""
-        with self._sync_lock:
-            writer = self._need_writer()
-            yield writer.header.number, lambda: self._sync(writer)
-
-    def followed(self, number: int) -> bool:
-        """Whether log file `number` has a successor, whoever made that, or is gone."""
-        try:
-            return self._system.exists(names.redo_path(self.base, number + 1)) or not self._system.exists(
-                names.redo_path(self.base, number)
-            )
-        except OSError as exc:
-            raise self._poison(exc, names.redo_path(self.base, number + 1), "look for") from exc
-
-    def replaced(self) -> bool:
-        """Whether the prefix's name leads to another page file than the one open here."""
-        return not self._system.same_file(self._fd, self.path)
-
-    def check_name(self) -> None:
-        """FileReplacedError when the prefix's name leads to another page file than the one open here."""
-        if self.replaced():
-            raise errors.FileReplacedError(
-                f"prefix {self.prefix!r}: {self.path} was replaced by another file while it was open; close the prefix and open it again"
-            )
-
-    def _put_strays_away(self, found: log.Inventory) -> None:
-        """Log files of another page file. What this one replaced has everything in it that they have."""
-        for path, file_id in found.strays:
-            if file_id == self._page.identity.replaces:
-                newfile.remove(self._system, path)
-            else:
-                pagefile.set_aside(self._system, self.prefix, path)
-
-    def leased(self) -> bool:
-        """Whether another process holds the write lease, in whatever container or segment it works."""
-        return self._lease.leased()
-
-    def _fence(self) -> None:
-        """Create the next log file, so that a replaced writer acknowledges nothing any more."""
-        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
-        number = max(found.highest, self.read_meta().redo - 1) + 1
-        self._put_strays_away(found)
-        self._begun_fd = log.create(self._system, self.prefix, self.base, number)
-        self._begun_number = number
-        self._system.sync_dir(os.path.dirname(self.base))
-
-    @typed("release the lease of")
-    def release(self) -> None:
-        """Give the lease back; the log file stays as it is. No effect without the lease."""
-        with self._sync_lock, self._lock:
-            if self._epoch or self._lease.generation >= 0:
-                self._drop_lease()
-
-    def _drop_lease(self) -> None:
-        self._forget_log()
-        self._epoch = 0
-        self._lease.release()
-
-    def checkpoint_lock(self, timeout: float | None = 0.0) -> contextlib.AbstractContextManager[bool]:
-        """The lock that lets one process put checkpoints in force; yields whether it was got within `timeout` seconds
-        (None: wait).
-        """
-        return self._lease.checkpoint_lock(timeout)
-
-    # --- log, writing ----------------------------------------------------------------------------------------------------------------------
-
-    def _alive(self) -> None:
-        if self._fd < 0:
-            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        if self._poisoned:
-            raise errors.PoisonedError(
-                f"prefix {self.prefix!r}: an earlier sync of its files failed, whether the last commit is durable is unknown; close and reopen the prefix"
-            )
-
-    def _need_writer(self) -> log.LogWriter:
-        self._alive()
-        if self._writer is None:
-            raise errors.LeaseError(f"prefix {self.prefix!r}: no log file was begun under the write lease")
-        return self._writer
-
-    def _need_lease(self, epoch: int) -> None:
-        self._alive()
-        if not self._epoch:
-            raise errors.LeaseError(f"prefix {self.prefix!r}: this process does not hold the write lease")
-        if epoch != self._epoch:
-            raise errors.FencedError(
-                f"prefix {self.prefix!r}: epoch {epoch} is over, the lease is at epoch {self._epoch}"
-            )
+        writer = self._log.writer
+        return writer.end - fmt.PAGE if writer else 0
 
     @typed("begin a log file of")
     def begin_log(self, *, epoch: int, state: int, chain: int, data_base: int, data_limit: int) -> int:
@@ -559,97 +121,37 @@ class LocalFileStore:
         Raises:
             FencedError: another writer has taken over. DiskFullError: the current log file stays in use.
         """
-        with self._sync_lock, self._lock:
+        with self._log.sync_lock, self._log.lock:
             self._need_lease(epoch)
-            old = self._writer
+            old = self._log.writer
             if data_base % fmt.PAGE or data_limit < data_base:
                 raise ValueError(f"data region [{data_base}, {data_limit}) is not page aligned or empty")
             if old is not None:
                 if (state, chain) != (old.state, old.chain):
                     raise ValueError(f"log is at state {old.state}, not {state}")
-                self._sync(old)
-                self._check_fence(old)
-                previous, next_number = old.header.number, old.header.number + 1
+                self._log.sync(old)
+                self._log.check_fence(old)
+                previous, following = old.header.number, old.header.number + 1
             else:
-                previous, next_number = self._find_position(state, chain)
-            if self._begun_fd >= 0:
-                fd, number = self._begun_fd, self._begun_number
-            else:
-                number = next_number
-                fd = log.create(self._system, self.prefix, self.base, number)
-            header = fmt.RedoHeader(
-                self._page.identity.file_id,
-                number,
-                epoch,
-                random64(),
-                state,
-                chain,
-                data_base,
-                data_limit,
-                now_us(),
-                previous,
+                previous, following = self._find_position(state, chain)
+                if previous:
+                    self._log.sync_predecessor(previous)
+            return self._log.begin(
+                following,
+                file_id=self._page.identity.file_id,
+                epoch=epoch,
+                state=state,
+                chain=chain,
+                data_base=data_base,
+                data_limit=data_limit,
+                previous=previous,
             )
-            try:
-                writer = log.LogWriter.begin(self._system, self.prefix, self.base, fd, header)
-            except BaseException:
-                if fd != self._begun_fd:
-                    self._abandon(fd, number)
-                raise
-            self._begun_fd = -1
-            self._writer = writer
-            if old is not None:
-                old.close()
-            return number
-
-    def _abandon(self, fd: int, number: int) -> None:
-        """A log file that could not be begun: take its name away, or keep it for the next attempt."""
-        try:
-            self._system.unlink(names.redo_path(self.base, number))
-        except OSError:
-            self._begun_fd, self._begun_number = fd, number
-        else:
-            self._system.close(fd)
-
-    def _find_position(self, state: int, chain: int) -> tuple[int, int]:
-        """(file in which (state, chain) stands - 0: the checkpoint -, next free number)."""
-        meta = self.read_meta()
-        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
-        following = max(found.highest, meta.redo - 1) + 1
-        if (state, chain) == (meta.state, meta.chain):
-            return 0, following
-        tail = self._tail
-        if tail is None or (tail.state, tail.chain) != (state, chain):
-            for frame in self.read_log(meta):
-                if (frame.state, frame.chain) == (state, chain):
-                    tail = log.Tail(frame.redo, state, chain, 0, 0, 0)
-                    break
-            else:
-                tail = self._tail
-        if tail is None or (tail.state, tail.chain) != (state, chain):
-            raise errors.StorageError(
-                f"prefix {self.prefix!r}: state {state} with chain {chain:#x} stands neither in the log nor in the checkpoint; reopen the prefix"
-            )
-        if tail.number:
-            self._harden(names.redo_path(self.base, tail.number))
-        return tail.number, following
-
-    def _harden(self, path: str) -> None:
-        """Make a predecessor's log file durable: its writer may have died before its own sync."""
-        try:
-            fd = self._system.open(path, os.O_RDWR)
-            try:
-                self._system.fdatasync(fd)
-            finally:
-                self._system.close(fd)
-        except OSError as exc:
-            self._poisoned = True
-            raise self._fail(exc, "sync", path) from exc
 
     def reserve(self, *, log_bytes: int, data_end: int) -> None:
         """Make sure that a frame body of `log_bytes` and page file bytes up to `data_end` can be written.
         DiskFullError leaves everything as it was.
         """
-        with self._lock:
+        with self._log.lock:
             writer = self._need_writer()
             if data_end > writer.header.data_limit:
                 raise errors.StorageError(
@@ -658,6 +160,79 @@ class LocalFileStore:
                 )
             writer.reserve(log_bytes)
             self._page.reserve(data_end, writer.header.data_base, writer.header.data_limit)
+
+    def append(
+        self, *, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview
+    ) -> int:
+        """Append a frame; returns its chain checksum. Not synced.
+
+        Raises:
+            FencedError: `epoch` is not the lease's. ValueError: `state` does not follow. DiskFullError, StorageError:
+            nothing was appended.
+        """
+        with self._log.lock:
+            self._need_lease(epoch)
+            writer = self._need_writer()
+            if state != writer.state + 1 and (kind == fmt.COMMIT or state != writer.state):
+                raise ValueError(f"prefix {self.prefix!r}: frame of state {state} does not follow state {writer.state}")
+            if kind not in (fmt.COMMIT, fmt.PREPARE, fmt.DECISION):
+                raise ValueError(f"frame kind {kind} cannot be appended")
+            chain = writer.append(kind, epoch, state, durable, next_oid, body)
+            self._log.next_oid = next_oid
+            return chain
+
+    def rewind(self) -> None:
+        """Take back the commit frame appended last (its commit failed before publication). :attr:`position` tells the
+        new chain.
+
+        Raises:
+            PoisonedError: whether the frame is taken back is unknown.
+        """
+        with self._log.sync_lock, self._log.lock:
+            writer = self._need_writer()
+            try:
+                writer.void(self._epoch, writer.state - 1, self._log.next_oid)
+            except errors.StorageError as exc:
+                self._log.poisoned = True
+                raise errors.PoisonedError(
+                    f"prefix {self.prefix!r}: the failed commit could not be taken back from {writer.path} ({exc}); close and reopen the prefix"
+                ) from exc
+            self._log.sync(writer)
+
+    def sync_log(self) -> None:
+        """Make every appended frame durable.
+
+        Raises:
+            PoisonedError: now and from now on. FencedError: another writer has taken over meanwhile; the outcome of
+            the commit is unknown.
+        """
+        with self._log.sync_lock:
+            writer = self._need_writer()
+            self._log.sync(writer)
+            self._log.check_fence(writer)
+
+    def mark_durable(self, state: int) -> None:
+        """Note behind the last frame, unsynced, that `state` is durable. Best effort."""
+        with self._log.lock:
+            if self._log.writer is not None and not self._log.poisoned:
+                self._log.writer.mark(self._epoch, state, self._log.next_oid)
+
+    def mark_shared(self, epoch: int, state: int) -> None:
+        """:meth:`mark_durable` between turns, by a shared writer that nobody can overtake just now."""
+        with self._log.lock:
+            if self._log.writer is not None and not self._log.poisoned:
+                self._log.writer.mark(epoch, state, self._log.next_oid)
+
+    def poison(self) -> None:
+        """Refuse every further write."""
+        self._log.poisoned = True
+
+    def truncate_log(self, upto: int) -> None:
+        """Delete log files with a number below `upto`."""
+        self.check_alive()
+        log.delete(self._system, self.prefix, self.base, upto)
+
+    # --- the page file, writing ---------------------------------------------------------------------------------------
 
     def write_data(self, address: int, data: bytes | memoryview) -> None:
         """Write page file bytes inside the current log file's region. Not synced."""
@@ -670,185 +245,31 @@ class LocalFileStore:
 
     def rewrite_data(self, address: int, data: bytes | memoryview) -> None:
         """Write again what a replayed frame says stands at `address` (recovery, under the lease and the checkpoint lock)."""
-        self._alive()
+        self.check_alive()
         if address < fmt.FIRST_DATA:
             raise errors.CorruptError(
                 f"prefix {self.prefix!r}: a frame places data at {address}, inside the header of {self.path}"
             )
         self._page.write(address, data)
 
+    def write_pages(self, pages: Iterable[tuple[int, bytes]]) -> None:
+        """Write table pages (not reachable from any checkpoint that is in force). Not synced."""
+        self.check_alive()
+        for address, data in pages:
+            if address < fmt.FIRST_DATA or address % fmt.PAGE or len(data) != fmt.PAGE:
+                raise ValueError(f"no table page: {len(data)} bytes at {address}")
+            self._page.write(address, data)
+
     def sync_data(self) -> None:
         """Make all page file bytes durable. A failure poisons the store."""
-        self._alive()
+        self.check_alive()
         self._sync_page_file()
 
     def _sync_page_file(self) -> None:
         try:
             self._page.sync()
         except OSError as exc:
-            raise self._poison(exc, self.path) from exc
-
-    def poison(self) -> None:
-        """Refuse every further write."""
-        self._poisoned = True
-
-    def _poison(self, exc: OSError, path: str, action: str = "sync") -> errors.PoisonedError:
-        self._poisoned = True
-        return errors.PoisonedError(
-            f"prefix {self.prefix!r}: cannot {action} {path}: {os.strerror(exc.errno) if exc.errno else exc}. "
-            "Whether the last commit is durable is unknown: close and "
-            "reopen the prefix, and check the device"
-        )
-
-    def append(
-        self, *, kind: int, epoch: int, state: int, durable: int, next_oid: int, body: bytes | memoryview
-    ) -> int:
-        """Append a frame; returns its chain checksum. Not synced.
-
-        Raises:
-            FencedError: `epoch` is not the lease's. ValueError: `state` does not follow. DiskFullError, StorageError:
-            nothing was appended.
-        """
-        with self._lock:
-            self._need_lease(epoch)
-            writer = self._need_writer()
-            if state != writer.state + 1 and (kind == fmt.COMMIT or state != writer.state):
-                raise ValueError(f"prefix {self.prefix!r}: frame of state {state} does not follow state {writer.state}")
-            if kind not in (fmt.COMMIT, fmt.PREPARE, fmt.DECISION):
-                raise ValueError(f"frame kind {kind} cannot be appended")
-            chain = writer.append(kind, epoch, state, durable, next_oid, body)
-            self._next_oid = next_oid
-            return chain
-
-    def rewind(self) -> None:
-        """Take back the commit frame appended last (its commit failed before publication). :attr:`position` tells the
-        new chain.
-
-        Raises:
-            PoisonedError: whether the frame is taken back is unknown.
-        """
-        with self._sync_lock, self._lock:
-            writer = self._need_writer()
-            try:
-                writer.void(self._epoch, writer.state - 1, self._next_oid)
-            except errors.StorageError as exc:
-                self._poisoned = True
-                raise errors.PoisonedError(
-                    f"prefix {self.prefix!r}: the failed commit could not be taken back from {writer.path} ({exc}); close and reopen the prefix"
-                ) from exc
-            self._sync(writer)
-
-    def sync_log(self) -> None:
-        """Make every appended frame durable.
-
-        Raises:
-            PoisonedError: now and from now on. FencedError: another writer has taken over meanwhile; the outcome of
-            the commit is unknown.
-        """
-        with self._sync_lock:
-            writer = self._need_writer()
-            self._sync(writer)
-            self._check_fence(writer)
-
-    def _sync(self, writer: log.LogWriter) -> None:
-        try:
-            self._system.fdatasync(writer.fd)
-        except OSError as exc:
-            raise self._poison(exc, writer.path) from exc
-
-    def _check_fence(self, writer: log.LogWriter) -> None:
-        """A writer that takes over creates the next log file before it reads this one: if it is there, this one may
-        not acknowledge.
-        """
-        following = names.redo_path(self.base, writer.header.number + 1)
-        try:  # in this order: log files are deleted in ascending order, so that a following one that came and went took this one along
-            mine = self._begun_fd >= 0 and self._begun_number == writer.header.number + 1
-            fenced = (not mine and self._system.exists(following)) or not self._system.same_file(writer.fd, writer.path)
-        except OSError as exc:
-            raise self._poison(exc, following, "look for") from exc  # synced, but perhaps behind a successor's back
-        if fenced:
-            raise errors.FencedError(
-                f"prefix {self.prefix!r}: another process has taken over writing ({following}); what was not acknowledged is void. Reopen the prefix"
-            )
-
-    def mark_durable(self, state: int) -> None:
-        """Note behind the last frame, unsynced, that `state` is durable. Best effort."""
-        with self._lock:
-            if self._writer is not None and not self._poisoned:
-                self._writer.mark(self._epoch, state, self._next_oid)
-
-    # --- reading ---------------------------------------------------------------------------------------------------------------------------
-
-    def read_meta(self) -> Meta:
-        """The newest valid checkpoint. CorruptError when none is, or when the page file is shorter than it says."""
-        return self._page.read_meta()
-
-    def read_log(self, meta: Meta) -> Iterator[Frame]:
-        """The frames after `meta`, in order, fenced-off and taken-back ones left out. Ends at a torn tail.
-
-        Raises:
-            CorruptError: damage before the end. StaleFileError: the page file is older than its log.
-            CheckpointMovedError: read the meta again.
-        """
-        if self._fd < 0:
-            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        for attempt in range(_READ_ATTEMPTS):
-            tail = log.Tail(0, meta.state, meta.chain, 0, meta.data_end, meta.data_end)
-            begun = False
-            try:
-                for frame in log.read_frames(
-                    self._system, self.prefix, self.base, self._page.identity.file_id, meta, tail
-                ):
-                    begun = True
-                    yield frame
-                self._tail = tail
-                return
-            except errors.StorageError as exc:
-                if self.read_meta().checkpoint != meta.checkpoint:
-                    raise errors.CheckpointMovedError(
-                        f"prefix {self.prefix!r}: a checkpoint was put in force while the log behind checkpoint "
-                        f"{meta.checkpoint} was read; read the meta again"
-                    ) from exc
-                if begun or attempt == _READ_ATTEMPTS - 1:
-                    raise  # otherwise a log file that held nothing may just have been deleted
-
-    def begun_epoch(self) -> int:
-        """The newest epoch of which there is a log file, 0 without any."""
-        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
-        return max((file.header.epoch for file in found.files), default=0)
-
-    def open_end(self) -> bool:
-        """Whether a log file was created behind the newest one that was begun."""
-        found = log.inventory(self._system, self.prefix, self.base, self._page.identity.file_id)
-        return found.highest > max((file.number for file in found.files), default=0)
-
-    @property
-    def tail(self) -> log.Tail | None:
-        """Where the newest complete :meth:`read_log` ended."""
-        return self._tail
-
-    def read_page(self, address: int, length: int) -> bytes:
-        """Page file bytes; short when the file ends."""
-        return self._page.read(address, length)
-
-    def fileno(self) -> int:
-        """Descriptor from which C may read page file bytes, -1 when it must ask :meth:`read_page`."""
-        return self._page.fileno()
-
-    @typed("read")
-    def overlay(self, address: int, data: bytes | memoryview) -> None:
-        """Show `data` at `address` to this instance's readers without writing (a reader that may not write replays the log)."""
-        self._page.overlay(address, data)
-
-    # --- checkpoint ------------------------------------------------------------------------------------------------------------------------
-
-    def write_pages(self, pages: Iterable[tuple[int, bytes]]) -> None:
-        """Write table pages (not reachable from any checkpoint that is in force). Not synced."""
-        self._alive()
-        for address, data in pages:
-            if address < fmt.FIRST_DATA or address % fmt.PAGE or len(data) != fmt.PAGE:
-                raise ValueError(f"no table page: {len(data)} bytes at {address}")
-            self._page.write(address, data)
+            raise self._log.poison(exc, self.path) from exc
 
     @typed("put a checkpoint in force in")
     def put_meta(self, meta: Meta) -> None:
@@ -860,13 +281,15 @@ class LocalFileStore:
         Raises:
             FencedError: another checkpoint with this number is in force. PoisonedError: a sync failed.
         """
-        self._alive()
+        self.check_alive()
         self._page.put_meta(meta, self._sync_page_file)
 
-    def truncate_log(self, upto: int) -> None:
-        """Delete log files with a number below `upto`."""
-        self._alive()
-        log.delete(self._system, self.prefix, self.base, upto)
+    def trim(self) -> None:
+        """Give reserved but unused space of the page file back (clean close: after the last checkpoint, under the lease)."""
+        self.check_alive()
+        self._page.trim()
+
+    # --- another page file under the same name ------------------------------------------------------------------------
 
     @typed("put a compacted file in place of")
     def replace_file(self, path: str) -> PageFile:
@@ -880,10 +303,10 @@ class LocalFileStore:
             FencedError: another process has taken over; the name is as it was. PoisonedError: which of the two files
             has the name after a power loss is unknown; both hold everything.
         """
-        with self._sync_lock, self._lock:
+        with self._log.sync_lock, self._log.lock:
             writer = self._need_writer()
-            self._sync(writer)
-            self._check_fence(writer)
+            self._log.sync(writer)
+            self._log.check_fence(writer)
             page = PageFile(self._system, self.prefix, path)
             page.open(os.O_RDWR)
             try:
@@ -896,41 +319,40 @@ class LocalFileStore:
                         raise errors.FencedError(
                             f"prefix {self.prefix!r}: another process has taken over writing; reopen the prefix"
                         )
-                    self._check_fence(writer)
+                    self._log.check_fence(writer)
                     self.check_name()
                     self._system.copy_mode(page.fd, self._page.fd)
                     self._system.rename(path, self.path)
                     try:
                         self._system.sync_dir(os.path.dirname(self.base))
                     except OSError as exc:
-                        raise self._poison(exc, self.path, "sync the directory of") from exc
+                        raise self._log.poison(exc, self.path, "sync the directory of") from exc
             except BaseException:
                 page.close()
                 raise
             page.path = self.path
-            old, self._page = self._page, page
+            old = self._go_on_with(page)
             writer.close()
-            self._writer = self._tail = None
+            self._log.writer = None
             return old
 
-    def trim(self) -> None:
-        """Give reserved but unused space of the page file back (clean close: after the last checkpoint, under the lease)."""
-        self._alive()
-        self._page.trim()
+    @typed("open")
+    def follow_name(self) -> PageFile | None:
+        """While :meth:`quiet`, outside of a turn: go on with the compacted page file that has taken this one's place.
 
-    # --- following and closing -------------------------------------------------------------------------------------------------------------
+        Returns:
+            the one before, to be closed when nobody reads it; None: nothing has taken its place.
+        Raises:
+            FileReplacedError: what has the name now is not a later one of the same prefix.
+        """
+        with self._log.lock:
+            if not self.replaced():
+                return None
+            page = self._newer_under_name()
+            self._log.forget()
+            return self._go_on_with(page)
 
-    def watch(self, timeout: float | None) -> bool:
-        """Sleep until a file of this prefix changed since the last call. False after `timeout` seconds (None: wait for ever)."""
-        if self._fd < 0:
-            raise errors.ClosedError(f"prefix {self.prefix!r} is closed; open it again")
-        directory, stem = os.path.split(self.base)
-        try:
-            if self._watch is None:
-                self._watch = self._system.watch(directory)
-            return self._watch.wait(stem + ".redo.", timeout)
-        except OSError as exc:
-            raise self._fail(exc, "watch", directory) from exc
+    # --- closing ------------------------------------------------------------------------------------------------------
 
     @typed("close")
     def close(self) -> None:
@@ -945,33 +367,18 @@ class LocalFileStore:
         self._close_all_but_page()
 
     def _close_all_but_page(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._begun_fd >= 0:
-            fd, self._begun_fd = self._begun_fd, -1
-            self._system.close(fd)
+        self._stop_watching()
+        self._log.forget()
         self._lease.close()
 
     def _after_fork(self) -> None:
         """In a forked child: drop the inherited lease and log, which are the parent's. The lock dies only with its
         last descriptor, so it must go.
         """
-        self._lock, self._sync_lock = osthreads.RLock(), osthreads.Lock()
         self._epoch = 0
         self._lease.forget()
-        if self._begun_fd >= 0:
-            fd, self._begun_fd = self._begun_fd, -1
-            self._system.close(fd)
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        self._log.after_fork()
+        self._stop_watching()
 
 
 _stores: Final[weakref.WeakSet[LocalFileStore]] = weakref.WeakSet()

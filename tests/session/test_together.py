@@ -518,7 +518,7 @@ def test_reopened_in_the_same_process_after_a_failed_sync(root: str, monkeypatch
         store = active().get(failing).prefix.store
         write(5)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "_sync", _raise(store))
+            patch.setattr(store._log, "sync", _raise(store))
             with pytest.raises(db0.PoisonedError):
                 db0.commit()
         for name in (second, first):
@@ -540,6 +540,6 @@ def _sorted() -> tuple[str, str]:
 
 def _raise(store: Any) -> Callable[[Any], None]:
     def sync(writer: Any) -> None:
-        raise store._poison(OSError(5, "a test"), writer.path)
+        raise store._log.poison(OSError(5, "a test"), writer.path)
 
     return sync

@@ -26,11 +26,12 @@ class TestLocalFileStore(StoreConformance):
     def crash(self) -> None:
         """Give up descriptors as the kernel would: no method of the store runs."""
         for store in self.opened:
-            for fd in (store._lock_fd, store._fd, store._begun_fd, store._writer.fd if store._writer else -1):
+            lease, page, log = store._lease, store._page, store._log
+            for fd in (lease.fd, page.fd, log.begun_fd, log.writer.fd if log.writer else -1):
                 if fd >= 0:
                     os.close(fd)
-            store._lock_fd = store._fd = store._begun_fd = -1
-            store._writer, store._epoch = None, 0
+            lease.fd = page.fd = log.begun_fd = -1
+            log.writer, store._epoch = None, 0
         self.opened.clear()
 
 
