@@ -180,6 +180,7 @@ extern PyMethodDef dbz_decode_functions[];
 
 /* pytypes_oids.c */
 extern PyMethodDef dbz_oid_functions[];
+extern PyMethodDef dbz_word_functions[];
 
 /* checksum.c */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);

@@ -405,6 +405,8 @@ int dbz_turn_seize(dbz_seg *seg, uint32_t prefix, uint64_t word, int64_t allowed
 int dbz_turn_extend(dbz_seg *seg, uint32_t prefix, int64_t allowed);
 /* Give the turn back and wake the next. DBZ_E_FENCED: it was not ours. */
 int dbz_turn_drop(dbz_seg *seg, uint32_t prefix);
+/* The same in good order: the log ends there, and the next holder has nothing to recover. */
+int dbz_turn_end(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
 void dbz_turn_torn(dbz_seg *seg, uint32_t prefix, uint32_t torn);
 void dbz_log_place(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
 uint64_t dbz_log_number(dbz_seg *seg, uint32_t prefix);

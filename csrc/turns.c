@@ -162,6 +162,16 @@ int dbz_turn_drop(dbz_seg *seg, uint32_t prefix)
     return DBZ_OK;
 }
 
+int dbz_turn_end(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain)
+{
+    PREFIX_OR_FAIL;
+    if (LOAD(x->turn) != process_word(seg))
+        return DBZ_E_FENCED;
+    dbz_log_place(seg, prefix, number, end, chain);
+    STORE(x->torn, 0);
+    return dbz_turn_drop(seg, prefix);
+}
+
 int dbz_turn_join(dbz_seg *seg, uint32_t prefix)
 {
     PREFIX_OR_FAIL;

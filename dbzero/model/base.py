@@ -1,42 +1,10 @@
-"""The C base types, loaded from the engine's shared object.
-
-One shared object carries two modules: the cffi module ``dbzero._engine`` and ``_persistent`` (csrc/pytypes*.c). The
-latter is found here by the former's file.
-"""
+"""The C base types of stored objects, by the names that the model gives them."""
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import os
-import sys
-from types import ModuleType
 
-
-def _load() -> ModuleType:
-    name = "_persistent"
-    loaded = sys.modules.get("dbzero." + name)
-    if loaded is not None:
-        return loaded
-    package = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = os.path.join(package, f"_engine{suffix}")
-        if os.path.exists(path):
-            break
-    else:
-        raise ImportError(
-            f"dbzero's engine is not built: no _engine extension in {package}; install the package with pip"
-        )
-    loader = importlib.machinery.ExtensionFileLoader(name, path)
-    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    sys.modules["dbzero." + name] = module
-    return module
-
-
-_persistent = _load()
+from dbzero.runtime.native import persistent as _persistent
 
 Persistent = _persistent.Persistent
 ViewCore = _persistent.ViewCore

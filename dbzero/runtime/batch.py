@@ -55,7 +55,7 @@ class Batch:
     After an error the batch is as before the call, unless the docstring says otherwise.
     """
 
-    __slots__ = ("_handle", "_keep", "_zero", "address", "reader", "size", "state")
+    __slots__ = ("_data", "_entries", "_handle", "_keep", "_zero", "address", "reader", "size", "state")
 
     def __init__(self, reader: Reader, state: int, address: int, *, base: int | None = None, fresh: int = 0) -> None:
         out = ffi.new("dbz_batch **")
@@ -71,12 +71,15 @@ class Batch:
         self.address = address
         self.size = 0  # bytes of payload put
         self._zero = ffi.new("uint64_t[]", _ZEROS)
+        self._data: memoryview | None = None  # when it is sealed and was asked for
+        self._entries: Entries | None = None
         if fresh:
             lib.dbz_batch_fresh(self._handle, fresh)
 
     def close(self) -> None:
         """Free its memory; views given out by :meth:`body` and :meth:`data` end with it."""
         handle, self._handle = self._handle, None
+        self._data = self._entries = None
         if handle is not None:
             ffi.release(handle)
 
@@ -192,15 +195,24 @@ class Batch:
 
     def data(self) -> memoryview:
         """The data bytes. Valid until :meth:`close`."""
-        n = ffi.new("uint64_t *")
-        start = lib.dbz_batch_data(self._handle, n)
-        return memoryview(ffi.buffer(start, n[0]))
+        if self._data is None:
+            n = ffi.new("uint64_t *")
+            start = lib.dbz_batch_data(self._handle, n)
+            self._data = memoryview(ffi.buffer(start, n[0]))
+        return self._data
+
+    @property
+    def end(self) -> int:
+        """Address behind its data."""
+        return self.address + len(self.data())
 
     def entries(self) -> Entries:
         """What goes to the delta index. Valid until :meth:`close`."""
-        n = ffi.new("uint32_t *")
-        start = lib.dbz_batch_entries(self._handle, n)
-        return Entries(start, n[0])
+        if self._entries is None:
+            n = ffi.new("uint32_t *")
+            start = lib.dbz_batch_entries(self._handle, n)
+            self._entries = Entries(start, n[0])
+        return self._entries
 
 
 def body_entries(body: bytes | memoryview, state: int) -> tuple[Body, Entries]:

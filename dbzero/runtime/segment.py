@@ -26,6 +26,7 @@ import xxhash
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes, fork, osthreads
+from dbzero.runtime.native import persistent
 from dbzero.runtime.root import NAME as ROOT_FILE
 from dbzero.runtime.root import Identity, RootFile, locked
 
@@ -82,6 +83,7 @@ class Segment:
         # The mapping goes with the last reference to the handle, not with close(): calls run without the GIL, and each holds its arguments.
         lib.dbz_seg_hold(handle)
         self._handle: Any = ffi.gc(handle, lib.dbz_seg_drop)
+        self._words: Any = persistent.segment_words(int(ffi.cast("uintptr_t", handle)))
         self._sleepers: dict[int, int] = {}  # prefix slot -> threads that sleep on it
         self._awake = osthreads.Lock()
         self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
@@ -294,6 +296,13 @@ class Segment:
             raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
         return self._handle
 
+    @property
+    def words(self) -> Any:
+        """The same, for the functions of the C module that read single words (csrc/pytypes_words.c)."""
+        if self._words is None:
+            raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
+        return self._words
+
     @contextlib.contextmanager
     def sleeping(self, prefix: int) -> Iterator[Any]:
         """Around a call that sleeps on a prefix slot; gives the handle. :meth:`close` wakes the sleeper and waits
@@ -315,10 +324,9 @@ class Segment:
     def _end_sleep(self) -> Any:
         """Take the handle away and get everybody off the mapping."""
         if self.inherited:  # the lock may be held by a thread that exists in the parent only
-            handle, self._handle = self._handle, None
-            return handle
+            return self._take_handle()
         with self._awake:
-            handle, self._handle = self._handle, None
+            handle = self._take_handle()
         while handle is not None:
             with self._awake:
                 asleep = list(self._sleepers)
@@ -327,6 +335,10 @@ class Segment:
             for prefix in asleep:
                 lib.dbz_wake(handle, prefix)
             osthreads.sleep(_AWAKENING)
+        return handle
+
+    def _take_handle(self) -> Any:
+        handle, self._handle, self._words = self._handle, None, None
         return handle
 
     @property

@@ -8,7 +8,7 @@ finds a fresh one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +16,16 @@ import xxhash
 
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
+from dbzero.runtime.native import persistent
 from dbzero.runtime.segment import Segment
 
 STATE_MASK: Final = (1 << 40) - 1
+
+
+_Word = Callable[[Any, int], int]
+_published: _Word = persistent.published
+_durable: _Word = persistent.durable
+_incarnation: _Word = persistent.incarnation
 
 
 @dataclass(frozen=True)
@@ -182,17 +189,17 @@ class PrefixSlot:
     @property
     def published(self) -> int:
         """Newest published state: what only the lease holder builds on."""
-        return int(lib.dbz_state_published(self.segment.handle, self.index))
+        return _published(self.segment.words, self.index)
 
     @property
     def durable(self) -> int:
         """Newest durable state: what views follow."""
-        return int(lib.dbz_state_durable(self.segment.handle, self.index))
+        return _durable(self.segment.words, self.index)
 
     @property
     def incarnation(self) -> int:
         """Changes when a successor resets or retires the slot."""
-        return int(lib.dbz_incarnation(self.segment.handle, self.index))
+        return _incarnation(self.segment.words, self.index)
 
     def publish(self, epoch: int, state: int, next_state: int) -> None:
         """Move published from `state` to `next_state` iff it is still this epoch's.

@@ -109,6 +109,11 @@ class Turns:
         """Give the turn back and wake the next. False: it was not ours any more."""
         return bool(lib.dbz_turn_drop(self.slot.segment.handle, self.slot.index) == codes.OK)
 
+    def end(self, number: int, end: int, chain: int) -> bool:
+        """:meth:`drop` in good order: the log ends there, and the next holder has nothing to recover."""
+        slot = self.slot
+        return bool(lib.dbz_turn_end(slot.segment.handle, slot.index, number, end, chain) == codes.OK)
+
     def set_torn(self, torn: int) -> None:
         """Note that the next holder has to recover (0: has not to)."""
         lib.dbz_turn_torn(self.slot.segment.handle, self.slot.index, torn)

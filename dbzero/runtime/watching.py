@@ -10,6 +10,7 @@ from typing import Any, Final
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
+from dbzero.runtime.native import persistent
 from dbzero.runtime.slot import PrefixSlot
 
 _SLICE: Final = 3600.0
@@ -50,7 +51,7 @@ class Waiter:
 
     def ready(self) -> None:
         """Note the wake-ups there have been."""
-        self._ticket = int(lib.dbz_ticket(self.slot.segment.handle, self.slot.index))
+        self._ticket = persistent.ticket(self.slot.segment.words, self.slot.index)
 
     def sleep(self, state: int, incarnation: int, timeout: float | None = None, pause: float = 0.0) -> bool:
         """Sleep until durable > `state`, another incarnation, a wake-up since :meth:`ready`, a signal, or the

@@ -45,7 +45,7 @@ class Block(Ending):  # type: ignore[misc]
     @property
     def open(self) -> bool:
         """Whether it was begun and has not ended."""
-        return any(block is self for block in base.open_blocks())
+        return self in base.open_blocks()
 
     def _begin(self) -> None:
         if self.open:

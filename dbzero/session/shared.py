@@ -113,7 +113,7 @@ def finish(keep: bool, pending: list[Pending], beside: Sequence[OpenPrefix] = ()
         What a commit raises. The changes of all prefixes are put back, and those of shared ones are gone.
     """
     failed: BaseException | None = None
-    if keep and _entered:
+    if keep and _entered and len(_entered) + len(beside) > 1:
         changed = [one for one in (*_entered, *beside) if not one.view.closed and one.view.has_changes()]
         if len(changed) > 1:
             try:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Final
 
+from dbzero._engine import ffi
 from dbzero.errors import (
     ClosedError,
     Error,
@@ -19,7 +20,7 @@ from dbzero.errors import (
 from dbzero.runtime import osthreads
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.slot import PrefixSlot
+from dbzero.runtime.slot import STATE_MASK, PrefixSlot
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage import format as fmt
 from dbzero.storage import merge
@@ -45,6 +46,9 @@ class Committing(Reading):
         self._epoch = epoch
         self._commit_lock = osthreads.RLock()
         self._interrupt: BaseException | None = None
+        self._words = ffi.new(
+            "dbz_prefix_info *"
+        )  # of the slot, for who commits; new ones each time would cost too much
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
         self._changed = False  # something was committed since the last checkpoint
@@ -74,10 +78,11 @@ class Committing(Reading):
             raise ClosedError(f"prefix {self.name!r} is closed; open it again")
         if not self.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
-        state = self._slot.published
+        now = self._slot.words(self._words)
+        state = now.published & STATE_MASK
         if self._batch_reader is None:
             self._batch_reader = self.make_reader()
-        return Batch(self._batch_reader, state + 1, self._slot.allocated()[0], base=state, fresh=self._fresh)
+        return Batch(self._batch_reader, state + 1, now.data_end, base=state, fresh=self._fresh)
 
     def seal(self, batch: Batch, time_us: int) -> None:
         """Finish a batch. time_us: commit time, microseconds since 1970."""
@@ -92,7 +97,7 @@ class Committing(Reading):
         """
         with self._commit_lock:
             self._report_checkpoint()
-            if batch.address != self._slot.allocated()[0]:
+            if batch.address != self._slot.words(self._words).data_end:
                 raise DeltaRoomMade  # a checkpoint came in between: that address is taken
             state = self._commit(batch)
             self.tidy()
@@ -102,10 +107,10 @@ class Committing(Reading):
 
     def _commit(self, batch: Batch) -> int:
         slot, store, epoch = self._slot, self._store, self._epoch
-        before = slot.published
+        now = slot.words(self._words)
+        before, next_oid = now.published & STATE_MASK, now.next_oid
         state = batch.state
-        data, body, entries = batch.data(), batch.body(), batch.entries()
-        end = batch.address + len(data)
+        data, body, entries, end = batch.data(), batch.body(), batch.entries(), batch.end
         if end > self._limit:
             self._begin_log(batch.address, end, before)
         store.reserve(log_bytes=len(body) + _FRAME_ROOM, data_end=end)
@@ -114,7 +119,6 @@ class Committing(Reading):
         store.write_data(batch.address, data)
         if len(data) >= IN_PLACE:
             store.sync_data()
-        next_oid = slot.allocated()[1]
         if self._through_table:
             store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
             self._publish_through_table(batch, before, end, next_oid)

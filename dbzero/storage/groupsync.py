@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dbzero.errors import (
     FencedError,
@@ -28,8 +27,7 @@ class _Followed(Exception):
     """The log file that was synced has a successor of which the slot does not say where it comes from."""
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A commit that the next holder of the turn builds on, and that is not known to be durable yet."""
 
     state: int

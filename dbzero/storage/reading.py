@@ -32,7 +32,8 @@ from dbzero.storage import format as fmt
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.holds import Holds
 
-PAUSE: Final = 0.00025  # seconds between two looks of a follower at what others commit one behind the other
+_PAUSE: Final = 0.00025  # seconds between two looks of a follower at what others commit one behind the other; twice as much each time, up to
+_LONGEST_PAUSE: Final = 0.001
 _PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _UNFILLED: Final = 1 << 62  # above every state: nothing can be read yet
 
@@ -61,6 +62,8 @@ class Reading:
         self._pin: Pin | None = None
         self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
         self._lock = osthreads.RLock()  # the reader serves one thread at a time
+        self._pause = _PAUSE
+        self._moved = 0.0  # monotonic time at which there was something to follow
         self._detached = False  # this process was forked from one that has it open, and has no part in the segment
         self._closed = False
 
@@ -414,7 +417,12 @@ class Reading:
 
     def pause(self, moved: bool) -> float:
         """Seconds for which a thread that has just looked at the prefix leaves it alone. moved: there was something to follow."""
-        return PAUSE if moved else 0.0
+        if not moved:
+            return 0.0
+        before, self._moved = self._moved, time.monotonic()
+        busy = self._moved - before < 2 * self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE) if busy else _PAUSE
+        return self._pause
 
     def wake(self) -> None:
         """Make every sleeper of this prefix look again."""

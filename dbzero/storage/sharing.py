@@ -177,12 +177,13 @@ class SharedPrefix(GroupSync):
             self._report_checkpoint()
             if self._slot.incarnation != self._incarnation:
                 raise self._fenced()
-            address, end = batch.address, batch.address + len(batch.data())
             state = self._commit(batch)
             self._seen[0] = state
             self._made = state
             store = self._store
-            published = Published(state, address, end, self._incarnation, store.position[0], store.identity.file_id)
+            published = Published(
+                state, batch.address, batch.end, self._incarnation, store.position[0], store.identity.file_id
+            )
             if self._store.log_size > LOG_LIMIT:
                 try:
                     self._checkpoint_here()

@@ -254,16 +254,23 @@ SYSTEM: Final = System()
 
 
 def write_all(system: System, fd: int, buffers: Sequence[Buffer], offset: int) -> None:
-    """Write everything, going on after short writes."""
+    """Write everything, going on after short writes. The buffers are of bytes."""
+    done = system.pwritev(fd, buffers, offset)
+    if done != sum(map(len, buffers)):
+        _write_rest(system, fd, buffers, offset, done)
+
+
+def _write_rest(system: System, fd: int, buffers: Sequence[Buffer], offset: int, done: int) -> None:
     left = [memoryview(b).cast("B") for b in buffers if len(b)]
-    while left:
-        done = system.pwritev(fd, left, offset)
+    while True:
         offset += done
         while left and done >= len(left[0]):
             done -= len(left[0])
             left.pop(0)
-        if done:
-            left[0] = left[0][done:]
+        if not left:
+            return
+        left[0] = left[0][done:]
+        done = system.pwritev(fd, left, offset)
 
 
 def read_exact(system: System, fd: int, length: int, offset: int) -> bytes:

@@ -60,17 +60,14 @@ class TurnTaking(Prefix):
         self._seen = ffi.new("uint64_t *")  # newest state made here
         self._made = self._made_before = 0  # that as well, now and at the last pause()
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
-        self._pause = _WRITERS_PAUSE
+        self._writers_pause = _WRITERS_PAUSE
         self._allowed = ALLOWED  # seconds that our turn may last
         self._entered = False  # the turn is ours, if only to recover: no other thread moves us to another slot
         self._given = False  # other processes may have the turn already, which for our threads has not ended
         self._sound = True  # whether the next holder may go on from where our turn leaves the log
         self._turn_words = ffi.new("dbz_turn_info *")  # for a turn's holder; new ones for each turn would cost too much
-        self._slot_words = ffi.new("dbz_prefix_info *")
         self._next_pin: Pin | None = None  # in the slot of a compacted file, before that has its name
-        self._ended: set[int] = (
-            set()
-        )  # incarnations left with all that was published in them, when a file was compacted
+        self._ended: set[int] = set()  # incarnations left with all that was published in them, for a compacted file
 
     # --- turns --------------------------------------------------------------------------------------------------------
 
@@ -210,7 +207,7 @@ class TurnTaking(Prefix):
 
     def _settle(self, allowed: float) -> None:
         """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
-        turn, slot = self._turns.words(self._turn_words), self._slot.words(self._slot_words)
+        turn, slot = self._turns.words(self._turn_words), self._slot.words(self._words)
         epoch, owner = slot.lease >> 16, slot.lease & 0xFFFF
         if turn.torn or slot.poisoned or not slot.ready or owner != GROUP:
             self._recover_again(turn.torn)
@@ -344,7 +341,7 @@ class TurnTaking(Prefix):
         store = self._store
         whole = False
         with contextlib.suppress(Error):
-            slot = self._slot.words(self._slot_words)
+            slot = self._slot.words(self._words)
             whole = (
                 sound
                 and self._sound
@@ -352,13 +349,15 @@ class TurnTaking(Prefix):
                 and store.position[1] == slot.published & STATE_MASK
                 and not slot.poisoned
             )
-        if whole:
-            self._note_place()
-            self._turns.set_torn(0)
-        else:
-            self._turns.set_torn(TORN)
+        turns = self._turns
         store.leave()
-        self._turns.drop()
+        if whole:
+            place = store.place
+            self._place = (self._epoch, *place)
+            turns.end(*place)
+        else:
+            turns.set_torn(TORN)
+            turns.drop()
 
     def _note_place(self) -> None:
         place = self._store.place
@@ -408,9 +407,9 @@ class TurnTaking(Prefix):
         """Longer and longer while this process writes: each of its transactions begins at the newest state by itself."""
         before, self._made_before = self._made_before, self._made
         if before == self._made:
-            self._pause = _WRITERS_PAUSE
+            self._writers_pause = _WRITERS_PAUSE
             return super().pause(moved)
-        pause, self._pause = self._pause, min(2 * self._pause, _WRITERS_LONGEST_PAUSE)
+        pause, self._writers_pause = self._writers_pause, min(2 * self._writers_pause, _WRITERS_LONGEST_PAUSE)
         return pause
 
     def newest(self) -> tuple[int, int] | None:

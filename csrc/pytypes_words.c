@@ -1,0 +1,65 @@
+/* The words of a prefix slot that every operation looks at, read without letting go of the GIL: a load takes nanoseconds, while each release of the GIL
+ * beside a thread that wants it may end in a switch of threads. Whatever may sleep or take long goes through cffi, which lets go of it. */
+#include "pytypes.h"
+#include "shared.h"
+
+#define CAPSULE "dbzero.segment"
+
+static void let_go(PyObject *capsule)
+{
+    dbz_seg *seg = PyCapsule_GetPointer(capsule, CAPSULE);
+    if (seg != NULL)
+        dbz_seg_drop(seg);
+}
+
+static PyObject *f_segment_words(PyObject *module, PyObject *address)
+{
+    (void)module;
+    dbz_seg *seg = PyLong_AsVoidPtr(address);
+    if (seg == NULL)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no segment");
+    dbz_seg_hold(seg);
+    PyObject *capsule = PyCapsule_New(seg, CAPSULE, let_go);
+    if (capsule == NULL)
+        dbz_seg_drop(seg);
+    return capsule;
+}
+
+static int arguments(PyObject *const *args, Py_ssize_t n, dbz_seg **seg, uint32_t *prefix)
+{
+    if (n != 2) {
+        PyErr_SetString(PyExc_TypeError, "a segment's words and the number of a slot are needed");
+        return -1;
+    }
+    *seg = PyCapsule_GetPointer(args[0], CAPSULE);
+    if (*seg == NULL)
+        return -1;
+    unsigned long index = PyLong_AsUnsignedLong(args[1]);
+    if (index == (unsigned long)-1 && PyErr_Occurred())
+        return -1;
+    *prefix = index > UINT32_MAX ? UINT32_MAX : (uint32_t)index;
+    return 0;
+}
+
+#define WORD(function, call, make)                                                                                                                             \
+    static PyObject *function(PyObject *module, PyObject *const *args, Py_ssize_t n)                                                                           \
+    {                                                                                                                                                          \
+        (void)module;                                                                                                                                          \
+        dbz_seg *seg;                                                                                                                                          \
+        uint32_t prefix;                                                                                                                                       \
+        return arguments(args, n, &seg, &prefix) < 0 ? NULL : make(call(seg, prefix));                                                                         \
+    }
+
+WORD(f_published, dbz_state_published, PyLong_FromUnsignedLongLong)
+WORD(f_durable, dbz_state_durable, PyLong_FromUnsignedLongLong)
+WORD(f_incarnation, dbz_incarnation, PyLong_FromUnsignedLong)
+WORD(f_ticket, dbz_ticket, PyLong_FromUnsignedLong)
+
+PyMethodDef dbz_word_functions[] = {
+    {"segment_words", f_segment_words, METH_O, "segment_words(address of a dbz_seg): what the other functions take. Keeps the mapping."},
+    {"published", (PyCFunction)(void (*)(void))f_published, METH_FASTCALL, "published(words, slot): newest published state."},
+    {"durable", (PyCFunction)(void (*)(void))f_durable, METH_FASTCALL, "durable(words, slot): newest durable state."},
+    {"incarnation", (PyCFunction)(void (*)(void))f_incarnation, METH_FASTCALL, "incarnation(words, slot): of the slot."},
+    {"ticket", (PyCFunction)(void (*)(void))f_ticket, METH_FASTCALL, "ticket(words, slot): wake-ups so far."},
+    {NULL, NULL, 0, NULL},
+};
