@@ -5,9 +5,10 @@
 
 Commits/s of 1, 2 and 4 writers of one counter, durable where the peer can; microseconds from the return of a commit to its
 sight in a process that waits for it; reads/s of one field of one object, by a reader alone and beside a writer that does
-nothing but commit; memory (total PSS, servers included) of readers that have read every object. In brackets: how many
-times dbzero's number. Each number is the median of the rounds, each row is measured for all peers in turn. What can't be
-run says so. `--directory` is where the stores go: durable commits are the disk's. PATH: an interpreter with the original.
+nothing but commit, or beside a stranger that works and syncs as much elsewhere; memory (total PSS, servers included) of
+readers that have read every object. In brackets: how many times dbzero's number. Each number is the median of the rounds;
+all peers, and rows that are compared, are measured in turn in each. What can't be run says so. `--directory` is where the
+stores go: durable commits are the disk's. PATH: an interpreter with the original.
 """
 
 from __future__ import annotations
@@ -136,11 +137,12 @@ class Contender:
         late = sorted([1e6 * (there - here) for here, there in zip(done, seen, strict=True)])
         return statistics.median(late), late[int(0.99 * len(late))]
 
-    def reading(self, seconds: float, beside: bool) -> float:
+    def reading(self, seconds: float, beside: str | None = None) -> float:
+        """beside: what another process does meanwhile."""
         reader = self.run("reading", seconds, self.objects)
         try:
             reader.ready()
-            with self.busy("commits", seconds) if beside else contextlib.nullcontext():
+            with self.busy(beside, seconds) if beside else contextlib.nullcontext():
                 reader.begin()
                 return float(reader.result())
         finally:
@@ -197,24 +199,43 @@ class Table:
         print(f"{name:28}" + "".join(cells), flush=True)
 
 
-def median(rounds: int, once: Callable[[], float | None]) -> float | None:
-    found = [number for number in [once() for _ in range(rounds)] if number is not None]
-    return statistics.median(found) if found else None
+def median(found: Sequence[float | None]) -> float | None:
+    numbers = [number for number in found if number is not None]
+    return statistics.median(numbers) if numbers else None
 
 
 def measure(table: Table, contenders: Sequence[Contender], seconds: float, rounds: int) -> None:
-    def row(name: str, once: Callable[[Contender], float | None], times: int = rounds) -> None:
-        table.add(name, {one.title: median(times, lambda one=one: once(one)) for one in contenders})  # type: ignore[misc]
+    def rows(measures: dict[str, Callable[[Contender], float | None]], times: int = rounds) -> None:
+        """Rows that are compared with each other: measured in turn in each round, so that what the machine does else hits them all."""
+        found: dict[tuple[str, str], list[float | None]] = {}
+        for _ in range(times):
+            for one in contenders:
+                for name, measured in measures.items():
+                    found.setdefault((name, one.title), []).append(measured(one))
+        for name in measures:
+            table.add(name, {one.title: median(found[name, one.title]) for one in contenders})
 
-    for writers in (1, 2, 4):
-        row(f"commits/s, {writers} writer{'s' if writers > 1 else ''}", lambda one: one.commits(writers, seconds))  # noqa: B023
+    rows(
+        {
+            "commits/s, 1 writer": lambda one: one.commits(1, seconds),
+            "commits/s, 2 writers": lambda one: one.commits(2, seconds),
+            "commits/s, 4 writers": lambda one: one.commits(4, seconds),
+        }
+    )
     found = {one.title: one.latency(int(300 * seconds)) for one in contenders}
     for place, name in enumerate(("p50", "p99")):
         table.add(f"commit to sight, us, {name}", {title: pair and pair[place] for title, pair in found.items()})
-    row("reads/s, alone", lambda one: one.reading(seconds, False))
-    row("reads/s, beside a writer", lambda one: one.reading(seconds, True))
-    for readers in (1, 2, 4, 8):
-        row(f"PSS of {readers} reader{'s' if readers > 1 else ''}, MB", lambda one: one.memory(readers), 1)  # noqa: B023
+    rows(
+        {
+            "reads/s, alone": lambda one: one.reading(seconds),
+            "reads/s, beside a writer": lambda one: one.reading(seconds, "commits"),
+            "reads/s, beside a stranger": lambda one: one.reading(seconds, "elsewhere"),
+        }
+    )
+    memory: dict[str, Callable[[Contender], float | None]] = {"PSS of 1 reader, MB": lambda one: one.memory(1)}
+    for readers in (2, 4, 8):
+        memory[f"PSS of {readers} readers, MB"] = lambda one, readers=readers: one.memory(readers)  # type: ignore[misc]
+    rows(memory, 1)
 
 
 def failures(table: Table) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -33,6 +35,21 @@ def commits(peer: Any, seconds: float) -> int:
     while time.monotonic() < end:
         peer.bump()
         done += 1
+    return done
+
+
+def elsewhere(peer: Any, seconds: float) -> int:
+    """What a writer costs that has nothing to do with anybody: as much work, and syncs of a file of its own."""
+    with tempfile.TemporaryFile(dir=peer.place) as file:
+        file.write(bytes(1 << 20))
+        os.fsync(file.fileno())
+        begin()
+        done, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            sum(range(10_000))
+            os.pwrite(file.fileno(), bytes(512), done % 2000 * 512)
+            os.fdatasync(file.fileno())
+            done += 1
     return done
 
 
@@ -83,7 +100,7 @@ def hold(peer: Any, objects: float) -> int:
     return int(total)
 
 
-ROLES = {role.__name__: role for role in (fill, commits, announce, watch, reading, hold)}
+ROLES = {role.__name__: role for role in (fill, commits, elsewhere, announce, watch, reading, hold)}
 
 
 def main() -> int:
