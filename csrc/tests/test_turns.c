@@ -109,6 +109,33 @@ static void in_order_of_arrival(void)
     test_root_free(&root);
 }
 
+static void an_end_in_good_order_is_its_holders(void)
+{
+    root = test_root_new(1 << 20, 1 << 20);
+    dbz_seg *a = test_join(&root), *b = test_join(&root);
+    EQUAL(test_prefix(a, "a"), 0);
+    take_a_turn(a, 0);
+    dbz_turn_torn(a, 0, 1);
+    EQUAL(dbz_turn_end(a, 0, 3, 4096, 77), 0);
+    dbz_turn_info now;
+    EQUAL(dbz_turn_status(a, 0, &now), 0);
+    EQUAL(now.turn, 0);
+    EQUAL(now.torn, 0);
+    EQUAL(now.log_number, 3);
+    EQUAL(now.log_end, 4096);
+    EQUAL(now.log_chain, 77);
+    take_a_turn(b, 0);
+    dbz_turn_torn(b, 0, 1);
+    EQUAL(dbz_turn_end(a, 0, 4, 8192, 78), DBZ_E_FENCED);   /* and nothing of it stands there */
+    EQUAL(dbz_turn_status(a, 0, &now), 0);
+    EQUAL(now.torn, 1);
+    EQUAL(now.log_number, 3);
+    EQUAL(dbz_turn_drop(b, 0), 0);
+    dbz_seg_unmap(a);
+    dbz_seg_unmap(b);
+    test_root_free(&root);
+}
+
 static void the_dead_hold_nobody_up(void)
 {
     root = test_root_new(1 << 20, 1 << 20);
@@ -216,6 +243,7 @@ int main(void)
 {
     RUN(one_at_a_time_and_no_wake_up_lost);
     RUN(in_order_of_arrival);
+    RUN(an_end_in_good_order_is_its_holders);
     RUN(the_dead_hold_nobody_up);
     RUN(a_retired_slot_ends_the_wait);
     RUN(one_syncs_for_all);

@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from dbzero.errors import Error, LeaseError, ReadOnlyError
 from dbzero.model import base, scope
 from dbzero.model.base import operation
@@ -263,6 +260,9 @@ def _bar(wanted: bool, title: str) -> Iterator[Callable[[int, int | None], None]
     if not wanted or not sys.stderr.isatty():
         yield lambda steps, total: None
         return
+    from rich.console import Console  # here: few see a bar, and it takes its time to load
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)

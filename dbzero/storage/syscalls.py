@@ -1,6 +1,6 @@
 """The seam: every durable system call of the project goes through a :class:`System`.
 
-``System`` is the kernel's; :class:`dbzero.storage.memstore.MemoryDisk` is a simulated one that can fail any call and
+``System`` is the kernel's; :class:`tests.storage.memstore.MemoryDisk` is a simulated one that can fail any call and
 compute what a crash would leave. Nothing above this file opens, writes, syncs, locks or deletes a file of a prefix by
 itself. Methods raise ``OSError`` as the kernel says it; :func:`storage_error` turns that into a typed error at the
 place that knows the prefix.

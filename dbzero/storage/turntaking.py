@@ -338,6 +338,7 @@ class TurnTaking(Prefix):
         self.writable = self._entered = False
 
     def _give_turn(self, sound: bool = True) -> None:
+        """May be repeated: a signal's handler may raise anywhere in it."""
         store = self._store
         whole = False
         with contextlib.suppress(Error):
@@ -355,7 +356,7 @@ class TurnTaking(Prefix):
             place = store.place
             self._place = (self._epoch, *place)
             turns.end(*place)
-        else:
+        elif turns.words().turn == turns.own_word:
             turns.set_torn(TORN)
             turns.drop()
 

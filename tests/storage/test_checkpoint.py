@@ -14,9 +14,9 @@ from dbzero.storage import merge
 from dbzero.storage import records as rec
 from dbzero.storage.checkpoint import table_pages_needed
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.memstore import MemoryDisk, MemoryStore
 from dbzero.storage.verify import _Check, check
 from tests.storage.engine import Db, Segment
+from tests.storage.memstore import MemoryDisk, MemoryStore
 
 
 @pytest.fixture

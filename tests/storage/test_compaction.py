@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from dbzero.storage import records as rec
 from dbzero.storage import table
-from dbzero.storage.memstore import MemoryDisk, MemoryStore
 from dbzero.storage.verify import check
 from tests.storage.engine import Db, Segment
+from tests.storage.memstore import MemoryDisk, MemoryStore
 
 OIDS = range(16, 60)
 FIXED = range(16, 22)  # never deleted: what others may hold

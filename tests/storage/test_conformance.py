@@ -8,8 +8,8 @@ import pathlib
 import pytest
 
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.memstore import MemoryDisk, MemoryStore
 from tests.storage.conformance import StoreConformance
+from tests.storage.memstore import MemoryDisk, MemoryStore
 
 
 class TestLocalFileStore(StoreConformance):

@@ -10,9 +10,9 @@ import pytest
 from dbzero import errors
 from dbzero.storage import copying
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.memstore import MemoryDisk, PowerCut
 from dbzero.storage.verify import check
 from tests.storage.engine import Db, Segment
+from tests.storage.memstore import MemoryDisk, PowerCut
 from tests.storage.test_crash import OIDS, WRITES, World, images, run
 
 OUTPUT = "/copies/deep/memory.db0"

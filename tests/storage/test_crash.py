@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dbzero import errors
-from dbzero.storage.memstore import MemoryDisk, MemoryStore, PowerCut
 from dbzero.storage.verify import check
 from tests.storage.engine import Db, Segment
+from tests.storage.memstore import MemoryDisk, MemoryStore, PowerCut
 
 OIDS = range(16, 40)
 WRITES = frozenset(

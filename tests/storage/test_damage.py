@@ -9,9 +9,9 @@ import pytest
 from dbzero import errors
 from dbzero.storage import format as fmt
 from dbzero.storage import records as rec
-from dbzero.storage.memstore import MemoryDisk, MemoryStore
 from dbzero.storage.verify import check
 from tests.storage.engine import Db, Segment
+from tests.storage.memstore import MemoryDisk, MemoryStore
 
 PAGE_FILE = "/root/memory.db0"
 OIDS = range(16, 30)

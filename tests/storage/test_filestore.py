@@ -17,10 +17,10 @@ import xxhash
 
 from dbzero import errors
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.memstore import MemoryDisk, MemoryStore
 from dbzero.storage.names import discover, normalize
 from dbzero.storage.syscalls import NETWORK_FILE_SYSTEMS, System
 from tests.storage.conformance import begin, bodies, checkpoint, commit
+from tests.storage.memstore import MemoryDisk, MemoryStore
 
 open_store = LocalFileStore.open
 

@@ -21,10 +21,10 @@ from dbzero.storage import decisions, names, together
 from dbzero.storage import prefix as prefix_module
 from dbzero.storage.committing import DeltaRoomMade
 from dbzero.storage.filestore import LocalFileStore
-from dbzero.storage.memstore import MemoryDisk, MemoryStore, PowerCut
 from dbzero.storage.prefix import Prefix
 from dbzero.storage.vector import Window, lowered
 from dbzero.storage.verify import check
+from tests.storage.memstore import MemoryDisk, MemoryStore, PowerCut
 from tests.storage.test_crash import WRITES, images
 
 NAMES = ("a", "b", "dir/c")

@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .filestore import LocalFileStore
-from .syscalls import Buffer, System, Watch
+from dbzero.storage.filestore import LocalFileStore
+from dbzero.storage.syscalls import Buffer, System, Watch
 
 SECTOR: Final = 512
 _EMPTY: Final = bytes(SECTOR)
