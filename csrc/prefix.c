@@ -13,12 +13,11 @@ static dbz_prefix *slot_at(dbz_seg *seg, uint32_t index, int *rc)
 static int reusable(dbz_seg *seg, dbz_prefix *x, uint32_t index)
 {
     uint32_t zombie = LOAD(x->zombie);
-    if (LOAD(x->assigned) != 2)
+    /* Pins: of views that show a state of it still, of shared writers who may write a word of it, of a reader who is filling it. */
+    if (LOAD(x->assigned) != 2 || dbz_oldest_pin(seg, index) != UINT64_MAX)
         return 0;
-    if (zombie == 0)
+    if (zombie == 0 || zombie == DBZ_GROUP)
         return 1;
-    if (zombie == DBZ_GROUP)
-        return dbz_oldest_pin(seg, index) == UINT64_MAX;   /* whoever may still write a word of it has a view of it, which pins */
     if (zombie == DBZ_NO_SLOT)
         return seg->lock_fd >= 0 && dbz_lock_taken(seg->lock_fd, DBZ_PROCS, 1) == 0;
     return !dbz_proc_alive(seg, zombie - 1);
@@ -128,7 +127,7 @@ int dbz_prefix_retire(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t *s
     if (rc != DBZ_OK)
         return rc;
     *state = dbz_state_published(seg, prefix);
-    STORE(x->zombie, owner ? owner : DBZ_GROUP);   /* a reader may be filling it, under a pin */
+    STORE(x->zombie, owner);
     end_slot(seg, prefix, x);
     return DBZ_OK;
 }

@@ -169,12 +169,12 @@ typedef struct {
  *
  * A holder that is replaced while it still lives (stopped, perhaps in the middle of dbz_delta_apply) may go on writing into the slot and the chunks it knows. So its slot
  * is not used again: the successor *retires* it (dbz_prefix_retire: fence the published word, mark the slot, wake everybody) and gets a fresh one. The old slot and its
- * chunks are reused when the process in `zombie` is dead. A holder that died needs none of this: its slot is reset in place. */
+ * chunks are reused when the process in `zombie` is dead and nothing is pinned there. A holder that died needs none of this: its slot is reset in place. */
 typedef struct {
     _Alignas(64) _Atomic uint32_t ready;      /* 0 empty, 1 usable */
     _Atomic uint32_t cache_key;               /* unique per (slot, incarnation); part of every frame tag */
     _Atomic uint32_t assigned;                /* 0 never used, 1 in use, 2 retired */
-    _Atomic uint32_t zombie;                  /* retired: process slot + 1 of the replaced holder, 0xffff: one without a slot, 0xfffe: shared writers, or nobody: whoever has a pin there */
+    _Atomic uint32_t zombie;                  /* retired: process slot + 1 of the replaced holder, 0xffff: one without a slot, 0xfffe: shared writers, 0: nobody */
     uint8_t name_hash[16];                    /* guarded by the root's file lock */
     _Atomic uint64_t file_id, prefix_uuid;
     _Atomic uint64_t floor;                   /* oldest state that is promised */

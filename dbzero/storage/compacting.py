@@ -15,6 +15,7 @@ from dbzero.runtime.pins import Pin, oldest_pin, raise_floor
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import slot_lock
+from dbzero.runtime.status import slots
 from dbzero.storage import format as fmt
 from dbzero.storage.committing import Committing
 from dbzero.storage.filestore import DATA_REGION, LocalFileStore
@@ -49,9 +50,9 @@ class Compacting(Committing):
         return incarnation != self._incarnation or self._slot.incarnation != incarnation
 
     def _slots_left(self) -> list[PrefixSlot]:
-        """Slots of this prefix that were left with the files before, in which readers may still have pins."""
+        """Slots of this prefix that were left with the files before, by us or by predecessors, in which readers may still have pins."""
         self._give_back_slots()
-        return self._left
+        return [slot for slot, status in slots(self._segment) if status.retired and status.prefix_uuid == self.uuid]
 
     def raise_floor(self, wanted: int) -> int:
         """Give up states below `wanted`, except for what is pinned; returns the floor that holds. Only the lease holder."""

@@ -323,8 +323,7 @@ class Reading:
 
     def _again(self, state: int, ask: Callable[[], _T]) -> _T:
         """Repeat what was asked of a slot that has been left, or that is being filled. Not under the lock: whoever fills it may want that."""
-        if not self.rejoin():
-            raise self._stale()
+        self.rejoin()  # if another thread of ours has not done that
         with self._lock:
             self._kept(state)
             return ask()

@@ -23,7 +23,6 @@ from dbzero.runtime.pins import Pin
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
-from dbzero.runtime.status import slots
 from dbzero.runtime.turns import TORN, FairLock, Turns
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage.committing import LOG_LIMIT
@@ -271,9 +270,6 @@ class SharedPrefix(GroupSync):
 
     def end_compaction(self) -> None:
         self._store.end_compaction()
-
-    def _slots_left(self) -> list[PrefixSlot]:
-        return [slot for slot, status in slots(self._segment) if status.retired and status.prefix_uuid == self.uuid]
 
     def _filling(self, slot: PrefixSlot) -> contextlib.AbstractContextManager[None]:
         return (

@@ -161,3 +161,27 @@ filestore.LocalFileStore.replace_file = stopping
         fill(board, 5)
         assert reader.run("result = until(lambda: board.value == 35)")
         compactor.receive()
+
+
+def test_a_view_in_a_slot_that_a_killed_writer_left_is_kept(root: str) -> None:
+    """A reader holds its view still through compactions by one writer, that one's death, and compactions by the next."""
+    opening = SETUP + 'db0.init(root, prefix="p", autocommit=False); board = Board()\n'
+    work = "board.value += 1; board.items = [Item(board.value, 'x' * 2000)]; db0.commit(); db0.compact(keep_states=1)\n"
+    with Worker(root=root) as reader:
+        with Worker(root=root) as first:
+            first.run(opening + work * 2)
+            reader.run(SETUP + 'db0.init(root, prefix="p", read_write=False); board = Board()')
+            reader.run(
+                "from dbzero.model.base import operation; from dbzero.session.workspace import active\n"
+                "operation.acquire(); view = active().get('p').view; state = view.state"
+            )
+            first.run(work)
+            first.kill()
+        with Worker(root=root) as second:
+            second.run(opening)
+            for _ in range(4):
+                second.run(work)
+                assert reader.run("view.evict(0); result = board.value, [item.who for item in board.items]") == [2, [2]]
+            reader.run("operation.release()")
+            assert reader.run("result = until(lambda: board.value == 7)")
+            assert second.run("result = db0.compact(keep_states=1).oldest_state == db0.get_state_num(finalized=True)")
