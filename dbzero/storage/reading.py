@@ -34,7 +34,7 @@ from dbzero.storage.holds import Holds
 
 _PAUSE: Final = 0.00025  # seconds between two looks of a follower at what others commit one behind the other; twice as much each time, up to
 _LONGEST_PAUSE: Final = 0.001
-_PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
+PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _UNFILLED: Final = 1 << 62  # above every state: nothing can be read yet
 
 _T = TypeVar("_T")
@@ -90,7 +90,7 @@ class Reading:
 
     # --- the slot ----------------------------------------------------------------------------------------------------------
 
-    def _ensure_filled(self, patience: float = _PATIENCE) -> None:
+    def _ensure_filled(self, patience: float = PATIENCE) -> None:
         """For a reader: have a slot that can be read, filled from the files unless a writer has done or is doing that.
 
         Shared writers recover in their turn; while there are some, a reader fills the slot only in a turn of its own.
@@ -110,7 +110,7 @@ class Reading:
                     continue
                 turns = Turns(slot)
                 now = turns.status()
-                if (not now.word or not now.lives) and turns.seize(now.word, _PATIENCE):
+                if (not now.word or not now.lives) and turns.seize(now.word, PATIENCE):
                     try:
                         self._fill_from_disk()
                     finally:

@@ -34,13 +34,13 @@ from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnSta
 from dbzero.runtime.watching import Waiter
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.prefix import Prefix
+from dbzero.storage.reading import PATIENCE
 
 ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
 RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _WRITERS_PAUSE: Final = 0.001  # as PAUSE, for a process that is writing itself; twice as much each time, up to
 _WRITERS_LONGEST_PAUSE: Final = 0.01
 _SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
-_UNFILLED_PATIENCE: Final = 60.0  # seconds that a reading thread waits for a recovery
 
 
 class _MovedOn(Exception):
@@ -118,9 +118,8 @@ class TurnTaking(Prefix):
                         return
                 except FileReplacedError:
                     self._leave_replaced()
-                except (
-                    Error
-                ):  # what went wrong in a slot that another process has taken from us meanwhile does not matter
+                except Error:
+                    # What went wrong in a slot that another process has taken from us meanwhile does not matter.
                     if self._is_present():
                         raise
                 if outcome is Outcome.RETIRED and self._slot.incarnation == self._incarnation:
@@ -376,7 +375,7 @@ class TurnTaking(Prefix):
             return super().rejoin(replaced=replaced)  # snapshots read on
         if self._detached or self._is_settled():
             return False
-        end = time.monotonic() + _UNFILLED_PATIENCE
+        end = time.monotonic() + PATIENCE
         while True:
             with self._lock:
                 if self._closed or self._detached:
