@@ -28,6 +28,8 @@ RLock: Callable[[], threading.RLock] = (
 get_ident: Callable[[], int] = _original(_thread, "get_ident")
 start_new_thread: Callable[[Callable[..., object], tuple[Any, ...]], int] = _original(_thread, "start_new_thread")
 sleep: Callable[[float], None] = _original(time, "sleep")
+# What threading.Thread starts with; the first since Python 3.13.
+_STARTS = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
 
 
 class Event:
@@ -95,7 +97,7 @@ Thread = threading.Thread | _Raw
 
 def thread(run: Callable[[], object], name: str) -> Thread:
     """A thread, to be started, that does not keep the interpreter from ending."""
-    if _original(threading, "_start_new_thread") is not threading._start_new_thread:  # type: ignore[attr-defined]
+    if _original(threading, _STARTS) is not getattr(threading, _STARTS):
         return _Raw(run)
     return threading.Thread(target=run, name=name, daemon=True)
 
