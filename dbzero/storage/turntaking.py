@@ -125,12 +125,15 @@ class TurnTaking(Prefix):
                 if outcome is Outcome.RETIRED and self._slot.incarnation == self._incarnation:
                     self._change_slot()  # we came to it when it was left already
                 self._entered = False
-                turns.drop()
-                self._turns.drop()
-        except BaseException:
+                if outcome is Outcome.MINE:
+                    turns.drop()
+        except BaseException as error:
+            # What is not ours may be our follower's, who fills a slot in a turn of its own. A signal's handler may have raised right behind the wait.
+            held = self._entered or not isinstance(error, Error)
             self.writable = self._entered = False
             self._store.leave()
-            self._turns.drop()
+            if held:
+                self._turns.drop()
             self._mine.release()
             raise
 

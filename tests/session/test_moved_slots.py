@@ -8,8 +8,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 import dbzero as db0
+from dbzero.errors import TurnTimeoutError
+from dbzero.runtime.turns import Turns
 from dbzero.session.workspace import active
+from dbzero.storage.sharing import SharedPrefix
 from tests.session.test_shared import BUMP, SETUP, SHARED, init
 from tests.session.test_shared_compaction import fill, until
 from tests.worker import Worker
@@ -185,3 +190,18 @@ def test_a_view_in_a_slot_that_a_killed_writer_left_is_kept(root: str) -> None:
             reader.run("operation.release()")
             assert reader.run("result = until(lambda: board.value == 7)")
             assert second.run("result = db0.compact(keep_states=1).oldest_state == db0.get_state_num(finalized=True)")
+
+
+def test_who_waits_in_vain_gives_back_nothing(root: str) -> None:
+    """The turn may be the process's own: its follower's, who fills the slot."""
+    init(root)
+    prefix = active().get("p").prefix
+    assert isinstance(prefix, SharedPrefix)
+    turns = Turns(prefix._slot)
+    assert turns.seize(0, 10.0)
+    with pytest.raises(TurnTimeoutError):
+        prefix.acquire_turn(0.2)
+    assert turns.status().word == turns.own_word
+    assert turns.drop()
+    with db0.atomic():
+        pass
