@@ -180,6 +180,8 @@ extern PyMethodDef dbz_decode_functions[];
 
 /* pytypes_oids.c */
 extern PyMethodDef dbz_oid_functions[];
+
+/* pytypes_words.c */
 extern PyMethodDef dbz_word_functions[];
 
 /* checksum.c */

@@ -110,15 +110,13 @@ class Committing(Reading):
         now = slot.words(self._words)
         before, next_oid = now.published & STATE_MASK, now.next_oid
         state = batch.state
-        data, body, entries, end = batch.data(), batch.body(), batch.entries(), batch.end
+        body, entries, end = batch.body(), batch.entries(), batch.end
         if end > self._limit:
             self._begin_log(batch.address, end, before)
         store.reserve(log_bytes=len(body) + _FRAME_ROOM, data_end=end)
         if not self._through_table:
             self._reserve_delta(entries.count)
-        store.write_data(batch.address, data)
-        if len(data) >= IN_PLACE:
-            store.sync_data()
+        self._write_data(batch)
         if self._through_table:
             store.append(kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body)
             self._publish_through_table(batch, before, end, next_oid)
@@ -147,6 +145,13 @@ class Committing(Reading):
             raise interrupt
         self._interrupt = interrupt
         return state
+
+    def _write_data(self, batch: Batch) -> None:
+        """Put a batch's data at its place, synced if the log is not to have it."""
+        data = batch.data()
+        self._store.write_data(batch.address, data)
+        if len(data) >= IN_PLACE:
+            self._store.sync_data()
 
     def _publish(self, batch: Batch, before: int, end: int, next_oid: int) -> None:
         slot = self._slot
@@ -233,7 +238,7 @@ class Committing(Reading):
         self._report_checkpoint()
         if batch.address != self._slot.allocated()[0]:
             raise DeltaRoomMade
-        end = batch.address + len(batch.data())
+        end = batch.end
         if end > self._limit:
             self._begin_log(batch.address, end, batch.state - 1)
         self._store.reserve(log_bytes=len(batch.body()) + extra + _FRAME_ROOM, data_end=end)
@@ -245,11 +250,8 @@ class Committing(Reading):
 
     def append_batch(self, batch: Batch, kind: int, head: bytes) -> None:
         """Write a batch's data, and its frame with `head` in front of the body. Not synced."""
-        store, data = self._store, batch.data()
-        store.write_data(batch.address, data)
-        if len(data) >= IN_PLACE:
-            store.sync_data()
-        store.append(
+        self._write_data(batch)
+        self._store.append(
             kind=kind,
             epoch=self._epoch,
             state=batch.state,
@@ -286,7 +288,7 @@ class Committing(Reading):
 
     def publish_batch(self, batch: Batch) -> None:
         """Put a batch, whose frame is durable, into the segment. Only :meth:`show_batch` shows it to readers."""
-        slot, before, end = self._slot, batch.state - 1, batch.address + len(batch.data())
+        slot, before, end = self._slot, batch.state - 1, batch.end
         if self._through_table:
             self._publish_through_table(batch, before, end, slot.allocated()[1])
             return

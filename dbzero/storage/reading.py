@@ -123,9 +123,12 @@ class Reading:
                 )
             osthreads.sleep(0.005)
 
+    def _present_slot(self) -> PrefixSlot:
+        return PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+
     def _find_filled(self) -> bool:
         """Go on with the prefix's present slot; whether it can be read."""
-        present = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+        present = self._present_slot()
         if present.index != self._slot.index:
             self._go_to(present)
         if self._slot.incarnation != self._incarnation or self._floor == _UNFILLED:
@@ -196,7 +199,7 @@ class Reading:
             if not reopened and self._is_settled():
                 return False
             self._pin = None  # stays in force until its state is pinned in the new slot
-            self._slot = PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
+            self._slot = self._present_slot()
             self._ensure_filled()
             self._pin_again(before)
         return True

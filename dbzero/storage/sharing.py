@@ -36,6 +36,11 @@ from dbzero.storage.turntaking import ALLOWED, RECOVERING
 class SharedPrefix(GroupSync):
     """A prefix open for shared writing. `writable` only during a turn."""
 
+    def __init__(self, segment: Segment, store: LocalFileStore, slot: PrefixSlot, epoch: int) -> None:
+        super().__init__(segment, store, slot, epoch)
+        self._closing = False
+        self._next_pin: Pin | None = None  # in the slot of a compacted file, before that has its name
+
     # --- opening and closing ------------------------------------------------------------------------------------------
 
     @classmethod
@@ -155,8 +160,8 @@ class SharedPrefix(GroupSync):
 
     def begin(self) -> Batch:
         """An empty batch for the next state; in a turn. FencedError when another process has taken that away."""
-        if self.writable and self._slot.incarnation != self._incarnation:
-            raise self._fenced()
+        if self.writable:
+            self._check_slot()
         batch = super().begin()
         self.begin_writing()
         return batch
@@ -174,8 +179,7 @@ class SharedPrefix(GroupSync):
         """
         with self._commit_lock:
             self._report_checkpoint()
-            if self._slot.incarnation != self._incarnation:
-                raise self._fenced()
+            self._check_slot()
             state = self._commit(batch)
             self._seen[0] = state
             self._made = state
@@ -194,8 +198,7 @@ class SharedPrefix(GroupSync):
 
     def check_turn(self) -> None:
         self._turns.extend(self._allowed)  # as long as it is ours
-        if self._slot.incarnation != self._incarnation:
-            raise self._fenced()
+        self._check_slot()
 
     def poison(self) -> None:
         """What became of a transaction has to be asked for: the next holder of the turn does, we or another process."""

@@ -26,7 +26,6 @@ from dbzero.errors import (
 )
 from dbzero.runtime import osthreads
 from dbzero.runtime.lease import GROUP
-from dbzero.runtime.pins import Pin
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import STATE_MASK, PrefixSlot
 from dbzero.runtime.starting import slot_lock
@@ -38,7 +37,7 @@ from dbzero.storage.reading import PATIENCE
 
 ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says otherwise
 RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
-_WRITERS_PAUSE: Final = 0.001  # as PAUSE, for a process that is writing itself; twice as much each time, up to
+_WRITERS_PAUSE: Final = 0.001  # as for a reader, for a process that is writing itself; twice as much each time, up to
 _WRITERS_LONGEST_PAUSE: Final = 0.01
 _SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
 
@@ -56,7 +55,6 @@ class TurnTaking(Prefix):
         super().__init__(segment, store, slot, epoch)
         self.writable = False
         self._mine = FairLock()  # which of this process's threads has, or waits for, the turn
-        self._closing = False
         self._seen = ffi.new("uint64_t *")  # newest state made here
         self._made = self._made_before = 0  # that as well, now and at the last pause()
         self._place: tuple[int, int, int, int] | None = None  # epoch and end of the log when our last turn ended
@@ -66,7 +64,6 @@ class TurnTaking(Prefix):
         self._given = False  # other processes may have the turn already, which for our threads has not ended
         self._sound = True  # whether the next holder may go on from where our turn leaves the log
         self._turn_words = ffi.new("dbz_turn_info *")  # for a turn's holder; new ones for each turn would cost too much
-        self._next_pin: Pin | None = None  # in the slot of a compacted file, before that has its name
         self._ended: set[int] = set()  # incarnations left with all that was published in them, for a compacted file
 
     # --- turns --------------------------------------------------------------------------------------------------------
@@ -200,9 +197,6 @@ class TurnTaking(Prefix):
                 if self._is_present() and not self._store.replaced():
                     return
 
-    def _present_slot(self) -> PrefixSlot:
-        return PrefixSlot.find(self._segment, self._store.prefix, self._store.identity.file_id)
-
     def _is_present(self) -> bool:
         """Whether our slot is the prefix's. It stays so under the slot's lock; and a slot that we have pinned is nobody else's."""
         return self._present_slot().index == self._slot.index and self._slot.incarnation == self._incarnation
@@ -247,6 +241,11 @@ class TurnTaking(Prefix):
 
     def _check_present(self) -> None:
         if not self._is_present():
+            raise self._fenced()
+
+    def _check_slot(self) -> None:
+        """In a turn, which another process may have taken away. FencedError."""
+        if self._slot.incarnation != self._incarnation:
             raise self._fenced()
 
     def _fenced(self) -> FencedError:
@@ -383,8 +382,8 @@ class TurnTaking(Prefix):
             with self._lock:
                 if self._closed or self._detached:
                     return False
-                if self.writable and self._slot.incarnation != self._incarnation:
-                    raise self._fenced()
+                if self.writable:
+                    self._check_slot()
                 if not self._entered and self._try_settle(last=time.monotonic() > end):
                     return True
                 if self._is_settled():
