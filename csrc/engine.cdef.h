@@ -122,6 +122,8 @@ int dbz_sync_begin(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incar
 void dbz_sync_end(dbz_seg *seg, uint32_t prefix, uint64_t state);
 
 int64_t dbz_fs_type(const char *path);
+int dbz_named(const char *path);
+int dbz_same_file(int fd, const char *path);
 
 int dbz_watch_open(const char *directory);
 int dbz_watch_wait(int fd, int64_t timeout_ns);

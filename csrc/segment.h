@@ -320,6 +320,12 @@ int dbz_proc_alone(dbz_seg *seg);
 /* statfs(2) magic number of the file system `path` is on, or a negative errno. */
 int64_t dbz_fs_type(const char *path);
 
+/* --- named.c */
+/* 1 when a file of that name is there, 0 when none is, or a negative errno. */
+int dbz_named(const char *path);
+/* 1 when `path` names the file open as `fd`, 0 when it does not, or a negative errno. */
+int dbz_same_file(int fd, const char *path);
+
 /* --- pins.c ------------------------------------------------------------------------------------------------------------------------------ */
 int dbz_pin(dbz_seg *seg, uint32_t prefix, uint64_t state);     /* pin number >= 0, DBZ_E_RETRY when below the floor; a full slot raises pin_all and returns DBZ_PINS */
 void dbz_unpin(dbz_seg *seg, int pin);

@@ -476,6 +476,26 @@ static void locks(void)
     test_root_free(&r);
 }
 
+static void naming(void)
+{
+    char dir[] = "/tmp/dbzero-named-XXXXXX", path[64], other[64];
+    CHECK(mkdtemp(dir) != NULL);
+    snprintf(path, sizeof path, "%s/log", dir);
+    snprintf(other, sizeof other, "%s/log/other", dir);
+    EQUAL(dbz_named(path), 0);
+    int file = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    EQUAL(dbz_named(path), 1);
+    EQUAL(dbz_named(other), 0);
+    EQUAL(dbz_same_file(file, path), 1);
+    EQUAL(dbz_same_file(file, dir), 0);
+    EQUAL(dbz_same_file(-1, path), -EBADF);
+    CHECK(unlink(path) == 0);
+    EQUAL(dbz_named(path), 0);
+    EQUAL(dbz_same_file(file, path), 0);
+    close(file);
+    CHECK(rmdir(dir) == 0);
+}
+
 static void watching(void)
 {
     char dir[] = "/tmp/dbzero-watch-XXXXXX", path[64];
@@ -510,6 +530,7 @@ int main(void)
     RUN(lease_wait_wakes);
     RUN(no_wake_is_lost);
     RUN(locks);
+    RUN(naming);
     RUN(watching);
     return 0;
 }

@@ -23,6 +23,7 @@ from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 from dbzero.runtime import osthreads
 
 from .. import errors
+from .._engine import lib
 
 Buffer = bytes | bytearray | memoryview
 
@@ -99,12 +100,7 @@ class System:
 
     def same_file(self, fd: int, path: str) -> bool:
         """Whether `path` still names the file open as `fd`."""
-        try:
-            there = os.stat(path)
-        except FileNotFoundError:
-            return False
-        here = os.fstat(fd)
-        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        return self._answer(lib.dbz_same_file(fd, os.fsencode(path)), path)
 
     def copy_mode(self, fd: int, source: int) -> None:
         """Give a file the permissions of another one, and its owner where this process may."""
@@ -115,11 +111,12 @@ class System:
         os.fchmod(fd, stat.S_IMODE(there.st_mode))
 
     def exists(self, path: str) -> bool:
-        try:
-            os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+        return self._answer(lib.dbz_named(os.fsencode(path)), path)
+
+    def _answer(self, code: int, path: str) -> bool:
+        if code < 0:
+            raise OSError(-code, os.strerror(-code), path)
+        return code == 1
 
     def is_dir(self, path: str) -> bool:
         try:
@@ -184,8 +181,6 @@ class System:
 
     def file_system(self, path: str) -> int:
         """statfs(2) magic number of the file system `path` is on."""
-        from .._engine import lib
-
         magic = int(lib.dbz_fs_type(os.fsencode(path)))
         if magic < 0:
             raise OSError(-magic, os.strerror(-magic), path)
