@@ -625,22 +625,11 @@ int dbz_batch_seal(dbz_batch *b, uint64_t time_us, int in_place)
 
 uint64_t dbz_batch_records(const dbz_batch *b) { return b->records; }
 
-const uint8_t *dbz_batch_body(const dbz_batch *b, uint64_t *len)
+void dbz_batch_sealed(const dbz_batch *b, dbz_sealed *out)
 {
-    *len = b->sealed ? b->body_len : 0;
-    return b->body.bytes;
-}
-
-const uint8_t *dbz_batch_data(const dbz_batch *b, uint64_t *len)
-{
-    *len = b->sealed ? b->data_len : 0;
-    return b->sealed ? b->body.bytes + b->data_off : NULL;
-}
-
-const dbz_entry *dbz_batch_entries(const dbz_batch *b, uint32_t *n)
-{
-    *n = b->entry_count;
-    return b->entries;
+    memset(out, 0, sizeof *out);
+    if (b->sealed)
+        *out = (dbz_sealed){b->body.bytes, b->body.bytes + b->data_off, b->body_len, b->data_len, b->entries, b->entry_count};
 }
 
 int dbz_body_entries(const uint8_t *body, uint64_t len, uint64_t state, dbz_entry *out, uint32_t cap, dbz_body *head)

@@ -43,12 +43,17 @@ int dbz_batch_zero(dbz_batch *b, uint64_t *out, uint32_t cap);
 /* Count of an object as of this batch. */
 int dbz_batch_refcount(dbz_batch *b, uint64_t oid, uint64_t *out);
 /* Encodes the records, the commit log's and the entry list. DBZ_E_NOTFOUND: a reference leads to an object that is neither stored nor put (its OID is in the
- * reader's fault). After success only the getters may be called. `in_place`: leave the data out of the body. */
+ * reader's fault). After success only dbz_batch_sealed may be called. `in_place`: leave the data out of the body. */
 int dbz_batch_seal(dbz_batch *b, uint64_t time_us, int in_place);
 uint64_t dbz_batch_records(const dbz_batch *b);                     /* records so far, the commit log's excluded */
-const uint8_t *dbz_batch_body(const dbz_batch *b, uint64_t *len);   /* the frame body */
-const uint8_t *dbz_batch_data(const dbz_batch *b, uint64_t *len);   /* the data bytes */
-const dbz_entry *dbz_batch_entries(const dbz_batch *b, uint32_t *n);  /* ready for dbz_delta_apply */
+/* What a sealed batch is made of; lives as long as the batch. */
+typedef struct {
+    const uint8_t *body, *data;                                     /* the frame body, the data bytes */
+    uint64_t body_len, data_len;
+    const dbz_entry *entries;                                       /* ready for dbz_delta_apply */
+    uint32_t entry_count;
+} dbz_sealed;
+void dbz_batch_sealed(const dbz_batch *b, dbz_sealed *out);         /* all 0 before dbz_batch_seal */
 
 /* Check a frame body's structure and turn its entry list into delta entries of `state`. out == NULL: count only. */
 int dbz_body_entries(const uint8_t *body, uint64_t len, uint64_t state, dbz_entry *out, uint32_t cap, dbz_body *head);

@@ -78,16 +78,18 @@ static dbz_batch *begin(store *s)
 
 static void commit(store *s, dbz_batch *b)
 {
-    uint64_t len, body_len;
-    uint32_t n;
     int in_place = s->state % 3 == 0;
     int sealed = dbz_batch_seal(b, s->state * 1000, in_place);
     if (sealed == DBZ_E_CORRUPT)
         fprintf(stderr, "fault %d, OID %lu, state %lu\n", dbz_reader_fault(s->reader)->what, (unsigned long)dbz_reader_fault(s->reader)->oid,
                 (unsigned long)s->state);
     OK(sealed);
-    const uint8_t *data = dbz_batch_data(b, &len), *body = dbz_batch_body(b, &body_len);
-    const dbz_entry *entries = dbz_batch_entries(b, &n);
+    dbz_sealed made;
+    dbz_batch_sealed(b, &made);
+    const uint8_t *data = made.data, *body = made.body;
+    const dbz_entry *entries = made.entries;
+    uint64_t len = made.data_len, body_len = made.body_len;
+    uint32_t n = made.entry_count;
     dbz_body head;
     CHECK(dbz_body_entries(body, body_len, s->state + 1, NULL, 0, &head) == (int)n);
     dbz_entry *again = malloc((n + 1) * sizeof *again);
@@ -576,9 +578,13 @@ static void test_bodies(uint64_t seed)
         dbz_batch *b = begin(&w->s);
         for (uint32_t i = 0; i < 6; i++)
             OK(dbz_batch_put(b, UINT64_C(50000000000) + i, (const uint8_t *)"abcdefgh", 8, NULL, 0));
+        dbz_sealed made;
+        dbz_batch_sealed(b, &made);
+        CHECK(made.body == NULL && made.body_len == 0 && made.entry_count == 0);
         OK(dbz_batch_seal(b, 1, round & 1));
-        uint64_t len;
-        const uint8_t *body = dbz_batch_body(b, &len);
+        dbz_batch_sealed(b, &made);
+        uint64_t len = made.body_len;
+        const uint8_t *body = made.body;
         uint8_t *copy = malloc(len);
         memcpy(copy, body, len);
         dbz_entry out[16];

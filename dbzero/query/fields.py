@@ -68,7 +68,7 @@ class FieldBuffer:
 
     def pending(self) -> bool:
         """Whether fields changed since the last flush."""
-        return any(not obj._p_flags & base.INIT for obj, _ in self._pending.values())
+        return bool(self._pending) and any(not obj._p_flags & base.INIT for obj, _ in self._pending.values())
 
     def flush(self) -> None:
         """Make what was noted to the stored trees."""

@@ -96,7 +96,9 @@ class TagIndex:
 
     def pending(self) -> bool:
         """Whether tags were given or taken since the last flush."""
-        return bool(self._pending or self._joining or any(not o._p_flags & base.INIT for o, _, _ in self._early))
+        if self._pending or self._joining:
+            return True
+        return bool(self._early) and any(not o._p_flags & base.INIT for o, _, _ in self._early)
 
     def note(self, key: Key, obj: Any, added: bool) -> None:
         """An object of the view was given a tag, or lost it."""

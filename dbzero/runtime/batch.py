@@ -8,15 +8,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
-from dbzero.runtime.reader import PAGE, Entry, Reader
+from dbzero.runtime.reader import PAGE, ROOM, Entry, Reader
 
 _NONE: Any = ffi.NULL
-_ZEROS = 256  # objects without references that one call lists
 FREE_ITEMS = 508  # on one free list page
 
 
@@ -43,6 +42,10 @@ class Entries:
             yield Entry(e.oid, e.state, e.addr, e.refcount)
 
 
+_NO_BYTES: Final = memoryview(b"")
+_NO_ENTRIES: Final = Entries(ffi.NULL, 0)
+
+
 class Batch:
     """What one commit writes: new versions, tombstones and refcounts, built on the versions visible at `base`.
 
@@ -52,10 +55,13 @@ class Batch:
         address: where the commit's data will stand.
         fresh: promise that no OID from this one on is stored yet (0: no promise); saves looking new objects up.
 
+    After :meth:`seal`, until :meth:`close`: body (of the frame) and data are its bytes, entries what goes to the delta index, end
+    the address behind its data.
+
     After an error the batch is as before the call, unless the docstring says otherwise.
     """
 
-    __slots__ = ("_data", "_entries", "_handle", "_keep", "_zero", "address", "reader", "size", "state")
+    __slots__ = ("_handle", "_keep", "address", "body", "data", "end", "entries", "reader", "size", "state")
 
     def __init__(self, reader: Reader, state: int, address: int, *, base: int | None = None, fresh: int = 0) -> None:
         out = ffi.new("dbz_batch **")
@@ -70,16 +76,17 @@ class Batch:
         self.state = state
         self.address = address
         self.size = 0  # bytes of payload put
-        self._zero = ffi.new("uint64_t[]", _ZEROS)
-        self._data: memoryview | None = None  # when it is sealed and was asked for
-        self._entries: Entries | None = None
+        self.body = self.data = _NO_BYTES
+        self.entries = _NO_ENTRIES
+        self.end = address
         if fresh:
             lib.dbz_batch_fresh(self._handle, fresh)
 
     def close(self) -> None:
-        """Free its memory; views given out by :meth:`body` and :meth:`data` end with it."""
+        """Free its memory; `body`, `data` and `entries` end with it."""
         handle, self._handle = self._handle, None
-        self._data = self._entries = None
+        self.body = self.data = _NO_BYTES
+        self.entries = _NO_ENTRIES
         if handle is not None:
             ffi.release(handle)
 
@@ -149,10 +156,11 @@ class Batch:
 
         To be repeated, with deletions between, until it is empty."""
         found: list[int] = []
+        room = self.reader.room()
         while True:
-            n = lib.dbz_batch_zero(self._handle, self._zero, _ZEROS)
+            n = lib.dbz_batch_zero(self._handle, room, ROOM)
             if n > 0:
-                found += ffi.unpack(self._zero, n)
+                found += ffi.unpack(room, n)
             elif n == 0:
                 return found
             else:
@@ -175,7 +183,7 @@ class Batch:
         return int(lib.dbz_batch_records(self._handle))
 
     def seal(self, time_us: int, *, in_place: bool = False) -> None:
-        """Encode everything. Afterwards only :meth:`body`, :meth:`data` and :meth:`entries` may be called.
+        """Encode everything. Afterwards nothing can be put any more.
 
         Args:
             time_us: commit time, microseconds since 1970.
@@ -186,33 +194,12 @@ class Batch:
         while rc:
             if self.reader.settle(rc, f"commit of state {self.state}"):
                 rc = lib.dbz_batch_seal(self._handle, time_us, in_place)
-
-    def body(self) -> memoryview:
-        """The frame body. Valid until :meth:`close`."""
-        n = ffi.new("uint64_t *")
-        start = lib.dbz_batch_body(self._handle, n)
-        return memoryview(ffi.buffer(start, n[0]))
-
-    def data(self) -> memoryview:
-        """The data bytes. Valid until :meth:`close`."""
-        if self._data is None:
-            n = ffi.new("uint64_t *")
-            start = lib.dbz_batch_data(self._handle, n)
-            self._data = memoryview(ffi.buffer(start, n[0]))
-        return self._data
-
-    @property
-    def end(self) -> int:
-        """Address behind its data."""
-        return self.address + len(self.data())
-
-    def entries(self) -> Entries:
-        """What goes to the delta index. Valid until :meth:`close`."""
-        if self._entries is None:
-            n = ffi.new("uint32_t *")
-            start = lib.dbz_batch_entries(self._handle, n)
-            self._entries = Entries(start, n[0])
-        return self._entries
+        made = ffi.new("dbz_sealed *")
+        lib.dbz_batch_sealed(self._handle, made)
+        self.body = memoryview(ffi.buffer(made.body, made.body_len))
+        self.data = memoryview(ffi.buffer(made.data, made.data_len))
+        self.entries = Entries(made.entries, made.entry_count)
+        self.end = self.address + made.data_len
 
 
 def body_entries(body: bytes | memoryview, state: int) -> tuple[Body, Entries]:

@@ -84,8 +84,7 @@ class Segment:
         lib.dbz_seg_hold(handle)
         self._handle: Any = ffi.gc(handle, lib.dbz_seg_drop)
         self._words: Any = persistent.segment_words(int(ffi.cast("uintptr_t", handle)))
-        self._sleepers: dict[int, int] = {}  # prefix slot -> threads that sleep on it
-        self._awake = osthreads.Lock()
+        self._sleepers: dict[Sleeper, int] = {}  # threads that sleep on a prefix slot -> its number
         self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
         self.name: Final = name
         self.shared: Final = bool(name)
@@ -281,7 +280,7 @@ class Segment:
                 codes.check(lib.dbz_proc_register(handle), f"root {self.root}: register this process", ffi.errno)
         finally:
             file.close()
-        self._sleepers, self._awake = {}, osthreads.Lock()
+        self._sleepers = {}
         self._depth = fork.depth()
         return True
 
@@ -303,42 +302,31 @@ class Segment:
             raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
         return self._words
 
-    @contextlib.contextmanager
-    def sleeping(self, prefix: int) -> Iterator[Any]:
+    def sleeping(self, prefix: int) -> Sleeper:
         """Around a call that sleeps on a prefix slot; gives the handle. :meth:`close` wakes the sleeper and waits
         for it to leave."""
-        if self.inherited:  # nobody waits for a child's sleepers, and its copy of the lock may be held for ever
-            yield self.handle
-            return
-        with self._awake:
-            handle = self.handle
-            self._sleepers[prefix] = self._sleepers.get(prefix, 0) + 1
-        try:
-            yield handle
-        finally:
-            with self._awake:
-                self._sleepers[prefix] -= 1
-                if self._sleepers[prefix] == 0:
-                    del self._sleepers[prefix]
+        return Sleeper(self, prefix)
+
+    def fall_asleep(self, sleeper: Sleeper) -> Any:
+        """The handle, for a call that :meth:`wake_up` follows."""
+        # In this order, against the opposite one in _end_sleep(): either that sees the sleeper, or this sees that it is closed.
+        self._sleepers[sleeper] = sleeper.prefix
+        return self.handle
+
+    def wake_up(self, sleeper: Sleeper) -> None:
+        """The call has returned, or never began."""
+        self._sleepers.pop(sleeper, None)
 
     def _end_sleep(self) -> Any:
         """Take the handle away and get everybody off the mapping."""
-        if self.inherited:  # the lock may be held by a thread that exists in the parent only
-            return self._take_handle()
-        with self._awake:
-            handle = self._take_handle()
-        while handle is not None:
-            with self._awake:
-                asleep = list(self._sleepers)
+        handle, self._handle, self._words = self._handle, None, None
+        while handle is not None and not self.inherited:  # those of a forked child are threads of the parent
+            asleep = set(self._sleepers.values())
             if not asleep:
                 break
             for prefix in asleep:
                 lib.dbz_wake(handle, prefix)
             osthreads.sleep(_AWAKENING)
-        return handle
-
-    def _take_handle(self) -> Any:
-        handle, self._handle, self._words = self._handle, None, None
         return handle
 
     @property
@@ -408,6 +396,26 @@ class Segment:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class Sleeper:
+    """What :meth:`Segment.sleeping` returns."""
+
+    __slots__ = ("_segment", "prefix")
+
+    def __init__(self, segment: Segment, prefix: int) -> None:
+        self._segment = segment
+        self.prefix = prefix
+
+    def __enter__(self) -> Any:
+        try:
+            return self._segment.fall_asleep(self)
+        except BaseException:  # a signal's handler may raise anywhere in it
+            self._segment.wake_up(self)
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self._segment.wake_up(self)
 
 
 class _NotShareable(Exception):

@@ -91,9 +91,12 @@ class Block(Ending):  # type: ignore[misc]
             first = not base.block_depth()
             if first and shared.begin():
                 operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
-            _flush(_views())
+            views = _views()
+            _flush(views)
             if first:
-                self._clean = {id(view) for view in _views() if not view.closed and not view.has_changes()}
+                self._clean = {
+                    id(view) for view in views if not view.shared and not view.closed and not view.has_changes()
+                }
             token = _token.get() if base.block_depth() else object()
             _token.set(token)
             base.block_begin(token, self)
@@ -196,8 +199,10 @@ def _hold(lock: Any) -> None:
 def _commit_locks() -> list[Any]:
     """In the order in which a commit of several prefixes takes them, so that the two never wait for each other."""
     active = workspaces.active()
-    opened = sorted(active.open_prefixes.values(), key=lambda one: one.prefix.uuid)
-    return [one.commit_lock for one in opened if one.writable and not one.shared]
+    opened = [one for one in list(active.open_prefixes.values()) if one.writable and not one.shared]
+    if len(opened) > 1:
+        opened.sort(key=lambda one: one.prefix.uuid)
+    return [one.commit_lock for one in opened]
 
 
 async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | None, allowed: float | None) -> None:

@@ -148,7 +148,7 @@ def restore(view: View, taken: list[Any], orphans: list[int], undo: list[Callabl
 
 def encode(view: View, batch: Batch, taken: list[Any]) -> None:
     # Encoding an object may dirty its class record (a new shape), so go on until nothing is left.
-    while fresh := view.take_dirty():
+    while view.dirty_count and (fresh := view.take_dirty()):
         taken.extend(fresh)
         if len(fresh) >= _MANY:
             fresh, *packed = view.encode_ordinary(fresh)

@@ -102,12 +102,16 @@ class Turn:
 
     def holds(self, key: object) -> bool:
         """Whether the turn was acquired with that key and not released."""
-        return any(one is key for one in self._keys)
+        for one in self._keys:  # noqa: SIM110 - a generator costs each transaction more than the question itself
+            if one is key:
+                return True
+        return False
 
     def release(self, key: object) -> None:
         """Give the turn to who came next, or stop waiting for it. Neither had nor waited for: nothing happens."""
         with self._mutex:
-            self._waiting = deque([waiter for waiter in self._waiting if waiter.key is not key])
+            if self._waiting:
+                self._waiting = deque([waiter for waiter in self._waiting if waiter.key is not key])
             self._keys = [one for one in self._keys if one is not key]
             while self._owner is not None and not self._keys:
                 if not self._waiting:

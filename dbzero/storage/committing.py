@@ -110,7 +110,7 @@ class Committing(Reading):
         now = slot.words(self._words)
         before, next_oid = now.published & STATE_MASK, now.next_oid
         state = batch.state
-        body, entries, end = batch.body(), batch.entries(), batch.end
+        body, entries, end = batch.body, batch.entries, batch.end
         if end > self._limit:
             self._begin_log(batch.address, end, before)
         store.reserve(log_bytes=len(body) + _FRAME_ROOM, data_end=end)
@@ -148,7 +148,7 @@ class Committing(Reading):
 
     def _write_data(self, batch: Batch) -> None:
         """Put a batch's data at its place, synced if the log is not to have it."""
-        data = batch.data()
+        data = batch.data
         self._store.write_data(batch.address, data)
         if len(data) >= IN_PLACE:
             self._store.sync_data()
@@ -156,7 +156,7 @@ class Committing(Reading):
     def _publish(self, batch: Batch, before: int, end: int, next_oid: int) -> None:
         slot = self._slot
         if slot.published != batch.state:
-            entries = batch.entries()
+            entries = batch.entries
             try:
                 slot.delta_apply(entries.array, entries.count)
                 slot.advance(end, next_oid)
@@ -210,7 +210,7 @@ class Committing(Reading):
         self._sync_log()
         slot = self._slot
         extra = merge.Pile()
-        extra.add(batch.entries())
+        extra.add(batch.entries)
         slot.advance(end, next_oid)
         cut = self._cut(extra=len(extra))
         self._run_checkpoint(cut, extra)
@@ -241,9 +241,9 @@ class Committing(Reading):
         end = batch.end
         if end > self._limit:
             self._begin_log(batch.address, end, batch.state - 1)
-        self._store.reserve(log_bytes=len(batch.body()) + extra + _FRAME_ROOM, data_end=end)
+        self._store.reserve(log_bytes=len(batch.body) + extra + _FRAME_ROOM, data_end=end)
         if not self._through_table:
-            self._reserve_delta(batch.entries().count)
+            self._reserve_delta(batch.entries.count)
 
     def check_turn(self) -> None:
         """FencedError when another process has taken over writing, as far as that is known without asking the disk."""
@@ -257,7 +257,7 @@ class Committing(Reading):
             state=batch.state,
             durable=self._slot.durable,
             next_oid=self._slot.allocated()[1],
-            body=head + bytes(batch.body()),
+            body=head + bytes(batch.body),
         )
 
     def append_note(self, kind: int, body: bytes) -> None:
@@ -292,7 +292,7 @@ class Committing(Reading):
         if self._through_table:
             self._publish_through_table(batch, before, end, slot.allocated()[1])
             return
-        entries = batch.entries()
+        entries = batch.entries
         slot.delta_apply(entries.array, entries.count)
         slot.advance(end, slot.allocated()[1])
         slot.publish(self._epoch, before, batch.state)

@@ -97,7 +97,7 @@ class Db:
                     work.put(oid, *change)
                 self.next_oid = max(self.next_oid, oid + 1)
             work.seal(7, in_place=in_place)
-            data, body, entries = work.data(), work.body(), work.entries()
+            data, body, entries = work.data, work.body, work.entries
             self.store.reserve(log_bytes=len(body), data_end=self.data_end + len(data))
             self.store.write_data(self.data_end, data)
             if in_place:
