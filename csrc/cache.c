@@ -35,9 +35,36 @@ static inline uint64_t mix(uint64_t tag, uint64_t page)
 
 static inline uint64_t heads_offset(const dbz_reader *r, uint64_t set) { return r->seg->at.heads_off + set * DBZ_WAYS * sizeof(dbz_frame); }
 
-static inline const _Atomic uint64_t *frame_words(const dbz_reader *r, uint64_t index)
+/* Where a frame's bytes are, behind the first one's. Frames of one way stand together, so that the pages of one run do: what is cached takes the memory that
+ * it needs, block by block, and not a block for every page. */
+static inline uint64_t frame_offset(const dbz_reader *r, uint64_t index)
 {
-    return (const _Atomic uint64_t *)(const void *)(r->frames + index * DBZ_PAGE);
+    return (index % DBZ_WAYS * r->sets + index / DBZ_WAYS) * DBZ_PAGE;
+}
+
+static inline _Atomic uint64_t *frame_words(const dbz_reader *r, uint64_t index)
+{
+    return (_Atomic uint64_t *)(void *)(r->frames + frame_offset(r, index));
+}
+
+/* The set of a page: consecutive ones for the pages of a run, whatever they hold and when they were written. */
+static inline uint64_t set_of(const dbz_reader *r, uint64_t page)
+{
+    uint64_t run = mix(r->cache_key, page / r->run);
+    return ((run >> 32) * (r->sets / r->run) >> 32) * r->run + page % r->run;
+}
+
+/* Which of its ways a page was found in last. */
+static inline uint32_t *hint_of(dbz_reader *r, uint64_t tag, uint64_t page)
+{
+    return &r->hints[mix(tag, page) & (DBZ_HINTS - 1)];
+}
+
+/* How many: as many as a block of memory has, if the sets can be divided so. */
+static uint32_t run_of(uint32_t sets)
+{
+    uint32_t most = DBZ_BLOCK / DBZ_PAGE, run = sets & (0 - sets);
+    return run == 0 ? 1 : run < most ? run : most;
 }
 
 int dbz_damage(dbz_reader *r, int what, uint64_t address, uint64_t oid, uint64_t state)
@@ -66,10 +93,12 @@ int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out)
         return DBZ_E_ARG;
     }
     r->fd = fd;
+    atomic_init(&r->holds, 1);
     r->header = dbz_seg_header(seg);
     r->heads = (dbz_frame *)(void *)(seg->base + seg->at.heads_off);
     r->frames = seg->base + seg->at.frames_off;
     r->sets = seg->at.sets;
+    r->run = run_of(r->sets);
     r->cache_key = atomic_load_explicit(&r->slot->cache_key, memory_order_acquire);
     r->uuid = r->slot->prefix_uuid;
     r->hand = (uint32_t)(uintptr_t)r >> 6;
@@ -100,9 +129,14 @@ static void spares_clear(dbz_reader *r)
     r->spare_done = 0;
 }
 
+void dbz_reader_hold(dbz_reader *r)
+{
+    atomic_fetch_add_explicit(&r->holds, 1, memory_order_relaxed);
+}
+
 void dbz_reader_free(dbz_reader *r)
 {
-    if (!r)
+    if (!r || atomic_fetch_sub_explicit(&r->holds, 1, memory_order_acq_rel) > 1)
         return;
     dbz_seg_drop(r->seg);
     spares_clear(r);
@@ -181,10 +215,16 @@ static int filler_dead(dbz_reader *r, uint64_t version, int ask)
     return ask && r->seg->slot != (int)slot - 1 && dbz_proc_alive(r->seg, slot - 1) == 0;
 }
 
+static int backed(dbz_reader *r, uint64_t index)
+{
+    return dbz_seg_reserved(r->seg, r->seg->at.frames_off + frame_offset(r, index));
+}
+
 /* Pick the frame to overwrite and claim it. Returns its index, or -1 when every way is busy. */
 static int64_t claim(dbz_reader *r, uint64_t set, uint64_t tag, uint64_t page, uint64_t *version)
 {
     uint64_t base = set * DBZ_WAYS;
+    int full = 0;            /* no memory is left: only frames that have some */
     uint64_t mine = (uint64_t)(r->seg->slot + 1) << 1 | 1 | (r->seg->slot >= 0 ? (r->seg->generation & 0xffff) << 14 : 0);
     for (int round = 0; round < 4; round++) {
         int64_t victim = -1;
@@ -195,7 +235,9 @@ static int64_t claim(dbz_reader *r, uint64_t set, uint64_t tag, uint64_t page, u
             dbz_frame *f = &r->heads[i];
             uint64_t v = atomic_load_explicit(&f->version, memory_order_acquire);
             int score = 0;
-            if (v & 1) {
+            if (full && !backed(r, i)) {
+                continue;
+            } else if (v & 1) {
                 if (rank < 2 && filler_dead(r, v, round == 3 || (r->hand & 15) == 0))
                     score = 2;
             } else if (v == 0) {
@@ -208,7 +250,7 @@ static int64_t claim(dbz_reader *r, uint64_t set, uint64_t tag, uint64_t page, u
                 else
                     atomic_store_explicit(&f->used, 0, memory_order_relaxed);
             }
-            if (score > rank) {
+            if (score > rank || (score == 3 && rank == 3 && (int64_t)i < victim)) {       /* never used: the first way that is left */
                 rank = score;
                 victim = (int64_t)i;
                 seen = v;
@@ -217,6 +259,10 @@ static int64_t claim(dbz_reader *r, uint64_t set, uint64_t tag, uint64_t page, u
         r->hand++;
         if (victim < 0)
             continue;
+        if (!backed(r, (uint64_t)victim) && dbz_seg_reserve(r->seg, r->seg->at.frames_off + frame_offset(r, (uint64_t)victim), DBZ_PAGE)) {
+            full = 1;
+            continue;
+        }
         uint64_t odd = seen >> COUNT_SHIFT << COUNT_SHIFT | mine;
         if (odd == seen)      /* a dead filler under our own name: step the count so that the CAS changes the word */
             odd += UINT64_C(1) << COUNT_SHIFT;
@@ -234,19 +280,14 @@ static void fill(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t *byte
 {
     if (!r->sets || (r->seg->slot < 0 && r->seg->lock_fd >= 0))
         return;
-    uint64_t h = mix(tag, page), set = ((h >> 32) * r->sets) >> 32, odd;
-    uint64_t heads = heads_offset(r, set);
+    uint64_t set = set_of(r, page), heads = heads_offset(r, set), odd;
     if (!dbz_seg_reserved(r->seg, heads) && dbz_seg_reserve(r->seg, heads, DBZ_WAYS * sizeof(dbz_frame)))
-        return;
-    /* All ways of a set stand next to each other, so that one reservation covers whichever is claimed. */
-    uint64_t bytes_off = r->seg->at.frames_off + set * DBZ_WAYS * DBZ_PAGE;
-    if (!dbz_seg_reserved(r->seg, bytes_off) && dbz_seg_reserve(r->seg, bytes_off, DBZ_WAYS * DBZ_PAGE))
         return;
     int64_t i = claim(r, set, tag, page, &odd);
     if (i < 0)
         return;
     dbz_frame *f = &r->heads[i];
-    _Atomic uint64_t *words = (_Atomic uint64_t *)(void *)(r->frames + (uint64_t)i * DBZ_PAGE);
+    _Atomic uint64_t *words = frame_words(r, (uint64_t)i);
     atomic_thread_fence(memory_order_release);
     atomic_store_explicit(&f->tag, tag, memory_order_relaxed);
     atomic_store_explicit(&f->page, page, memory_order_relaxed);
@@ -255,7 +296,7 @@ static void fill(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t *byte
     for (uint32_t k = 0; k < WORDS; k++)
         atomic_store_explicit(&words[k], dbz_load64(bytes + 8 * k), memory_order_relaxed);
     atomic_store_explicit(&f->version, ((odd >> COUNT_SHIFT) + 1) << COUNT_SHIFT, memory_order_release);
-    r->hints[h & (DBZ_HINTS - 1)] = (uint32_t)i;
+    *hint_of(r, tag, page) = (uint32_t)i;
 }
 
 static int read_file(dbz_reader *r, uint64_t address, uint8_t *out, uint64_t len, uint64_t *got)
@@ -296,10 +337,9 @@ static int admit(dbz_reader *r, uint64_t tag, uint64_t page, const uint8_t *byte
 
 int dbz_page_find(dbz_reader *r, uint64_t tag, uint64_t page, uint32_t end, dbz_page_view *v)
 {
-    uint64_t h = mix(tag, page);
     if (r->sets) {
-        uint64_t set = ((h >> 32) * r->sets) >> 32, first = set * DBZ_WAYS;
-        uint32_t *hint = &r->hints[h & (DBZ_HINTS - 1)];
+        uint64_t set = set_of(r, page), first = set * DBZ_WAYS;
+        uint32_t *hint = hint_of(r, tag, page);
         if (dbz_seg_reserved(r->seg, heads_offset(r, set))) {
             uint64_t start = *hint - first < DBZ_WAYS ? *hint - first : 0;
             for (uint32_t w = 0; w < DBZ_WAYS; w++) {
@@ -341,7 +381,7 @@ int dbz_page_find(dbz_reader *r, uint64_t tag, uint64_t page, uint32_t end, dbz_
     }
     if (page >= DBZ_ADDR_MAX / DBZ_PAGE)
         return dbz_damage(r, 5, page * DBZ_PAGE, 0, 0);
-    if (r->fd < 0) {
+    if (r->fd < 0 || (r->quick && ((tag & DBZ_TAG_TABLE) || (page + 1) * DBZ_PAGE <= r->data_end))) {
         r->missing = page * DBZ_PAGE;
         r->missing_tag = tag;
         r->missing_bytes = end;
@@ -405,6 +445,8 @@ int dbz_data_copy(dbz_reader *r, uint64_t addr, uint64_t len, uint8_t *base)
     uint64_t tag = dbz_tag_data(r);
     if (r->fd >= 0 && len > 16 * DBZ_PAGE) {       /* big: straight from the file, the cache keeps what is read often */
         uint64_t got = 0;
+        if (r->quick)
+            return DBZ_E_MISS;
         int rc = read_file(r, addr, base + (addr & 7), len, &got);
         if (rc)
             return rc;

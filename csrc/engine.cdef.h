@@ -147,7 +147,6 @@ int dbz_page_supply(dbz_reader *r, uint64_t page_address, const uint8_t *bytes, 
 const dbz_fault *dbz_reader_fault(const dbz_reader *r);
 int dbz_reader_errno(const dbz_reader *r);
 int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
-int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap);
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
 int dbz_get_at(dbz_reader *r, uint64_t addr, dbz_record *out);
 int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);
@@ -166,9 +165,8 @@ int dbz_batch_zero(dbz_batch *b, uint64_t *out, uint32_t cap);
 int dbz_batch_refcount(dbz_batch *b, uint64_t oid, uint64_t *out);
 int dbz_batch_seal(dbz_batch *b, uint64_t time_us, int in_place);
 uint64_t dbz_batch_records(const dbz_batch *b);
-const uint8_t *dbz_batch_body(const dbz_batch *b, uint64_t *len);
-const uint8_t *dbz_batch_data(const dbz_batch *b, uint64_t *len);
-const dbz_entry *dbz_batch_entries(const dbz_batch *b, uint32_t *n);
+typedef struct { const uint8_t *body, *data; uint64_t body_len, data_len; const dbz_entry *entries; uint32_t entry_count; } dbz_sealed;
+void dbz_batch_sealed(const dbz_batch *b, dbz_sealed *out);
 int dbz_body_entries(const uint8_t *body, uint64_t len, uint64_t state, dbz_entry *out, uint32_t cap, dbz_body *head);
 
 int dbz_merge_new(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint32_t generation, const dbz_entry *entries, uint32_t n,

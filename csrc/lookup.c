@@ -117,17 +117,15 @@ int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out)
     return rc;
 }
 
-int64_t dbz_read(dbz_reader *r, uint64_t oid, uint64_t state, char *out, uint32_t cap)
+int dbz_get_quick(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out)
 {
-    dbz_record rec;
-    int rc = dbz_get(r, oid, state, &rec);
-    if (rc)
-        return rc;
-    if (rec.flags & DBZ_TOMBSTONE)
-        return DBZ_E_NOTFOUND;
-    if (rec.payload_len <= cap)
-        memcpy(out, rec.payload, rec.payload_len);
-    return (int64_t)((uint64_t)(rec.refcount < INT32_MAX ? rec.refcount : INT32_MAX) << 32 | rec.payload_len);
+    int done = r->spare_done;
+    r->quick = 1;
+    int rc = dbz_get(r, oid, state, out);
+    r->quick = 0;
+    if (rc == DBZ_E_MISS)
+        r->spare_done = done;
+    return rc;
 }
 
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out)
@@ -239,4 +237,15 @@ int dbz_get_changes_since(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t
     }
     *n = used;
     return 0;
+}
+
+int dbz_changes_since_quick(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done)
+{
+    int spare_done = r->spare_done;
+    r->quick = 1;
+    int rc = dbz_get_changes_since(r, after, upto, oids, n, done);
+    r->quick = 0;
+    if (rc == DBZ_E_MISS)
+        r->spare_done = spare_done;
+    return rc;
 }

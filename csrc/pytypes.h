@@ -42,6 +42,9 @@ enum {
     P_PINNED = P_GHOST | P_LOADING | P_INIT | P_NEW | P_DIRTY | P_EXPIRED | P_CLOSED | P_SAVING | P_BLOCK   /* eviction keeps off */
 };
 
+/* Extension types of MessagePack in records, see dbzero/model/codec.py. */
+enum { X_REFERENCE = 1 };
+
 /* Flags of a registered memo class. */
 enum { C_SLOW = 1, C_IMMUTABLE = 2 };
 
@@ -183,6 +186,9 @@ extern PyMethodDef dbz_oid_functions[];
 
 /* pytypes_words.c */
 extern PyMethodDef dbz_word_functions[];
+
+/* pytypes_read.c */
+extern PyMethodDef dbz_read_functions[];
 
 /* checksum.c */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REFERENCE = 1 };     /* extension type */
 enum { ORDINARY = 1, OTHER = 0, FAILED = -1 };
 
 typedef struct {
@@ -107,7 +106,7 @@ static int put_reference(buffer *b, buffer *refs, Persistent *p)
     if (at == NULL)
         return FAILED;
     *at++ = 0xD7;
-    *at++ = REFERENCE;
+    *at++ = X_REFERENCE;
     uint64_t both = p->oid | (uint64_t)number << 40;
     for (int i = 0; i < 8; i++)
         *at++ = (uint8_t)(both >> (8 * i));

@@ -1,5 +1,5 @@
-/* The words of a prefix slot that every operation looks at, read without letting go of the GIL: a load takes nanoseconds, while each release of the GIL
- * beside a thread that wants it may end in a switch of threads. Whatever may sleep or take long goes through cffi, which lets go of it. */
+/* The words of a prefix slot that every operation looks at, and the pin that moves with each of its states, without letting go of the GIL: that takes
+ * nanoseconds, while each release of the GIL beside a thread that wants it may end in a switch of threads. Whatever may sleep or take long goes through cffi, which lets go of it. */
 #include "pytypes.h"
 #include "shared.h"
 
@@ -50,6 +50,22 @@ static int arguments(PyObject *const *args, Py_ssize_t n, dbz_seg **seg, uint32_
         return arguments(args, n, &seg, &prefix) < 0 ? NULL : make(call(seg, prefix));                                                                         \
     }
 
+static PyObject *f_repin(PyObject *module, PyObject *const *args, Py_ssize_t n)
+{
+    (void)module;
+    dbz_seg *seg;
+    uint32_t prefix;
+    if (n != 4)
+        return PyErr_Format(PyExc_TypeError, "a segment's words, the number of a slot, that of a pin and a state are needed");
+    if (arguments(args, 2, &seg, &prefix) < 0)
+        return NULL;
+    long pin = PyLong_AsLong(args[2]);
+    uint64_t state = PyLong_AsUnsignedLongLong(args[3]);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyLong_FromLong(dbz_repin(seg, (int)pin, prefix, state));
+}
+
 WORD(f_published, dbz_state_published, PyLong_FromUnsignedLongLong)
 WORD(f_durable, dbz_state_durable, PyLong_FromUnsignedLongLong)
 WORD(f_incarnation, dbz_incarnation, PyLong_FromUnsignedLong)
@@ -61,5 +77,6 @@ PyMethodDef dbz_word_functions[] = {
     {"durable", (PyCFunction)(void (*)(void))f_durable, METH_FASTCALL, "durable(words, slot): newest durable state."},
     {"incarnation", (PyCFunction)(void (*)(void))f_incarnation, METH_FASTCALL, "incarnation(words, slot): of the slot."},
     {"ticket", (PyCFunction)(void (*)(void))f_ticket, METH_FASTCALL, "ticket(words, slot): wake-ups so far."},
+    {"repin", (PyCFunction)(void (*)(void))f_repin, METH_FASTCALL, "repin(words, slot, pin, state): the pin's number from now on, or a code."},
     {NULL, NULL, 0, NULL},
 };

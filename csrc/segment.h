@@ -22,7 +22,7 @@
 #include "errors.h"
 
 #define DBZ_MAGIC UINT64_C(0x314f52455a4244)  /* "DBZERO1" */
-#define DBZ_ABI 3u
+#define DBZ_ABI 4u
 #define DBZ_PAGE 4096u
 #define DBZ_BLOCK (UINT64_C(1) << 20)   /* unit in which segment memory is reserved */
 #define DBZ_CHUNK (UINT64_C(1) << 18)   /* unit in which the delta arena is handed out */

@@ -15,6 +15,7 @@ state = _persistent.state
 clear_state = _persistent.clear_state
 fill = _persistent.fill
 fill_ordinary = _persistent.fill_ordinary
+decode_ordinary = _persistent.decode_ordinary
 snapshot = _persistent.snapshot
 encode_ordinary = _persistent.encode_ordinary
 encode_memos = _persistent.encode_memos

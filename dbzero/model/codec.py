@@ -55,6 +55,7 @@ import msgspec
 
 from dbzero.errors import CorruptError, UnsupportedTypeError
 from dbzero.model import base, deferred, kinds
+from dbzero.model.base import decode_ordinary
 from dbzero.model.deferred import COMPOSITES, MEMO_CLASS, Deferred
 
 if TYPE_CHECKING:
@@ -244,6 +245,10 @@ def make_decoder(view: View | None) -> Callable[[bytes | memoryview], Any]:
 def decode_values(view: View, data: bytes | memoryview) -> list[Any]:
     """The values of :func:`encode_values`'s bytes. References become ghosts of `view` (or the live objects).
     CorruptError when anything is wrong."""
+    if type(data) is bytes:
+        ordinary: list[Any] | None = decode_ordinary(view, data, 0, view.types())
+        if ordinary is not None:
+            return ordinary
     try:
         values = view.decoder(data)
         if type(values) is list and (

@@ -383,6 +383,10 @@ class View(ViewCore):  # type: ignore[misc]
         self._types[code] = found
         return found
 
+    def types(self) -> dict[int, type] | None:
+        """The classes that are known by their codes, for what decodes in C; None: they have to be asked for anew."""
+        return self._types if self._types_version == kinds.version else None
+
     # --- objects -----------------------------------------------------------------------------------------------------
 
     def reference(self, oid: int, code: int) -> Any:
@@ -508,7 +512,7 @@ class View(ViewCore):  # type: ignore[misc]
         cls = type(obj)
         layout = self._layouts.get(cls)
         if layout is not None and layout.common and payload.startswith(layout.common_head):  # no head starts another
-            if base.fill_ordinary(obj, layout.common, payload, len(layout.common_head)):
+            if base.fill_ordinary(obj, layout.common, payload, len(layout.common_head), self.types()):
                 return
             values = decode_values(self, payload[len(layout.common_head) :])
             if len(values) == len(layout.common):
@@ -628,7 +632,12 @@ class View(ViewCore):  # type: ignore[misc]
 
     def has_changes(self) -> bool:
         """Whether a commit has anything to do."""
-        return bool(self.dirty_count > 0 or self.orphan_count > 0) or any(b.pending() for b in self.buffers)
+        if self.dirty_count or self.orphan_count:
+            return True
+        for buffer in self.buffers:  # noqa: SIM110 - a generator costs each transaction more than the question itself
+            if buffer.pending():
+                return True
+        return False
 
     def settled(self) -> tuple[int, int, int] | None:
         """While it shows nothing but a committed state: something that is equal for as long as it has gone on showing that. Else None."""

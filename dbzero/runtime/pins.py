@@ -7,6 +7,7 @@ from typing import Final
 from dbzero import errors
 from dbzero._engine import lib
 from dbzero.runtime import codes
+from dbzero.runtime.native import persistent
 from dbzero.runtime.slot import PrefixSlot
 
 
@@ -26,7 +27,7 @@ class Pin:
         slot = self.slot
         if self._number < 0:
             raise errors.ClosedError(f"prefix {slot.prefix!r}: the pin of state {self.state} was released")
-        self._number = _checked(lib.dbz_repin(slot.segment.handle, self._number, slot.index, state), slot, state)
+        self._number = _checked(persistent.repin(slot.segment.words, slot.index, self._number, state), slot, state)
         self.state = state
 
     def close(self) -> None:

@@ -13,17 +13,18 @@ from typing import Any, NamedTuple, NoReturn
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
+from dbzero.runtime.native import persistent
 
 PAGE = 4096
-SMALL = 1024  # payloads up to this length are copied once, through a buffer that lives as long as the reader
-_CHANGED = 256  # OIDs that one call lists, without an allocation
+ROOM = 256  # OIDs that one call lists without an allocation
 FULL, DELTA, TOMBSTONE = 1, 2, 4  # record flags
 OID_ROOT, OID_LOG, OID_FIRST = 1, 2, 16
 REF_TOMBSTONE = 0xFFFFFFFF  # refcount of an entry that leads to a tombstone
 
 
-_read = lib.dbz_read
-_unpack = ffi.unpack
+_read = persistent.read
+_changes_since = persistent.changes_since
+_FEW = 64  # commits whose changes are listed without letting go of the GIL
 
 _FAULTS = {
     1: "the checksum of a record is wrong",
@@ -79,7 +80,7 @@ class Reader:
         supply: ``supply(address, length) -> bytes`` reads whole pages, short where the file ends; for `fd` -1.
     """
 
-    __slots__ = ("_changed", "_entry", "_handle", "_record", "_small", "fd", "name", "path", "prefix", "seg", "supply")
+    __slots__ = ("_entry", "_handle", "_quick", "_record", "_room", "fd", "name", "path", "prefix", "seg", "supply")
 
     def __init__(
         self,
@@ -106,8 +107,8 @@ class Reader:
         self._handle = ffi.gc(out[0], lib.dbz_reader_free)
         self._record = ffi.new("dbz_record *")
         self._entry = ffi.new("dbz_entry *")
-        self._small = ffi.new("char[]", SMALL)
-        self._changed: Any = None  # room for OIDs, and two words
+        self._quick = persistent.reader(int(ffi.cast("uintptr_t", out[0])))
+        self._room: Any = None
 
     @property
     def handle(self) -> Any:
@@ -118,7 +119,13 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the handle; a batch that is still being built keeps it until it ends. The descriptor stays open."""
-        self._handle = None
+        self._handle = self._quick = None
+
+    def room(self) -> Any:
+        """A cffi `uint64_t[]` for ROOM OIDs and two words more, for one call."""
+        if self._room is None:
+            self._room = ffi.new("uint64_t[]", ROOM + 2)
+        return self._room
 
     def settle(self, rc: int, what: str) -> bool:
         """Deal with a call's negative result: True when it is to be repeated (a page was supplied), else it raises.
@@ -170,15 +177,12 @@ class Reader:
 
         Raises CorruptError, StaleViewError, StorageError."""
         try:
-            packed = _read(self._handle, oid, state, self._small, SMALL)
-        except TypeError:
+            found = _read(self._quick, oid, state)
+        except ValueError:
             _ = self.handle  # ClosedError when that is why
             raise
-        if packed < 0:
-            if packed == codes.NOTFOUND:
-                return None
-        elif (length := packed & 0xFFFFFFFF) <= SMALL:
-            return _unpack(self._small, length), packed >> 32
+        if found.__class__ is not int:
+            return found  # type: ignore[no-any-return]
         version = self.get(oid, state)
         return None if version is None or version.flags & TOMBSTONE else (version.payload, version.refcount)
 
@@ -253,9 +257,15 @@ class Reader:
 
     def changes_since(self, after: int, upto: int) -> set[int] | None:
         """OIDs of the records that the commits of states `after` + 1 to `upto` wrote. None when one of them is not known."""
-        if self._changed is None:
-            self._changed = ffi.new("uint64_t[]", _CHANGED + 2)
-        oids, capacity = self._changed, _CHANGED
+        if upto - after <= _FEW:
+            try:
+                quick = _changes_since(self._quick, after, upto)
+            except ValueError:
+                _ = self.handle  # ClosedError when that is why
+                raise
+            if quick.__class__ is not int:
+                return quick  # type: ignore[no-any-return]
+        oids, capacity = self.room(), ROOM
         count, done = oids + capacity, oids + capacity + 1
         found: set[int] = set()
         while after < upto:

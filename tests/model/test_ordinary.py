@@ -233,7 +233,7 @@ def test_fill_ordinary_reads_what_was_written(values: list[Any], head: bytes, cu
         body = codec.encode_values(values)[0]
         names = tuple(f"n{i}" for i in range(len(values)))
         item = Blank()
-        filled = base.fill_ordinary(item, names, head + body, len(head))
+        filled = base.fill_ordinary(item, names, head + body, len(head), None)
         if base.encode_ordinary(values) is not None:
             assert filled  # the encoder declines more: what it leaves to the codec may be ordinary to read (2**63 is)
         state = base.state(item)
@@ -242,9 +242,9 @@ def test_fill_ordinary_reads_what_was_written(values: list[Any], head: bytes, cu
         other = Blank()
         for broken in (body + b"\0", body[:-1], b"", b"\xc1", body[:1] + b"\xc1" * len(values)):
             if broken != body:
-                assert base.fill_ordinary(other, names, broken, 0) is False
-        assert base.fill_ordinary(other, (*names, "more"), body, 0) is False
-        assert base.fill_ordinary(other, names, body, len(body) + 1) is False
+                assert base.fill_ordinary(other, names, broken, 0, None) is False
+        assert base.fill_ordinary(other, (*names, "more"), body, 0, None) is False
+        assert base.fill_ordinary(other, names, body, len(body) + 1, None) is False
         assert base.state(other) == {}
     finally:
         scope.set_current(None)
@@ -258,7 +258,7 @@ def test_fill_ordinary_agrees_with_msgspec_on_any_bytes(data: bytes, count: int)
     try:
         item = Blank()
         data = bytes((0x90 | count,)) + data
-        if base.fill_ordinary(item, tuple(f"n{i}" for i in range(count)), data, 0):
+        if base.fill_ordinary(item, tuple(f"n{i}" for i in range(count)), data, 0, None):
             assert repr(list(base.state(item).values())) == repr(codec.decode_values(made, data))
     finally:
         scope.set_current(None)
@@ -267,6 +267,71 @@ def test_fill_ordinary_agrees_with_msgspec_on_any_bytes(data: bytes, count: int)
 
 def test_bad_utf8_is_left_to_the_codec(view: View) -> None:
     item = Blank()
-    assert base.fill_ordinary(item, ("a",), b"\x91\xa2\xff\xfe", 0) is False
-    assert base.fill_ordinary(item, ("a",), b"\x91\xa2ok", 0) is True
+    assert base.fill_ordinary(item, ("a",), b"\x91\xa2\xff\xfe", 0, None) is False
+    assert base.fill_ordinary(item, ("a",), b"\x91\xa2ok", 0, None) is True
     assert item.a == "ok"
+
+
+@given(st.lists(st.one_of(atoms, st.integers(0, 4).map(lambda n: ("object", n))), max_size=40))
+def test_references_are_read_as_by_the_codec(form: list[Any]) -> None:
+    made = View(MemoryRecords(), 1)
+    scope.set_current(made)
+    try:
+        items = [Item(n, n) for n in range(5)]
+        values = [items[v[1]] if type(v) is tuple else v for v in form]
+        with operation:
+            body, refs = codec.encode_values(values)
+            found = base.decode_ordinary(made, bytes(body), 0, made.types())
+            by_codec = made.decoder(bytes(body))
+            if found is not None:
+                assert [repr(v) if not isinstance(v, Item) else v._p_oid for v in found] == [
+                    repr(v) if not isinstance(v, Item) else v._p_oid for v in by_codec
+                ]
+            again = codec.decode_values(made, bytes(body))
+        assert all(a is b if isinstance(b, Item) else repr(a) == repr(b) for a, b in zip(again, values, strict=True))
+        assert list(refs) == [v._p_oid for v in values if isinstance(v, Item)]
+        if any(isinstance(v, Item) for v in values):
+            assert base.decode_ordinary(made, bytes(body), 0, None) is None
+    finally:
+        scope.set_current(None)
+        made.close()
+
+
+def test_damaged_references_are_left_to_the_codec(view: View) -> None:
+    item = Item(1, 2)
+    with operation:
+        body = bytes(codec.encode_values([item, item])[0])
+        code = int.from_bytes(body[3:11], "little") >> 40
+        view.reference(item._p_oid, code)  # from here on the class is known by its code
+        types = view.types()
+        assert base.decode_ordinary(view, body, 0, types) == [item, item]
+        for oid, number in ((5, code), (item._p_oid, code + 77)):
+            broken = b"\x91\xd7\x01" + (oid | number << 40).to_bytes(8, "little")
+            assert base.decode_ordinary(view, broken, 0, types) is None
+            with pytest.raises(Error):
+                codec.decode_values(view, broken)
+        for broken in (
+            body[:-1],
+            body + b"\0",
+            b"\x91\xd7\x02" + body[3:11],
+            b"\xdd\xff\xff\xff\xff" + body[1:],
+            b"\x93" + body[1:],
+        ):
+            assert base.decode_ordinary(view, broken, 0, types) is None
+        with pytest.raises(TypeError):
+            base.decode_ordinary(view, "text", 0, types)
+        with pytest.raises(TypeError):
+            base.decode_ordinary(None, body, 0, types)
+
+
+def test_a_reference_to_an_object_of_another_class_is_left_to_the_codec(view: View) -> None:
+    item, other = Item(1, 2), Blank()
+    other.a = 1
+    with operation:
+        codes = {}
+        for obj in (item, other):
+            body = bytes(codec.encode_values([obj])[0])
+            codes[type(obj)] = int.from_bytes(body[3:11], "little") >> 40
+            view.reference(obj._p_oid, codes[type(obj)])
+        wrong = b"\x91\xd7\x01" + (item._p_oid | codes[Blank] << 40).to_bytes(8, "little")
+        assert base.decode_ordinary(view, wrong, 0, view.types()) is None

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
+from dbzero.runtime import codes
 from dbzero.runtime.batch import Batch, Entries, body_entries, merge, read_free_page, write_free_page
+from dbzero.runtime.native import persistent
 from dbzero.runtime.reader import OID_LOG, REF_TOMBSTONE, Reader
 
 PAGE = 4096
@@ -57,7 +59,7 @@ class Store:
 
     def commit(self, batch: Batch, *, in_place: bool = False) -> list:
         batch.seal(self.state * 10, in_place=in_place)
-        body, data, entries = batch.body(), batch.data(), batch.entries()
+        body, data, entries = batch.body, batch.data, batch.entries
         head, again = body_entries(bytes(body), self.state + 1)
         assert list(again) == list(entries)
         assert (head.data_address, head.data_length, head.in_place) == (self.data_end, len(data), in_place)
@@ -344,6 +346,73 @@ def test_a_closed_reader_says_so(store: Store) -> None:
         reader.read(16, 1)
 
 
+def fill(store: Store, objects: int) -> None:
+    batch = store.begin()
+    batch.put_many((16 + n, b"%d" % n * 20, ()) for n in range(objects))
+    store.commit(batch)
+
+
+def test_reads_that_hold_the_gil_leave_the_file_alone(store: Store) -> None:
+    fill(store, 500)
+    store.checkpoint()
+    reader = store.open()
+    quick = reader._quick
+    first = persistent.read(quick, 16, store.state)
+    assert first == codes.MISS  # its table page is in no frame
+    assert reader.read(16, store.state) == (b"0" * 20, 0)  # nor was its data page
+    assert persistent.read(quick, 16, store.state) == (b"0" * 20, 0)
+    batch = store.begin()
+    batch.put(17, b"last")
+    store.commit(batch)
+    assert persistent.read(quick, 17, store.state) == (b"last", 0)  # on the last page, which no frame can hold
+    assert persistent.read(quick, 17, store.state - 1) == (b"1" * 20, 0)
+    assert persistent.read(quick, 9999, store.state) is None
+    with pytest.raises(TypeError):
+        persistent.read(quick, 17)
+    with pytest.raises(OverflowError):
+        persistent.read(quick, -1, 1)
+    reader.close()
+    with pytest.raises(ValueError):
+        persistent.read(reader._quick, 17, store.state)
+    assert persistent.read(quick, 17, store.state) == (b"last", 0)  # it keeps what it reads with
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_changes_are_listed_the_same_with_and_without_the_gil(store: Store, by_descriptor: bool) -> None:
+    wanted: list[set[int]] = []
+    for n in range(150):
+        batch = store.begin()
+        oids = {16 + n % 7, 100 + n, *(range(300) if n == 70 else ())} - set(range(16))
+        batch.put_many((oid, b"%d" % n, ()) for oid in sorted(oids))
+        store.commit(batch)
+        wanted.append(oids)
+    reader = store.open(by_descriptor=by_descriptor)
+    for after, upto in ((1, 2), (1, 60), (60, 90), (1, 151), (149, 151), (151, 151)):
+        assert reader.changes_since(after, upto) == set().union(*wanted[after - 1 : upto - 1])
+    assert reader.changes_since(140, 152) is None
+    reader.close()
+    with pytest.raises(errors.ClosedError):
+        reader.changes_since(1, 2)
+
+
+def test_what_is_cached_takes_the_memory_that_it_needs() -> None:
+    s = Store(cache=256 << 20)
+    fill(s, 40_000)  # 8 MB of records
+    s.checkpoint()
+    info = ffi.new("dbz_seg_info *")
+    lib.dbz_seg_status(s.seg, info)
+    before = info.reserved
+    reader = s.open()
+    for oid in random.Random(1).sample(range(16, 40_016), 20_000):
+        assert reader.read(oid, s.state) is not None
+    lib.dbz_seg_status(s.seg, info)
+    used = s.data_end
+    assert used > 4 << 20
+    assert info.reserved - before < 2 * used + (4 << 20)
+    assert info.misses < used // PAGE * 2
+    s.close()
+
+
 def test_a_batch_outlives_its_readers_close(store: Store) -> None:
     reader = store.open()
     batch = Batch(reader, store.state + 1, store.data_end)
@@ -351,14 +420,14 @@ def test_a_batch_outlives_its_readers_close(store: Store) -> None:
     del reader
     batch.put(16, b"x")
     batch.seal(1)
-    assert batch.entries().count == 2
+    assert batch.entries.count == 2
 
 
 def test_malformed_bodies_are_refused(store: Store) -> None:
     batch = store.begin()
     batch.put(16, b"abc")
     batch.seal(1)
-    body = bytes(batch.body())
+    body = bytes(batch.body)
     assert body_entries(body, 2)[1].count == 2
     for cut in range(len(body)):
         with pytest.raises(errors.CorruptError):
