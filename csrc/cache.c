@@ -93,7 +93,7 @@ int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out)
         return DBZ_E_ARG;
     }
     r->fd = fd;
-    atomic_init(&r->holds, 1);
+    r->holds = 1;
     r->header = dbz_seg_header(seg);
     r->heads = (dbz_frame *)(void *)(seg->base + seg->at.heads_off);
     r->frames = seg->base + seg->at.frames_off;
@@ -131,12 +131,18 @@ static void spares_clear(dbz_reader *r)
 
 void dbz_reader_hold(dbz_reader *r)
 {
-    atomic_fetch_add_explicit(&r->holds, 1, memory_order_relaxed);
+    __atomic_add_fetch(&r->holds, 1, __ATOMIC_RELAXED);
+}
+
+void dbz_reader_shut(dbz_reader *r)
+{
+    r->shut = 1;
+    r->fd = -1;
 }
 
 void dbz_reader_free(dbz_reader *r)
 {
-    if (!r || atomic_fetch_sub_explicit(&r->holds, 1, memory_order_acq_rel) > 1)
+    if (!r || __atomic_sub_fetch(&r->holds, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     dbz_seg_drop(r->seg);
     spares_clear(r);

@@ -693,7 +693,7 @@ static int execute(PyObject *module)
         || dbz_paths_ready(module) < 0 || dbz_stored_ready(module) < 0 || dbz_list_ready(module) < 0 || dbz_keyed_ready(module) < 0
         || PyModule_AddFunctions(module, dbz_meta_functions) < 0 || PyModule_AddFunctions(module, dbz_encode_functions) < 0
         || PyModule_AddFunctions(module, dbz_decode_functions) < 0 || PyModule_AddFunctions(module, dbz_oid_functions) < 0
-        || PyModule_AddFunctions(module, dbz_move_functions) < 0 || PyModule_AddFunctions(module, dbz_word_functions) < 0
+        || PyModule_AddFunctions(module, dbz_move_functions) < 0 || dbz_words_ready(module) < 0
         || PyModule_AddFunctions(module, dbz_read_functions) < 0)
         return -1;
     home = here;

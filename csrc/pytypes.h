@@ -185,7 +185,7 @@ extern PyMethodDef dbz_decode_functions[];
 extern PyMethodDef dbz_oid_functions[];
 
 /* pytypes_words.c */
-extern PyMethodDef dbz_word_functions[];
+int dbz_words_ready(PyObject *module);
 
 /* pytypes_read.c */
 extern PyMethodDef dbz_read_functions[];

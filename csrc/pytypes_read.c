@@ -26,6 +26,16 @@ static PyObject *f_reader(PyObject *module, PyObject *address)
     return capsule;
 }
 
+static PyObject *f_shut_reader(PyObject *module, PyObject *capsule)
+{
+    (void)module;
+    dbz_reader *r = PyCapsule_GetPointer(capsule, CAPSULE);
+    if (r == NULL)
+        return NULL;
+    dbz_reader_shut(r);
+    Py_RETURN_NONE;
+}
+
 /* (reader, number, number). */
 static dbz_reader *arguments(PyObject *const *args, Py_ssize_t n, uint64_t *first, uint64_t *second)
 {
@@ -97,6 +107,7 @@ static PyObject *f_changes_since(PyObject *module, PyObject *const *args, Py_ssi
 
 PyMethodDef dbz_read_functions[] = {
     {"reader", f_reader, METH_O, "reader(address of a dbz_reader): what the other functions take. Keeps it."},
+    {"shut_reader", f_shut_reader, METH_O, "shut_reader(reader): its descriptor is about to be closed; all that is asked of it is to be asked through cffi."},
     {"read", (PyCFunction)(void (*)(void))f_read, METH_FASTCALL, "read(reader, oid, state): (payload, refcount), None, or a code: ask again through cffi."},
     {"changes_since", (PyCFunction)(void (*)(void))f_changes_since, METH_FASTCALL,
      "changes_since(reader, after, upto): set of the OIDs that these commits wrote, or a code: ask again through cffi."},

@@ -70,7 +70,8 @@ typedef struct dbz_reader dbz_reader;
 /* A process's handle for reading one prefix. Not thread-safe: one thread at a time (the caller's operation lock).
  * fd: descriptor of the prefix file, or -1: misses return DBZ_E_MISS and the caller supplies the page. The descriptor is borrowed. */
 int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out);
-void dbz_reader_hold(dbz_reader *r);                              /* one more that calls dbz_reader_free when it is done; from any thread */
+void dbz_reader_hold(dbz_reader *r);                              /* one more that calls dbz_reader_free when it is done */
+void dbz_reader_shut(dbz_reader *r);                              /* its descriptor is about to be closed: the quick calls answer DBZ_E_MISS from now on */
 void dbz_reader_free(dbz_reader *r);                              /* touches private memory only: the mapping may be gone already */
 uint64_t dbz_reader_missing(const dbz_reader *r);                 /* page address wanted by the last DBZ_E_MISS */
 uint64_t dbz_reader_missing_bytes(const dbz_reader *r);           /* bytes wanted from there on; more than a page: supply the following pages too, if you can */

@@ -54,7 +54,8 @@ struct dbz_reader {
     int fd;
     int error;
     int quick;                /* the call is one that leaves the file alone, see dbz_get_quick */
-    _Atomic uint32_t holds;
+    int shut;
+    uint32_t holds;
     uint32_t cache_key;       /* of the incarnation it was opened on */
     uint32_t sets, run;
     uint64_t uuid;

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from dbzero import errors
@@ -29,12 +28,14 @@ class Body(NamedTuple):
     data_offset: int  # where they start in the body when they are
 
 
-@dataclass(frozen=True)
 class Entries:
     """Delta entries: a C array and their number. Iterating gives :class:`Entry` tuples."""
 
-    array: Any
-    count: int
+    __slots__ = ("array", "count")
+
+    def __init__(self, array: Any, count: int) -> None:
+        self.array: Final = array
+        self.count: Final = count
 
     def __iter__(self) -> Iterator[Entry]:
         for i in range(self.count):

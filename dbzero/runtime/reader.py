@@ -22,8 +22,6 @@ OID_ROOT, OID_LOG, OID_FIRST = 1, 2, 16
 REF_TOMBSTONE = 0xFFFFFFFF  # refcount of an entry that leads to a tombstone
 
 
-_read = persistent.read
-_changes_since = persistent.changes_since
 _FEW = 64  # commits whose changes are listed without letting go of the GIL
 
 _FAULTS = {
@@ -107,7 +105,7 @@ class Reader:
         self._handle = ffi.gc(out[0], lib.dbz_reader_free)
         self._record = ffi.new("dbz_record *")
         self._entry = ffi.new("dbz_entry *")
-        self._quick = persistent.reader(int(ffi.cast("uintptr_t", out[0])))
+        self._quick: Any = None
         self._room: Any = None
 
     @property
@@ -118,8 +116,25 @@ class Reader:
         return self._handle
 
     def close(self) -> None:
-        """Let go of the handle; a batch that is still being built keeps it until it ends. The descriptor stays open."""
-        self._handle = self._quick = None
+        """Let go of the handle; a batch that is still being built keeps it until it ends. The descriptor stays open, for the
+        caller to close."""
+        quick, self._handle, self._quick = self._quick, None, None
+        if quick is not None:
+            persistent.shut_reader(quick)
+
+    def quick(self) -> Any:
+        """For the functions of the C module that read while they hold the GIL: a reader of its own, so that it is in nobody's way.
+        After :meth:`close` they find nothing in it."""
+        if self._quick is None:
+            out = ffi.new("dbz_reader **")
+            _ = self.handle
+            if lib.dbz_reader_new(self.seg, self.prefix, self.fd, out):
+                raise MemoryError
+            try:
+                self._quick = persistent.reader(int(ffi.cast("uintptr_t", out[0])))
+            finally:
+                lib.dbz_reader_free(out[0])
+        return self._quick
 
     def room(self) -> Any:
         """A cffi `uint64_t[]` for ROOM OIDs and two words more, for one call."""
@@ -176,13 +191,6 @@ class Reader:
         """Payload and refcount of the newest version at or below `state`; None when there is none or it is deleted.
 
         Raises CorruptError, StaleViewError, StorageError."""
-        try:
-            found = _read(self._quick, oid, state)
-        except ValueError:
-            _ = self.handle  # ClosedError when that is why
-            raise
-        if found.__class__ is not int:
-            return found  # type: ignore[no-any-return]
         version = self.get(oid, state)
         return None if version is None or version.flags & TOMBSTONE else (version.payload, version.refcount)
 
@@ -258,11 +266,7 @@ class Reader:
     def changes_since(self, after: int, upto: int) -> set[int] | None:
         """OIDs of the records that the commits of states `after` + 1 to `upto` wrote. None when one of them is not known."""
         if upto - after <= _FEW:
-            try:
-                quick = _changes_since(self._quick, after, upto)
-            except ValueError:
-                _ = self.handle  # ClosedError when that is why
-                raise
+            quick = persistent.changes_since(self.quick(), after, upto)
             if quick.__class__ is not int:
                 return quick  # type: ignore[no-any-return]
         oids, capacity = self.room(), ROOM

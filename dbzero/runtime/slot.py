@@ -26,6 +26,7 @@ _Word = Callable[[Any, int], int]
 _published: _Word = persistent.published
 _durable: _Word = persistent.durable
 _incarnation: _Word = persistent.incarnation
+_now: Callable[[Any, int], Any] = persistent.now
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,17 @@ class PrefixSlot:
         self._check(lib.dbz_prefix_retire(self.segment.handle, self.index, epoch, out), f"retire for epoch {epoch}")
         return int(out[0])
 
-    def words(self, into: Any = None) -> Any:
-        """The words of :meth:`status` as they are, a cffi `dbz_prefix_info`: for each turn anew, where names cost too much.
-
-        into: one to be used again, None: a new one.
+    def now(self) -> Any:
+        """What who writes has to know at each step, each word as of its own load: `state` (the newest published one), `data_end`,
+        `next_oid`, `epoch` and `owner` of the lease, `ready`, `poisoned`; and of turns `torn`, `turn` (the holder's word), `log_number`,
+        `log_end`, `log_chain`. See csrc/pytypes_words.c.
         """
-        i = into or ffi.new("dbz_prefix_info *")
-        self._check(lib.dbz_prefix_status(self.segment.handle, self.index, i), "status")
-        return i
+        return _now(self.segment.words, self.index)
 
     def status(self) -> SlotStatus:
         """All words, for status output and for opening."""
-        i = self.words()
+        i = ffi.new("dbz_prefix_info *")
+        self._check(lib.dbz_prefix_status(self.segment.handle, self.index, i), "status")
         return SlotStatus(
             name=ffi.string(i.name).decode("utf-8", "replace"),
             ready=bool(i.ready),
@@ -170,8 +170,8 @@ class PrefixSlot:
 
     def allocated(self) -> tuple[int, int]:
         """(data end, next OID): where the next commit's data stands, and the first OID that was never given out."""
-        i = self.words()
-        return i.data_end, i.next_oid
+        now = self.now()
+        return now.data_end, now.next_oid
 
     def leave(self, epoch: int) -> None:
         """In a turn of shared writers: leave the slot to those who still read the page file that another one has taken the

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
@@ -69,17 +69,12 @@ class Turns:
     def __init__(self, slot: PrefixSlot) -> None:
         self.slot: Final = slot
 
-    def words(self, into: Any = None) -> Any:
-        """The words of :meth:`status` as they are, a cffi `dbz_turn_info`. into: one to be used again, None: a new one."""
-        i = into or ffi.new("dbz_turn_info *")
+    def status(self) -> TurnStatus:
+        i = ffi.new("dbz_turn_info *")
         slot = self.slot
         code = lib.dbz_turn_status(slot.segment.handle, slot.index, i)
         if code:
             codes.check(code, f"prefix {slot.prefix!r}: turn")
-        return i
-
-    def status(self) -> TurnStatus:
-        i = self.words()
         left = (i.until - i.now) / 1e9 if i.until else None
         return TurnStatus(
             i.turn, i.pid, i.holder != 2, i.turns, left, i.waiting, i.torn, i.log_number, i.log_end, i.log_chain

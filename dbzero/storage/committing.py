@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable
 from typing import Final
 
-from dbzero._engine import ffi
 from dbzero.errors import (
     ClosedError,
     Error,
@@ -20,7 +19,7 @@ from dbzero.errors import (
 from dbzero.runtime import osthreads
 from dbzero.runtime.batch import Batch
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.slot import STATE_MASK, PrefixSlot
+from dbzero.runtime.slot import PrefixSlot
 from dbzero.storage import checkpoint as ckpt
 from dbzero.storage import format as fmt
 from dbzero.storage import merge
@@ -46,9 +45,6 @@ class Committing(Reading):
         self._epoch = epoch
         self._commit_lock = osthreads.RLock()
         self._interrupt: BaseException | None = None
-        self._words = ffi.new(
-            "dbz_prefix_info *"
-        )  # of the slot, for who commits; new ones each time would cost too much
         self._limit = 0  # end of the data region of the log file in use
         self._fresh = 0  # no OID from here on is stored
         self._changed = False  # something was committed since the last checkpoint
@@ -78,8 +74,8 @@ class Committing(Reading):
             raise ClosedError(f"prefix {self.name!r} is closed; open it again")
         if not self.writable:
             raise ReadOnlyError(f"Cannot modify read-only prefix: {self.name}")
-        now = self._slot.words(self._words)
-        state = now.published & STATE_MASK
+        now = self._slot.now()
+        state = now.state
         if self._batch_reader is None:
             self._batch_reader = self.make_reader()
         return Batch(self._batch_reader, state + 1, now.data_end, base=state, fresh=self._fresh)
@@ -97,7 +93,7 @@ class Committing(Reading):
         """
         with self._commit_lock:
             self._report_checkpoint()
-            if batch.address != self._slot.words(self._words).data_end:
+            if batch.address != self._slot.now().data_end:
                 raise DeltaRoomMade  # a checkpoint came in between: that address is taken
             state = self._commit(batch)
             self.tidy()
@@ -107,8 +103,8 @@ class Committing(Reading):
 
     def _commit(self, batch: Batch) -> int:
         slot, store, epoch = self._slot, self._store, self._epoch
-        now = slot.words(self._words)
-        before, next_oid = now.published & STATE_MASK, now.next_oid
+        now = slot.now()
+        before, next_oid = now.state, now.next_oid
         state = batch.state
         body, entries, end = batch.body, batch.entries, batch.end
         if end > self._limit:

@@ -125,7 +125,7 @@ class GroupSync(TurnTaking):
             turns = self._turns
             if turns.try_take(ALLOWED):
                 try:
-                    now = turns.words()
+                    now = turns.slot.now()
                     if not now.torn and (self._epoch, now.log_number, now.log_end, now.log_chain) == self._place:
                         self._store.mark_shared(self._epoch, durable)
                 finally:

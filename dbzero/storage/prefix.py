@@ -150,7 +150,7 @@ class Prefix(Compacting):
         self._limit = found.data_end + DATA_REGION
         self._fresh = found.next_oid
         self._changed = not found.merged
-        self._floor = self._slot.status().floor
+        self._set_floor(self._slot.status().floor)
 
     def _settle_doubt(self, store: LocalFileStore, said: decisions.Together) -> bool:
         return decisions.settle(store, said, lambda coordinator: shared_hooks.hold(self._segment, coordinator))

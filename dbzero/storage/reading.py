@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from dbzero.errors import (
     ClosedError,
@@ -20,6 +20,7 @@ from dbzero.errors import (
 )
 from dbzero.runtime import osthreads, registry
 from dbzero.runtime.lease import GROUP, SlotLease
+from dbzero.runtime.native import persistent
 from dbzero.runtime.pins import Pin, not_kept
 from dbzero.runtime.reader import Reader
 from dbzero.runtime.segment import Segment
@@ -36,6 +37,8 @@ _PAUSE: Final = 0.00025  # seconds between two looks of a follower at what other
 _LONGEST_PAUSE: Final = 0.001
 PATIENCE: Final = 60.0  # seconds that a recovery by another process may take
 _UNFILLED: Final = 1 << 62  # above every state: nothing can be read yet
+
+_read = persistent.read
 
 _T = TypeVar("_T")
 
@@ -56,8 +59,8 @@ class Reading:
         self._store = store
         self._slot = slot
         self._incarnation = slot.incarnation  # of the slot that the reader was made for
-        self._floor = 0  # states below are not in the file that the reader was made for, or not in the slot yet
         self._reader = self.make_reader()
+        self._set_floor(0)
         self._batch_reader: Reader | None = None  # the committing thread's own: a batch uses it between its calls
         self._pin: Pin | None = None
         self._holds = Holds()  # what snapshots need; while there is any, reading goes on after close()
@@ -78,6 +81,12 @@ class Reading:
             fd=store.fileno(),
             supply=store.read_page,
         )
+
+    def _set_floor(self, floor: int) -> None:
+        """States below are not in the file that the reader was made for, or not in the slot yet."""
+        self._floor = floor
+        # One attribute, so that no thread goes from the floor of one slot to the reader of another.
+        self._quick: tuple[int, Any] = floor, self._reader.quick()
 
     @property
     def store(self) -> LocalFileStore:
@@ -177,7 +186,7 @@ class Reading:
                 self._batch_reader = None
             self._incarnation = self._slot.incarnation  # first: a reset in between shows as another incarnation
             self._reader = self.make_reader()
-            self._floor = self._store.read_meta().floor if self._slot.status().ready else _UNFILLED
+            self._set_floor(self._store.read_meta().floor if self._slot.status().ready else _UNFILLED)
 
     def rejoin(self, *, replaced: bool = False) -> bool:
         """For a reader: when its slot began another incarnation, or was left to a replaced writer or with a page file
@@ -294,10 +303,14 @@ class Reading:
 
     def read(self, oid: int, state: int) -> tuple[bytes, int] | None:
         """Payload and reference count of the newest version of an object at or below `state`; None when it does not exist there."""
+        floor, quick = self._quick
+        if state >= floor:
+            found = _read(quick, oid, state)
+            if found.__class__ is not int:
+                return found  # type: ignore[no-any-return]
         try:
             with self._lock:
-                if state < self._floor:
-                    self._kept(state)
+                self._kept(state)
                 return self._reader.read(oid, state)
         except StaleViewError:
             return self._again(state, lambda: self._reader.read(oid, state))

@@ -27,7 +27,7 @@ from dbzero.errors import (
 from dbzero.runtime import osthreads
 from dbzero.runtime.lease import GROUP
 from dbzero.runtime.segment import Segment
-from dbzero.runtime.slot import STATE_MASK, PrefixSlot
+from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import slot_lock
 from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
 from dbzero.runtime.watching import Waiter
@@ -63,7 +63,6 @@ class TurnTaking(Prefix):
         self._entered = False  # the turn is ours, if only to recover: no other thread moves us to another slot
         self._given = False  # other processes may have the turn already, which for our threads has not ended
         self._sound = True  # whether the next holder may go on from where our turn leaves the log
-        self._turn_words = ffi.new("dbz_turn_info *")  # for a turn's holder; new ones for each turn would cost too much
         self._ended: set[int] = set()  # incarnations left with all that was published in them, for a compacted file
 
     # --- turns --------------------------------------------------------------------------------------------------------
@@ -203,27 +202,26 @@ class TurnTaking(Prefix):
 
     def _settle(self, allowed: float) -> None:
         """The turn is ours. Recover what its last holder left torn; otherwise take the log over where it ends."""
-        turn, slot = self._turns.words(self._turn_words), self._slot.words(self._words)
-        epoch, owner = slot.lease >> 16, slot.lease & 0xFFFF
-        if turn.torn or slot.poisoned or not slot.ready or owner != GROUP:
-            self._recover_again(turn.torn)
+        now = self._slot.now()
+        if now.torn or now.poisoned or not now.ready or now.owner != GROUP:
+            self._recover_again(now.torn)
             self._turns.extend(allowed)
         else:
-            place = (epoch, turn.log_number, turn.log_end, turn.log_chain)
-            self._epoch = epoch
+            place = (now.epoch, now.log_number, now.log_end, now.log_chain)
+            self._epoch = now.epoch
             self._store.enter(
-                epoch=epoch,
-                number=turn.log_number,
-                end=turn.log_end,
-                state=slot.published & STATE_MASK,
-                chain=turn.log_chain,
-                next_oid=slot.next_oid,
+                epoch=now.epoch,
+                number=now.log_number,
+                end=now.log_end,
+                state=now.state,
+                chain=now.log_chain,
+                next_oid=now.next_oid,
             )
             if not self._is_settled():
                 self._renew_reader()  # the one who recovered the slot has just made it ready
             if place != self._place:
                 self._limit = self._store.data_limit
-                self._fresh = slot.next_oid  # others may have stored every OID that was given out
+                self._fresh = now.next_oid  # others may have stored every OID that was given out
                 self._pending_cut = None
         self.writable = True
 
@@ -343,21 +341,15 @@ class TurnTaking(Prefix):
         store = self._store
         whole = False
         with contextlib.suppress(Error):
-            slot = self._slot.words(self._words)
-            whole = (
-                sound
-                and self._sound
-                and not store.poisoned
-                and store.position[1] == slot.published & STATE_MASK
-                and not slot.poisoned
-            )
+            now = self._slot.now()
+            whole = sound and self._sound and not store.poisoned and store.position[1] == now.state and not now.poisoned
         turns = self._turns
         store.leave()
         if whole:
             place = store.place
             self._place = (self._epoch, *place)
             turns.end(*place)
-        elif turns.words().turn == turns.own_word:
+        elif turns.slot.now().turn == turns.own_word:
             turns.set_torn(TORN)
             turns.drop()
 
