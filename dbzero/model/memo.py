@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar, overload
+
+from msgspec import Struct
 
 from dbzero.errors import Error
 from dbzero.model import base, declared, kinds, rebuild
@@ -20,8 +21,7 @@ from dbzero.model.uuids import make_uuid
 T = TypeVar("T", bound=type)
 
 
-@dataclass(frozen=True)
-class MemoClass:
+class MemoClass(Struct, frozen=True):
     """What was said about a memo class when it was decorated. Stands in the class's own dict as ``_p_class``."""
 
     key: str  # what stored objects are bound by

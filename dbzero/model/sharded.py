@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 SPOT = "_p_spot"
 """The stored attribute of an instance that is its key's hash. Only those who place and move instances see it."""
@@ -20,8 +21,7 @@ families: dict[str, Family] = {}
 """Every family declared in this process, by the key of its class."""
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(Struct, frozen=True):
     """What was said about sharding where a class was decorated."""
 
     name: str  # of the directory that its shards are in
@@ -32,8 +32,7 @@ class Family:
     shard_by: Any  # name of a constructor argument, or a function of the constructor's arguments
 
 
-@dataclass(frozen=True)
-class KeySource:
+class KeySource(Struct, frozen=True):
     """How the arguments of one class's constructor tell an instance's key."""
 
     function: Callable[..., Any] | None

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from pyroaring import BitMap64
 
 from dbzero.errors import Error
@@ -26,8 +26,7 @@ from dbzero.query.records import passive_key
 from dbzero.query.tagindex import EMPTY, TagIndex
 
 
-@dataclass
-class Step:
+class Step(Struct):
     """One step of a plan, as :meth:`Find.explain` gives it."""
 
     operation: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from dbzero.collections import Dict, List, Set, Tuple
 from dbzero.errors import ClassNotFoundError, Error
@@ -142,8 +143,7 @@ class Instances:
         return sum(1 for _ in self)
 
 
-@dataclass(frozen=True, eq=False)
-class MemoMetaClass:
+class MemoMetaClass(Struct, frozen=True, eq=False):
     """A memo class as a prefix has it recorded. Can be pickled: another process looks it up by its UUID.
 
     >>> import dbzero as db0, tempfile

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
@@ -14,8 +15,7 @@ PROCESS_SLOTS: Final = 4096
 STATE_BITS: Final = 40
 
 
-@dataclass(frozen=True)
-class ProcessInfo:
+class ProcessInfo(Struct, frozen=True):
     """One process slot in use."""
 
     slot: int

@@ -12,8 +12,9 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
@@ -25,8 +26,7 @@ _FILE_LOCK: Final = 1 << 20
 _PATIENCE: Final = 30.0  # seconds to wait for the file lock; it is held for a few milliseconds
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Names one root directory of one boot of one machine."""
 
     root_id: bytes  # 16 random bytes from the file

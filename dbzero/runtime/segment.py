@@ -17,11 +17,11 @@ import errno
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import posix_ipc
 import xxhash
+from msgspec import Struct
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
@@ -39,8 +39,7 @@ MINIMUM_CACHE: Final = 1 << 20
 _SHARE_OF_FREE: Final = 0.8  # of what /dev/shm has left
 
 
-@dataclass(frozen=True)
-class SegmentStatus:
+class SegmentStatus(Struct, frozen=True):
     """Sizes in bytes, counters since creation."""
 
     size: int  # virtual

@@ -9,10 +9,10 @@ finds a fresh one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import xxhash
+from msgspec import Struct
 
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
@@ -29,8 +29,7 @@ _incarnation: _Word = persistent.incarnation
 _now: Callable[[Any, int], Any] = persistent.now
 
 
-@dataclass(frozen=True)
-class SlotStatus:
+class SlotStatus(Struct, frozen=True):
     """Words of a prefix slot, each as of its own load."""
 
     name: str
@@ -60,8 +59,7 @@ class SlotStatus:
     chunks: int
 
 
-@dataclass(frozen=True)
-class DeltaEntry:
+class DeltaEntry(Struct, frozen=True):
     """One change of the object table."""
 
     oid: int

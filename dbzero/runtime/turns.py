@@ -10,9 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
@@ -28,8 +29,7 @@ FORCED: Final = 2
 _QUEUE: Final = 64
 
 
-@dataclass(frozen=True)
-class TurnStatus:
+class TurnStatus(Struct, frozen=True):
     """The words of a slot that concern turns, each as of its own load."""
 
     word: int  # whose turn it is, 0: nobody's

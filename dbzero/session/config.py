@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
+
+from msgspec import Struct, field
 
 from dbzero.storage.history import Retention
 
@@ -14,8 +15,7 @@ MIN_LANG_CACHE = 128
 MIN_CACHE = 1 << 16
 
 
-@dataclass(frozen=True)
-class LockFlags:
+class LockFlags(Struct, frozen=True):
     """How a read-write open behaves when another process holds the lease.
 
     blocking: wait for the holder; timeout: seconds to wait (None: for ever); force_unlock: replace the holder, which is fenced.
@@ -38,8 +38,7 @@ class LockFlags:
         return cls(bool(flags.get("blocking", False)), timeout, bool(flags.get("force_unlock", False)))
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Struct, frozen=True):
     """Settings with their defaults.
 
     autocommit: commit open read-write prefixes in the background; autocommit_interval: milliseconds between two such commits;
@@ -63,7 +62,7 @@ class Config:
 
 
 _ALIASES = {"no_auto_migration": "no_auto_migrate"}
-_NAMES = frozenset(f.name for f in fields(Config))
+_NAMES = frozenset(Config.__struct_fields__)
 
 
 def make_config(settings: Mapping[str, Any]) -> Config:

@@ -12,8 +12,9 @@ import contextlib
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
 
+from msgspec import Struct
+from msgspec.structs import asdict
 from xxhash import xxh64_hexdigest
 
 from dbzero.errors import CorruptError, Error, FormatVersionError, StorageError
@@ -24,8 +25,7 @@ FILE = "shards.json"
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """What a layout file says."""
 
     key: str  # of the class that founded the family

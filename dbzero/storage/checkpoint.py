@@ -8,8 +8,10 @@ docs/design.md, "Checkpoint, case by case".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .. import errors
 from .._engine import lib
@@ -24,8 +26,7 @@ from .store import Meta
 LOCK_TIMEOUT: Final = 30.0  # seconds to wait for another process's checkpoint
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """Where a checkpoint cuts history, and what it may write to."""
 
     state: int

@@ -21,10 +21,10 @@ import contextlib
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import xxhash
+from msgspec.structs import replace
 
 from .. import errors
 from . import format as fmt

@@ -20,8 +20,10 @@ import contextlib
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .. import errors
 from . import decisions, newfile, table, verify
@@ -41,16 +43,14 @@ _MAGIC: Final = b"DBZCOPY\n"
 _U64: Final = struct.Struct("<Q")
 
 
-@dataclass(frozen=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """What a copy holds: its newest state, and its size in bytes."""
 
     state: int
     size: int
 
 
-@dataclass
-class _Journal:
+class _Journal(Struct):
     """How far an unfinished copy has come."""
 
     file_id: int  # of the page file copied

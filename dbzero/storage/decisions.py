@@ -16,8 +16,10 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .. import errors
 from . import discovery, names, table
@@ -39,8 +41,7 @@ _SHARED_PATIENCE: Final = 30.0  # the same, for one whose next shared writer rec
 _PATIENCE: Final = 0.5  # seconds to wait for a coordinator that is in the middle of deciding, or of being recovered
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Struct, frozen=True):
     """One prefix of a transaction: the state that the transaction makes of it, at its writer's epoch."""
 
     name: str
@@ -49,8 +50,7 @@ class Part:
     epoch: int
 
 
-@dataclass(frozen=True)
-class Together:
+class Together(Struct, frozen=True):
     """What the frames of a transaction say beside the commit: its id, and its parts, the coordinator first."""
 
     role: int
@@ -218,8 +218,7 @@ def _payload(store: LocalFileStore, address: int) -> bytes:
 # --- the outcome of a transaction ------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """What the coordinator's files say: decided (in which log file, 0: kept), aborted, or nothing; and their newest epoch."""
 
     decided: bool

@@ -8,10 +8,10 @@ typed errors that name the file; nothing that was read is trusted before that.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 import xxhash
+from msgspec import Struct
 
 from ..errors import CorruptError, FormatVersionError, NotAStoreError
 from .store import Identity, Meta
@@ -170,8 +170,7 @@ def first_meta(time_us: int) -> Meta:
 # --- log ---------------------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RedoHeader:
+class RedoHeader(Struct, frozen=True):
     """First page of a log file."""
 
     file_id: int
@@ -225,8 +224,7 @@ def decode_redo(page: bytes, path: str) -> RedoHeader | None:
     return RedoHeader(file_id, number, epoch, salt, state, chain, base, limit, time_us, previous)
 
 
-@dataclass(frozen=True)
-class FrameHead:
+class FrameHead(Struct, frozen=True):
     """A frame's first 64 bytes."""
 
     kind: int

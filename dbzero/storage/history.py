@@ -6,8 +6,9 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from dbzero import errors
 from dbzero.runtime import osthreads
@@ -30,8 +31,7 @@ class Compacted(NamedTuple):
     after: int
 
 
-@dataclass(frozen=True)
-class Retention:
+class Retention(Struct, frozen=True):
     """How much history a prefix keeps by itself.
 
     states: the newest so many; seconds: those of the last so many seconds. None: no bound. With both, a state stays

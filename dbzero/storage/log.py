@@ -19,8 +19,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from .. import errors
 from . import format as fmt
@@ -193,8 +194,7 @@ class LogWriter:
 # --- reading -----------------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LogFile:
+class LogFile(Struct, frozen=True):
     """A redo file found beside a page file."""
 
     number: int
@@ -202,8 +202,7 @@ class LogFile:
     header: fmt.RedoHeader
 
 
-@dataclass(frozen=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """All redo files beside a page file, sorted out."""
 
     files: tuple[LogFile, ...]  # begun, of this page file, by number
@@ -280,8 +279,7 @@ def _has_bytes(system: System, fd: int) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """The part of a redo file that counts: frames after (state, chain), up to and including `stop`."""
 
     file: LogFile
@@ -332,8 +330,7 @@ def plan(prefix: str, files: tuple[LogFile, ...], meta: Meta) -> list[Span]:
     return spans
 
 
-@dataclass
-class Tail:
+class Tail(Struct):
     """Where reading ended: the newest frame that counts."""
 
     number: int  # log file it stands in; 0: the checkpoint itself

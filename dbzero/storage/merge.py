@@ -8,8 +8,9 @@ may follow a pointer to.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct
 
 from .. import errors
 from .._engine import ffi, lib
@@ -66,8 +67,7 @@ def frozen_entries(store: LocalFileStore, seg: Any, index: int) -> batch.Entries
     return batch.Entries(array, count)
 
 
-@dataclass
-class Space:
+class Space(Struct):
     """Pages a checkpoint may write to, and what becomes free by it.
 
     Attributes:
@@ -77,10 +77,10 @@ class Space:
     """
 
     number: int
-    pool: list[int] = field(default_factory=list)
-    origin: dict[int, int] = field(default_factory=dict)  # address -> checkpoint that freed it, of the pages in pool
-    waiting: list[tuple[int, int]] = field(default_factory=list)
-    old_list: list[int] = field(default_factory=list)
+    pool: list[int] = []
+    origin: dict[int, int] = {}  # address -> checkpoint that freed it, of the pages in pool
+    waiting: list[tuple[int, int]] = []
+    old_list: list[int] = []
 
     @classmethod
     def read(cls, store: LocalFileStore, meta: Meta) -> Space:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from .format import FIRST_DATA, MASK64, PAGE, xxh3
 
@@ -52,8 +53,7 @@ class Damage(Exception):
 # --- table pages -------------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class TablePage:
+class TablePage(Struct, frozen=True):
     """A verified page of the object table or of the free list."""
 
     kind: int
@@ -119,8 +119,7 @@ def span(level: int) -> int:
 # --- records -----------------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True):
     """A verified record, DELTA not resolved."""
 
     address: int
@@ -225,8 +224,7 @@ def skip_ordinal(ordinal: int) -> int:
 # --- frame bodies ------------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(Struct, frozen=True):
     """A verified commit frame body."""
 
     data_address: int

@@ -7,8 +7,10 @@ The cases are argued in docs/design.md, "Recovery, case by case".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .. import errors
 from .._engine import lib
@@ -25,8 +27,7 @@ MERGE_AT: Final = 1 << 20  # entries kept in memory before they are merged
 LOCK_TIMEOUT: Final = 10.0  # seconds to wait for a checkpoint that somebody else is finishing
 
 
-@dataclass(frozen=True)
-class Recovered:
+class Recovered(Struct, frozen=True):
     """Where a prefix stands after its log was read."""
 
     meta: Meta  # checkpoint in force
@@ -42,8 +43,7 @@ class Recovered:
     ] = ()  # the transaction across prefixes that the newest commit is part of, if any
 
 
-@dataclass(frozen=True)
-class _Commit:
+class _Commit(Struct, frozen=True):
     frame: Frame
     head: batch.Body
     entries: batch.Entries

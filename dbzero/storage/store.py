@@ -7,12 +7,12 @@ opens, writes or syncs a file itself. ``tests/storage/conformance.py`` is the su
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Identity:
+
+class Identity(Struct, frozen=True):
     """Fixed facts of a prefix's page file."""
 
     file_id: int  # random 64 bits, new for every file that is created or copied
@@ -22,8 +22,7 @@ class Identity:
     replaces: int = 0  # file id of the page file that a compaction put this one in place of
 
 
-@dataclass(frozen=True)
-class Meta:
+class Meta(Struct, frozen=True):
     """One checkpoint: the state up to which the page file alone is complete."""
 
     checkpoint: int  # number of the checkpoint, growing by one
@@ -41,8 +40,7 @@ class Meta:
     floor: int = 0  # oldest state that is kept; up to 1: every state is
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """One entry of the log, as read back and verified."""
 
     kind: int
