@@ -94,8 +94,14 @@ uint32_t dbz_incarnation(dbz_seg *seg, uint32_t prefix);
 void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
-int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
-int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns);
+typedef struct {
+    uint32_t prefix, incarnation, ticket, reserved;
+    uint64_t state, durable;
+    uint64_t *made;
+    int64_t due, again;
+} dbz_following;
+int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first);
+uint32_t dbz_follow_most(void);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 
@@ -123,6 +129,7 @@ void dbz_sync_end(dbz_seg *seg, uint32_t prefix, uint64_t state);
 
 int64_t dbz_fs_type(const char *path);
 int dbz_named(const char *path);
+int dbz_log_followed(const char *following, const char *own);
 int dbz_same_file(int fd, const char *path);
 
 int dbz_watch_open(const char *directory);

@@ -180,39 +180,6 @@ int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t sta
     return rc;
 }
 
-int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns)
-{
-    dbz_prefix *x = dbz_seg_prefix(seg, prefix);
-    if (x == NULL)
-        return DBZ_E_ARG;
-    int rc = DBZ_OK;
-    int64_t deadline = dbz_deadline(timeout_ns);
-    uint64_t before = LOAD_SC(x->durable);
-    atomic_fetch_add_explicit(&x->waiters, 1, memory_order_seq_cst);
-    while (LOAD_SC(x->wakeup) == ticket && LOAD_SC(x->durable) <= __atomic_load_n(seen, __ATOMIC_ACQUIRE) && LOAD_SC(x->incarnation) == incarnation) {
-        rc = dbz_futex_wait(&x->wakeup, ticket, deadline);
-        uint32_t now = LOAD_SC(x->wakeup);
-        uint64_t durable = LOAD_SC(x->durable);
-        if (rc != DBZ_OK || now == ticket || durable == before || LOAD_SC(x->poisoned))
-            break;
-        /* Only states became durable that the caller has made itself. */
-        ticket = now;
-        before = durable;
-    }
-    atomic_fetch_sub_explicit(&x->waiters, 1, memory_order_seq_cst);
-    return rc;
-}
-
-int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns)
-{
-    if (pause_ns > 0) {
-        struct timespec nap = {(time_t)(pause_ns / 1000000000), (long)(pause_ns % 1000000000)};
-        (void)nanosleep(&nap, NULL); /* a signal may end it early */
-    }
-    return seen == NULL ? dbz_wait_ticket(seg, prefix, ticket, state, incarnation, timeout_ns)
-                        : dbz_wait_beyond(seg, prefix, ticket, seen, incarnation, timeout_ns);
-}
-
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns)
 {
     return dbz_wait_ticket(seg, prefix, dbz_ticket(seg, prefix), state, incarnation, timeout_ns);

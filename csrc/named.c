@@ -21,6 +21,15 @@ int dbz_named(const char *path)
     return rc == 0 ? 1 : rc == -ENOENT || rc == -ENOTDIR ? 0 : rc;
 }
 
+int dbz_log_followed(const char *following, const char *own)
+{
+    int there = dbz_named(following);
+    if (there != 0)
+        return there;
+    there = dbz_named(own);
+    return there < 0 ? there : !there;
+}
+
 int dbz_same_file(int fd, const char *path)
 {
     struct statx here, there;

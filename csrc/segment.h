@@ -323,6 +323,8 @@ int64_t dbz_fs_type(const char *path);
 /* --- named.c */
 /* 1 when a file of that name is there, 0 when none is, or a negative errno. */
 int dbz_named(const char *path);
+/* 1 when the first one is there, or else the second one is not; 0, or a negative errno. */
+int dbz_log_followed(const char *following, const char *own);
 /* 1 when `path` names the file open as `fd`, 0 when it does not, or a negative errno. */
 int dbz_same_file(int fd, const char *path);
 
@@ -378,12 +380,25 @@ void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 /* The same, but returns at once when the wakeup word is no longer `ticket` (from dbz_ticket): no wake between reading the ticket and sleeping is lost. */
 int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
-/* The same for a process that makes states itself: sleeps on while durable does not go beyond *seen, which its threads raise (release) before they make it so. */
-int dbz_wait_beyond(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t *seen, uint32_t incarnation, int64_t timeout_ns);
-/* What a follower does: nothing for `pause_ns` (commits one behind the other wake it once), then dbz_wait_beyond, or dbz_wait_ticket when `seen` is NULL. */
-int dbz_follow(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint64_t *seen, uint32_t incarnation, int64_t pause_ns, int64_t timeout_ns);
 uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
+
+/* --- follow.c ---------------------------------------------------------------------------------------------------------------------------- */
+#define DBZ_FOLLOWED 128u
+/* A prefix that a process follows. Times are of CLOCK_MONOTONIC, in ns. */
+typedef struct {
+    uint32_t prefix, incarnation;              /* that is shown */
+    uint32_t ticket, reserved;                 /* from dbz_ticket, before the caller looked at anything else; moves on */
+    uint64_t state;                            /* that is shown: newer durable ones are news */
+    uint64_t durable;                          /* when the ticket was taken; for processes that make states */
+    uint64_t *made;                            /* newest state made here, which is no news; its threads raise it (release) before they make it durable. NULL: none are */
+    int64_t due, again;                        /* it is left alone until `due`, whatever happens, and is news from `again` on */
+} dbz_following;
+/* Sleep until one of them has news - a state, another incarnation, a wake-up since its ticket - and return its place, or DBZ_E_TIMEOUT: all are left alone, and the caller
+ * may have something else to do. `first`: place to look at first, so that none with news all the time hides the others. No busy loop; call without the GIL.
+ * DBZ_E_IO: the kernel can't wait for more than one. */
+int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first);
+uint32_t dbz_follow_most(void);                /* how many dbz_follow can wait for on this kernel: 1 or DBZ_FOLLOWED */
 
 /* --- turns.c: shared writers ------------------------------------------------------------------------------------------------------------- */
 /* All: DBZ_E_ARG for no such prefix, DBZ_E_FULL for a process without a slot. Times in nanoseconds. */

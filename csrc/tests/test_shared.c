@@ -476,6 +476,122 @@ static void locks(void)
     test_root_free(&r);
 }
 
+/* --- following several prefixes ----------------------------------------------------------------------------------------------------------- */
+
+#define FOLLOWED 3u
+#define ROUNDS 4000u
+#define NEVER INT64_MAX
+
+static int64_t in_the_future(int64_t ns)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec + ns;
+}
+
+static dbz_following noted(dbz_seg *seg, uint32_t prefix, uint64_t state)
+{
+    dbz_following f = {.prefix = prefix, .ticket = dbz_ticket(seg, prefix), .state = state, .again = NEVER};
+    f.durable = dbz_state_durable(seg, prefix);
+    f.incarnation = dbz_incarnation(seg, prefix);
+    return f;
+}
+
+static void *follower_of_all(void *arg)
+{
+    (void)arg;
+    dbz_seg *seg = test_join(&wait_root);
+    uint32_t most = dbz_follow_most(), n = most < FOLLOWED ? 1 : FOLLOWED, done = 0, first = 0;
+    dbz_following items[FOLLOWED];
+    for (uint32_t i = 0; i < n; i++)
+        items[i] = noted(seg, i, 1);
+    while (done != (1u << n) - 1) {
+        int place = dbz_follow(seg, items, n, first);      /* a lost wake-up hangs the test */
+        CHECK(place >= 0 && (uint32_t)place < n);
+        first = (uint32_t)place + 1;
+        uint64_t state = items[place].state;
+        items[place] = noted(seg, (uint32_t)place, 0);
+        items[place].state = items[place].durable;
+        CHECK(items[place].state > state);
+        if (items[place].state == ROUNDS)
+            done |= 1u << place;
+    }
+    dbz_seg_unmap(seg);
+    return NULL;
+}
+
+static void following(void)
+{
+    wait_root = test_root_new(1 << 20, 1 << 20);
+    dbz_seg *seg = test_join(&wait_root);
+    const char *names[FOLLOWED] = {"a", "b", "c"};
+    for (uint32_t i = 0; i < FOLLOWED; i++)
+        EQUAL(test_prefix(seg, names[i]), (int)i);
+    dbz_following items[2] = {noted(seg, 0, 1), noted(seg, 1, 1)};
+    EQUAL(dbz_follow(seg, items, 0, 0), DBZ_E_ARG);
+    EQUAL(dbz_follow(seg, items, DBZ_FOLLOWED + 1, 0), DBZ_E_ARG);
+    items[0].due = in_the_future(50000000);
+    double started = test_seconds();
+    EQUAL(dbz_follow(seg, items, 1, 0), DBZ_E_TIMEOUT);                  /* left alone: the caller may look up */
+    CHECK(test_seconds() - started > 0.01);
+    dbz_wake(seg, 0);
+    EQUAL(dbz_follow(seg, items, 1, 0), DBZ_E_TIMEOUT);
+    items[0].due = 0;
+    EQUAL(dbz_follow(seg, items, 1, 0), 0);                              /* it was called */
+    items[0] = noted(seg, 0, 1);
+    items[0].again = in_the_future(20000000);
+    started = test_seconds();
+    EQUAL(dbz_follow(seg, items, 1, 0), 0);
+    CHECK(test_seconds() - started > 0.015);
+    items[0].incarnation++;
+    EQUAL(dbz_follow(seg, items, 1, 7), 0);
+    /* What the caller has made itself is no news; what others make is, and so is a call. */
+    uint64_t made = 5;
+    items[0] = noted(seg, 0, 1);
+    items[0].made = &made;
+    items[0].again = in_the_future(20000000);
+    dbz_durable(seg, 0, 5);
+    started = test_seconds();
+    EQUAL(dbz_follow(seg, items, 1, 0), 0);
+    CHECK(test_seconds() - started > 0.015);
+    items[0].again = NEVER;
+    dbz_wake(seg, 0);
+    EQUAL(dbz_follow(seg, items, 1, 0), 0);
+    items[0] = noted(seg, 0, 5);
+    items[0].made = &made;
+    dbz_durable(seg, 0, 6);
+    EQUAL(dbz_follow(seg, items, 1, 0), 0);
+    /* The one that is first in turn. */
+    items[0] = noted(seg, 0, 1);
+    items[1] = noted(seg, 1, 0);
+    EQUAL(dbz_follow(seg, items, 2, 0), 0);
+    EQUAL(dbz_follow(seg, items, 2, 1), 1);
+    EQUAL(dbz_follow(seg, items, 2, 2), 0);
+    items[0].prefix = DBZ_PREFIXES;
+    EQUAL(dbz_follow(seg, items, 2, 0), DBZ_E_ARG);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++)
+        CHECK(pthread_create(&threads[i], NULL, follower_of_all, NULL) == 0);
+    uint64_t seed = 4;
+    for (uint64_t s = 7; s <= ROUNDS; s++)
+        for (uint32_t i = 0; i < FOLLOWED; i++) {
+            dbz_durable(seg, (uint32_t)((i + s) % FOLLOWED), s);
+            if (test_random(&seed) % 256 == 0) {
+                struct timespec nap = {0, 100000};
+                nanosleep(&nap, NULL);
+            }
+        }
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    for (uint32_t i = 0; i < FOLLOWED; i++) {
+        dbz_prefix_info info;
+        EQUAL(dbz_prefix_status(seg, i, &info), 0);
+        EQUAL(info.waiters, 0);
+    }
+    dbz_seg_unmap(seg);
+    test_root_free(&wait_root);
+}
+
 static void naming(void)
 {
     char dir[] = "/tmp/dbzero-named-XXXXXX", path[64], other[64];
@@ -529,6 +645,7 @@ int main(void)
     RUN(one_history);
     RUN(lease_wait_wakes);
     RUN(no_wake_is_lost);
+    RUN(following);
     RUN(locks);
     RUN(naming);
     RUN(watching);

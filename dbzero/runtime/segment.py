@@ -83,7 +83,7 @@ class Segment:
         lib.dbz_seg_hold(handle)
         self._handle: Any = ffi.gc(handle, lib.dbz_seg_drop)
         self._words: Any = persistent.segment_words(int(ffi.cast("uintptr_t", handle)))
-        self._sleepers: dict[Sleeper, int] = {}  # threads that sleep on a prefix slot -> its number
+        self._sleepers: dict[Sleeper, tuple[int, ...]] = {}  # threads that sleep on prefix slots -> their numbers
         self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
         self.name: Final = name
         self.shared: Final = bool(name)
@@ -301,15 +301,15 @@ class Segment:
             raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
         return self._words
 
-    def sleeping(self, prefix: int) -> Sleeper:
-        """Around a call that sleeps on a prefix slot; gives the handle. :meth:`close` wakes the sleeper and waits
+    def sleeping(self, *prefixes: int) -> Sleeper:
+        """Around a call that sleeps on prefix slots; gives the handle. :meth:`close` wakes the sleeper and waits
         for it to leave."""
-        return Sleeper(self, prefix)
+        return Sleeper(self, prefixes)
 
     def fall_asleep(self, sleeper: Sleeper) -> Any:
         """The handle, for a call that :meth:`wake_up` follows."""
         # In this order, against the opposite one in _end_sleep(): either that sees the sleeper, or this sees that it is closed.
-        self._sleepers[sleeper] = sleeper.prefix
+        self._sleepers[sleeper] = sleeper.prefixes
         return self.handle
 
     def wake_up(self, sleeper: Sleeper) -> None:
@@ -320,10 +320,10 @@ class Segment:
         """Take the handle away and get everybody off the mapping."""
         handle, self._handle, self._words = self._handle, None, None
         while handle is not None and not self.inherited:  # those of a forked child are threads of the parent
-            asleep = set(self._sleepers.values())
+            asleep = list(self._sleepers.values())
             if not asleep:
                 break
-            for prefix in asleep:
+            for prefix in {prefix for prefixes in asleep for prefix in prefixes}:
                 lib.dbz_wake(handle, prefix)
             osthreads.sleep(_AWAKENING)
         return handle
@@ -400,11 +400,11 @@ class Segment:
 class Sleeper:
     """What :meth:`Segment.sleeping` returns."""
 
-    __slots__ = ("_segment", "prefix")
+    __slots__ = ("_segment", "prefixes")
 
-    def __init__(self, segment: Segment, prefix: int) -> None:
+    def __init__(self, segment: Segment, prefixes: tuple[int, ...]) -> None:
         self._segment = segment
-        self.prefix = prefix
+        self.prefixes = prefixes
 
     def __enter__(self) -> Any:
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
 from dbzero.runtime.native import persistent
+from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 
 _SLICE: Final = 3600.0
@@ -21,7 +22,7 @@ def wait_durable(slot: PrefixSlot, state: int, incarnation: int, timeout: float 
 
     Sleeps in the kernel without the GIL; signals are handled (KeyboardInterrupt comes
     through). ClosedError when the segment is closed meanwhile.
-    :meth:`PrefixSlot.wake` does not end it: use :class:`Waiter` for that.
+    :meth:`PrefixSlot.wake` does not end it: use :class:`Followed` for that.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     while slot.durable <= state and slot.incarnation == incarnation:
@@ -33,42 +34,60 @@ def wait_durable(slot: PrefixSlot, state: int, incarnation: int, timeout: float 
     return True
 
 
-class Waiter:
-    """For a thread that follows a prefix until it is told to stop.
+class Watched(NamedTuple):
+    """What somebody who follows a prefix sleeps on."""
 
-    `waiter.ready(); if stop: break; waiter.sleep(...)`: a :meth:`PrefixSlot.wake` after `ready` ends the sleep at
-    once, whether it has begun or not.
+    slot: PrefixSlot
+    made: Any = ffi.NULL  # a cffi `uint64_t *` to the newest state that this process made: those are nothing new to it
+
+
+class Followed:
+    """Several prefixes of one segment for one thread that follows them: `note` each, then `sleep`, again and again.
+
+    A :meth:`PrefixSlot.wake` after a prefix was noted ends the sleep at once, whether it has begun or not.
     """
 
-    __slots__ = ("_seen", "_ticket", "slot")
+    __slots__ = ("_count", "_first", "_items", "_kept", "_segment")
 
-    def __init__(self, slot: PrefixSlot, seen: Any = None) -> None:
-        """seen: of a process that makes states itself: a cffi `uint64_t *` to the newest it made. Those do not end the sleep."""
-        self.slot: Final = slot
-        self._seen = seen
-        self._ticket = 0
-        self.ready()
+    def __init__(self, segment: Segment, count: int) -> None:
+        """count: of prefixes, at most :func:`most`."""
+        self._segment = segment
+        self._count = count
+        self._first = 0
+        self._items = ffi.new("dbz_following[]", count)
+        self._kept: list[Watched | None] = [None] * count
 
-    def ready(self) -> None:
-        """Note the wake-ups there have been."""
-        self._ticket = persistent.ticket(self.slot.segment.words, self.slot.index)
+    def note(self, place: int, watched: Watched, shown: tuple[int, int], due: float, again: float) -> None:
+        """Before anything is looked at: the prefix at a place, the (state, incarnation) that is shown, the monotonic time before which it
+        is left alone, and the one from which it is news by itself."""
+        slot, item = watched.slot, self._items[place]
+        self._kept[place] = watched  # the words are not to go
+        item.prefix = slot.index
+        item.ticket = persistent.ticket(slot.segment.words, slot.index)
+        item.durable = slot.durable
+        item.made = watched.made
+        item.state, item.incarnation = shown
+        item.due, item.again = int(due * 1e9), int(again * 1e9)
 
-    def sleep(self, state: int, incarnation: int, timeout: float | None = None, pause: float = 0.0) -> bool:
-        """Sleep until durable > `state`, another incarnation, a wake-up since :meth:`ready`, a signal, or the
-        timeout. False only for the timeout.
+    def sleep(self) -> int | None:
+        """Until there is news; the place. None: there may be something else to do. ClosedError when the segment is closed.
 
-        pause: seconds to sleep first whatever happens, so that commits one behind the other wake it once."""
-        nanoseconds = -1 if timeout is None else max(0, int(timeout * 1e9))
-        seen = ffi.NULL
-        if self._seen is not None:
-            seen = self._seen
-            seen[0] = max(seen[0], state)
-        slot = self.slot
-        with slot.segment.sleeping(slot.index) as handle:
-            code = lib.dbz_follow(
-                handle, slot.index, self._ticket, state, seen, incarnation, int(pause * 1e9), nanoseconds
-            )
-        return bool(code != codes.TIMEOUT)
+        Sleeps in the kernel without the GIL.
+        """
+        prefixes = [kept.slot.index for kept in self._kept if kept is not None]
+        with self._segment.sleeping(*prefixes) as handle:
+            place = int(lib.dbz_follow(handle, self._items, self._count, self._first))
+        if place >= 0:
+            self._first = place + 1  # none with news all the time hides the others
+            return place
+        if place != codes.TIMEOUT:
+            codes.check(place, f"root {self._segment.root}: follow {self._count} prefixes", self._segment.errno())
+        return None
+
+
+def most() -> int:
+    """How many prefixes one thread can follow: 128, or 1 where the kernel does not know futex_waitv (Linux 5.16)."""
+    return int(lib.dbz_follow_most())
 
 
 class DirectoryWatch:

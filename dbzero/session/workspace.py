@@ -21,7 +21,7 @@ from dbzero.runtime import osthreads
 from dbzero.runtime.segment import Segment
 from dbzero.session.commit import commit_view
 from dbzero.session.config import DEFAULT_PREFIX, Config, LockFlags
-from dbzero.session.refresh import Follower
+from dbzero.session.following import Follower, Followers
 from dbzero.session.together import commit_together
 from dbzero.session.turns import turn
 from dbzero.storage.history import Retainer, Retention
@@ -145,6 +145,7 @@ class Workspace:
         self.pid = os.getpid()
         _make_root(root)
         self.segment = Segment.open(root, config.cache_size)
+        self.followers = Followers(self.segment)
         self.open_prefixes: dict[str, OpenPrefix] = {}
         self.recent: list[str] = []  # open prefixes that were current, latest last
         self.lock = osthreads.RLock()
@@ -229,8 +230,7 @@ class Workspace:
             view.restricted, view.restricted_context = self.restricted, self.restricted_context
             opened = OpenPrefix(prefix, view, self.config.autocommit if autocommit is None else autocommit)
             if not prefix.writable:
-                opened.follower = Follower(view, prefix)
-                opened.follower.start()
+                opened.follower = self.followers.add(view, prefix)
         except BaseException:
             prefix.close()
             raise
@@ -457,6 +457,7 @@ def _after_fork_in_child() -> None:
         operation.reset_after_fork()
         block_hooks.after_fork()
         _active.lock = osthreads.RLock()
+        _active.followers = Followers(_active.segment)  # the thread is the parent's
         for opened in _active.open_prefixes.values():
             opened.follower = opened.retainer = None
             opened.prefix.after_checkpoint = lambda: None  # the parent's thread
@@ -475,8 +476,7 @@ def _attach_child(workspace: Workspace) -> None:
         for opened in workspace.open_prefixes.values():
             opened.prefix.attach()
             opened.prefix.pin(opened.view.state)
-            opened.follower = Follower(opened.view, opened.prefix)
-            opened.follower.start()
+            opened.follower = workspace.followers.add(opened.view, opened.prefix)
             if opened.shared:
                 opened.retain(opened.retention)
     except Exception as error:

@@ -40,6 +40,7 @@ class ActiveLog:
         self.next_oid = fmt.FIRST_OID
         self.poisoned = False
         self._system: Final = system
+        self._looked_for = 0, b"", b""  # log file number, names of the one behind it and of its own
 
     # --- which file it is ---------------------------------------------------------------------------------------------
 
@@ -154,11 +155,14 @@ class ActiveLog:
 
     def followed(self, number: int) -> bool:
         """Whether log file `number` has a successor, whoever made that, or is gone."""
-        following = names.redo_path(self.base, number + 1)
+        known, following, own = self._looked_for
+        if known != number:
+            following, own = (os.fsencode(names.redo_path(self.base, n)) for n in (number + 1, number))
+            self._looked_for = number, following, own
         try:
-            return self._system.exists(following) or not self._system.exists(names.redo_path(self.base, number))
+            return self._system.followed(following, own)
         except OSError as exc:
-            raise self.poison(exc, following, "look for") from exc
+            raise self.poison(exc, os.fsdecode(following), "look for") from exc
 
     def poison(self, exc: OSError, path: str, action: str = "sync") -> errors.PoisonedError:
         """Refuse every further write; returns the error to raise for the call that failed."""

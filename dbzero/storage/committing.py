@@ -121,7 +121,7 @@ class Committing(Reading):
         interrupt: BaseException | None = None
         for _ in range(_INTERRUPTS):
             try:
-                if store.position[1] != state:
+                if store.appended != state:
                     store.append(
                         kind=fmt.COMMIT, epoch=epoch, state=state, durable=slot.durable, next_oid=next_oid, body=body
                     )
@@ -133,7 +133,7 @@ class Committing(Reading):
             except BaseException as error:
                 # A signal's handler raised in the middle. Once the frame is in the log there is no way back, but the same steps again lead to the end.
                 interrupt = error
-                if store.position[1] != state:
+                if store.appended != state:
                     raise
         else:
             assert interrupt is not None
@@ -263,7 +263,7 @@ class Committing(Reading):
         store.append(
             kind=kind,
             epoch=self._epoch,
-            state=store.position[1],
+            state=store.appended,
             durable=self._slot.durable,
             next_oid=self._slot.allocated()[1],
             body=body,

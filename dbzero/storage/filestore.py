@@ -109,6 +109,11 @@ class LocalFileStore(LeasedFiles):
         return writer.header.number, writer.state, writer.chain
 
     @property
+    def appended(self) -> int:
+        """State behind the frame appended last."""
+        return self._need_writer().state
+
+    @property
     def log_size(self) -> int:
         """Bytes of frames in the current log file."""
         writer = self._log.writer

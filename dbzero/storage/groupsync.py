@@ -15,6 +15,7 @@ from dbzero.errors import (
 from dbzero.runtime import osthreads
 from dbzero.storage.turntaking import ALLOWED, TurnTaking
 
+_TIDY_EVERY: Final = 16  # states; who follows, as this process does, tidies up in quiet times
 _PATIENCE: Final = 0.05  # seconds to wait for another process's sync before doing it oneself
 _UNRESOLVED: Final = 30.0  # seconds to wait for what became of a commit whose successor has taken over
 _COMMIT_LOG: Final = 2  # OID
@@ -70,7 +71,8 @@ class GroupSync(TurnTaking):
                 with contextlib.suppress(TurnTimeoutError):
                     self.acquire_turn(GLANCE)
                     self.yield_turn()
-        self.tidy()
+        if commit.state % _TIDY_EVERY == 0:
+            self.tidy()
 
     def wait_durable(self, state: int) -> None:
         """The same for a state that another process published and this one has shown."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 from dbzero.errors import (
@@ -27,7 +27,7 @@ from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import led, slot_lock
 from dbzero.runtime.turns import Turns
-from dbzero.runtime.watching import Waiter, wait_durable
+from dbzero.runtime.watching import Watched, wait_durable
 from dbzero.storage import follow
 from dbzero.storage import format as fmt
 from dbzero.storage.filestore import LocalFileStore
@@ -188,11 +188,11 @@ class Reading:
             self._reader = self.make_reader()
             self._set_floor(self._store.read_meta().floor if self._slot.status().ready else _UNFILLED)
 
-    def rejoin(self, *, replaced: bool = False) -> bool:
+    def rejoin(self, *, replaced: bool = False, patience: float = PATIENCE) -> bool:
         """For a reader: when its slot began another incarnation, or was left to a replaced writer or with a page file
         that was compacted, go on with the prefix's present slot and file. True when it did.
 
-        A successor that is still recovering is waited for. SegmentError when that takes longer than a minute.
+        A successor that is still recovering is waited for. SegmentError when that takes longer than `patience` seconds.
 
         Args:
             replaced: the page file is known to be another one by now, whatever the slot says.
@@ -200,7 +200,7 @@ class Reading:
         writer = self.writable and not self._closed
         if writer or self._detached or (self._is_settled() and not replaced):
             return False
-        with self._lock:
+        with self._lock if patience > 0 else self._lock_now():
             if self._unreadable() or (self._is_settled() and not replaced):
                 return False
             before = self._pin
@@ -208,10 +208,27 @@ class Reading:
             if not reopened and self._is_settled():
                 return False
             self._pin = None  # stays in force until its state is pinned in the new slot
-            self._slot = self._present_slot()
-            self._ensure_filled()
+            try:
+                self._slot = self._present_slot()
+                self._ensure_filled(patience)
+            except BaseException:
+                self._pin = before
+                self._set_floor(_UNFILLED)  # to be tried again
+                raise
             self._pin_again(before)
         return True
+
+    @contextlib.contextmanager
+    def _lock_now(self) -> Iterator[None]:
+        """The lock, for a thread that nobody sends signals. SegmentError when it is taken: who has it may be waiting for a recovery."""
+        if not self._lock.acquire(blocking=False):
+            raise SegmentError(
+                f"prefix {self.name!r}: another thread of this process is reading it just now; try again"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _pin_again(self, before: Pin | None) -> None:
         """In another slot than the one that `before` pins a state in."""
@@ -407,9 +424,16 @@ class Reading:
         """Changes when another segment slot, or another life of it, is read from (:meth:`rejoin`)."""
         return self._incarnation
 
-    def newest(self) -> tuple[int, int] | None:
-        """(newest durable state, incarnation) to move a reader's view to. None while a successor is taking the slot over: ask again."""
-        self.rejoin()
+    def newest(self, patience: float = PATIENCE) -> tuple[int, int] | None:
+        """(newest durable state, incarnation) to move a reader's view to. None while a successor is taking the slot over: ask again.
+
+        patience: seconds to wait for that."""
+        try:
+            self.rejoin(patience=patience)
+        except SegmentError:
+            if patience > 0:
+                raise
+            return None
         return self._newest_here()
 
     def _newest_here(self) -> tuple[int, int] | None:
@@ -426,9 +450,9 @@ class Reading:
         """Sleep until a state above `state` is durable (or the incarnation changed). False after `timeout` seconds."""
         return wait_durable(self._slot, state, self._incarnation, timeout)
 
-    def waiter(self) -> Waiter:
-        """For a thread that follows the prefix."""
-        return Waiter(self._slot)
+    def watched(self) -> Watched:
+        """For a thread that follows the prefix. To be asked for anew each time: the prefix may go on in another slot."""
+        return Watched(self._slot)
 
     def pause(self, moved: bool) -> float:
         """Seconds for which a thread that has just looked at the prefix leaves it alone. moved: there was something to follow."""

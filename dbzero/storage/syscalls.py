@@ -113,6 +113,10 @@ class System:
     def exists(self, path: str) -> bool:
         return self._answer(lib.dbz_named(os.fsencode(path)), path)
 
+    def followed(self, following: bytes, own: bytes) -> bool:
+        """Whether there is a file `following`, or else none of the name `own`."""
+        return self._answer(lib.dbz_log_followed(following, own), os.fsdecode(following))
+
     def _answer(self, code: int, path: str) -> bool:
         if code < 0:
             raise OSError(-code, os.strerror(-code), path)

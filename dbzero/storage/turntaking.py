@@ -30,7 +30,7 @@ from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 from dbzero.runtime.starting import slot_lock
 from dbzero.runtime.turns import FORCED, TORN, FairLock, Outcome, Turns, TurnStatus, overrun
-from dbzero.runtime.watching import Waiter
+from dbzero.runtime.watching import Watched
 from dbzero.storage.filestore import LocalFileStore
 from dbzero.storage.prefix import Prefix
 from dbzero.storage.reading import PATIENCE
@@ -342,7 +342,7 @@ class TurnTaking(Prefix):
         whole = False
         with contextlib.suppress(Error):
             now = self._slot.now()
-            whole = sound and self._sound and not store.poisoned and store.position[1] == now.state and not now.poisoned
+            whole = sound and self._sound and not store.poisoned and store.appended == now.state and not now.poisoned
         turns = self._turns
         store.leave()
         if whole:
@@ -358,18 +358,18 @@ class TurnTaking(Prefix):
         self._turns.set_place(*place)
         self._place = (self._epoch, *place)
 
-    def rejoin(self, *, replaced: bool = False) -> bool:
+    def rejoin(self, *, replaced: bool = False, patience: float = PATIENCE) -> bool:
         """When the slot began another incarnation, or was left to a replaced holder or with a page file that was compacted: go on
         with the prefix's present slot and file. True when it did.
 
-        A recovery under way, by a thread of this process or by another one, is waited for; SegmentError when that takes longer than a minute.
+        A recovery under way, by a thread of this process or by another one, is waited for; SegmentError when that takes longer than `patience` seconds.
 
         FencedError: in a turn that another process has taken away."""
         if self._closed:
-            return super().rejoin(replaced=replaced)  # snapshots read on
+            return super().rejoin(replaced=replaced, patience=patience)  # snapshots read on
         if self._detached or self._is_settled():
             return False
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + patience
         while True:
             with self._lock:
                 if self._closed or self._detached:
@@ -393,9 +393,9 @@ class TurnTaking(Prefix):
             return False
         return True
 
-    def waiter(self) -> Waiter:
+    def watched(self) -> Watched:
         """For a thread that follows the prefix. What this process commits does not wake it."""
-        return Waiter(self._slot, self._seen)
+        return Watched(self._slot, self._seen)
 
     def pause(self, moved: bool) -> float:
         """Longer and longer while this process writes: each of its transactions begins at the newest state by itself."""
@@ -406,10 +406,10 @@ class TurnTaking(Prefix):
         pause, self._writers_pause = self._writers_pause, min(2 * self._writers_pause, _WRITERS_LONGEST_PAUSE)
         return pause
 
-    def newest(self) -> tuple[int, int] | None:
+    def newest(self, patience: float = PATIENCE) -> tuple[int, int] | None:
         """(newest durable state, incarnation) to move the view to. None while another process recovers, and in a turn."""
         if self._closed:
-            return super().newest()
+            return super().newest(patience)
         if self.writable:
             return None
         if not self._is_settled():

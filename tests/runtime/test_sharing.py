@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dbzero import errors
+from dbzero._engine import ffi
 from dbzero.runtime import codes, pins, watching
 from dbzero.runtime.lease import LockFile, SlotLease
 from dbzero.runtime.pins import Pin
@@ -202,21 +203,29 @@ def test_wait_is_interruptible(slot: PrefixSlot) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_waiter_never_misses_the_call_to_stop(slot: PrefixSlot) -> None:
-    waiter = watching.Waiter(slot)
+def followed(*slots: PrefixSlot, again: float = 0.0, due: float = 0.0) -> watching.Followed:
+    made = watching.Followed(slots[0].segment, len(slots))
+    for place, slot in enumerate(slots):
+        end = time.monotonic() + again if again else time.monotonic() + 60
+        made.note(place, watching.Watched(slot), (slot.durable, slot.incarnation), due, end)
+    return made
+
+
+def test_followers_never_miss_a_call(slot: PrefixSlot) -> None:
+    sleeper = followed(slot, again=30.0)
     slot.wake()
-    assert waiter.sleep(1, slot.incarnation)  # woken before it slept
-    waiter.ready()
-    assert not waiter.sleep(1, slot.incarnation, 0.01)
+    assert sleeper.sleep() == 0  # woken before it slept
+    start = time.monotonic()
+    assert followed(slot, again=0.05).sleep() == 0
+    assert time.monotonic() - start >= 0.05
     stop = threading.Event()
 
     def run() -> None:
-        follower = watching.Waiter(slot)
         while True:
-            follower.ready()
+            follower = followed(slot)
             if stop.is_set():
                 return
-            follower.sleep(slot.durable, slot.incarnation)
+            follower.sleep()
 
     for _ in range(50):
         stop.clear()
@@ -226,6 +235,36 @@ def test_waiter_never_misses_the_call_to_stop(slot: PrefixSlot) -> None:
         slot.wake()
         thread.join(30)
         assert not thread.is_alive()
+
+
+def test_several_prefixes_are_followed_at_once(slot: PrefixSlot) -> None:
+    if watching.most() == 1:
+        pytest.skip("the kernel does not know futex_waitv")
+    segment = slot.segment
+    slots = [PrefixSlot.find(segment, f"p{n}") for n in range(5)]
+    for one in slots:
+        one.reset(11, 12)
+        one.start(epoch=1, state=1, data_end=8192, next_oid=16, floor=1)
+    for n in (3, 0, 4):
+        sleeper = followed(*slots)
+        thread = threading.Timer(0.02, slots[n].set_durable, (slots[n].durable + 1,))
+        thread.start()
+        assert sleeper.sleep() == n
+        thread.join()
+    # What is made here is no news, and who is left alone has none until it is due.
+    made = ffi.new("uint64_t *", slots[1].durable + 1)
+    sleeper = watching.Followed(segment, 3)
+    now = time.monotonic()
+    sleeper.note(0, watching.Watched(slots[1], made), (slots[1].durable, slots[1].incarnation), 0.0, now + 60)
+    sleeper.note(1, watching.Watched(slots[2]), (slots[2].durable, slots[2].incarnation), now + 0.3, now + 60)
+    sleeper.note(2, watching.Watched(slots[0]), (slots[0].durable, slots[0].incarnation), 0.0, now + 60)
+    slots[1].set_durable(made[0])
+    slots[2].set_durable(slots[2].durable + 1)
+    assert sleeper.sleep() == 1
+    assert time.monotonic() - now >= 0.3
+    alone = watching.Followed(segment, 1)
+    alone.note(0, watching.Watched(slots[2]), (slots[2].durable, slots[2].incarnation), now + 60, now + 60)
+    assert alone.sleep() is None  # now and then it may look up
 
 
 def test_closing_wakes_sleepers_and_voids_handles(tmp_path: Path) -> None:

@@ -419,6 +419,9 @@ class MemoryDisk(System):
             except NotADirectoryError:
                 return False
 
+    def followed(self, following: bytes, own: bytes) -> bool:
+        return self.exists(os.fsdecode(following)) or not self.exists(os.fsdecode(own))
+
     def is_dir(self, path: str) -> bool:
         with self._mutex:
             try:
