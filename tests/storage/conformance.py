@@ -6,12 +6,12 @@ handles worthless, as the death of all processes does.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Iterable
 
 import pytest
+from msgspec.structs import replace
 
 from dbzero import errors
 from dbzero.storage import format as fmt
@@ -59,9 +59,7 @@ def checkpoint(store: LocalFileStore, epoch: int) -> None:
     number = store.begin_log(
         epoch=epoch, state=state, chain=chain, data_base=meta.data_end, data_limit=meta.data_end + REGION
     )
-    store.put_meta(
-        dataclasses.replace(meta, checkpoint=meta.checkpoint + 1, state=state, chain=chain, redo=number, epoch=epoch)
-    )
+    store.put_meta(replace(meta, checkpoint=meta.checkpoint + 1, state=state, chain=chain, redo=number, epoch=epoch))
     store.truncate_log(number)
 
 
@@ -271,7 +269,7 @@ class StoreConformance:
         store.put_meta(meta)  # the one in force
         for number, state in ((1, 5), (5, 5), (0, 1)):
             with pytest.raises(errors.FencedError):
-                store.put_meta(dataclasses.replace(meta, checkpoint=number, state=state))
+                store.put_meta(replace(meta, checkpoint=number, state=state))
         assert store.read_meta() == meta
 
     def test_checkpoint_lock(self, store: LocalFileStore) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pathlib
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from dbzero import errors
 from dbzero.storage import merge
