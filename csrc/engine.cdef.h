@@ -98,7 +98,7 @@ typedef struct {
     uint32_t prefix, incarnation, ticket, reserved;
     uint64_t state, durable;
     uint64_t *made;
-    int64_t due, again;
+    int64_t due, again, rest;
 } dbz_following;
 int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first);
 uint32_t dbz_follow_most(void);

@@ -28,7 +28,7 @@ uint32_t dbz_follow_most(void)
     return syscall(SYS_futex_waitv, NULL, 0, 0, NULL, CLOCK_MONOTONIC) < 0 && errno == EINVAL ? DBZ_FOLLOWED : 1;
 }
 
-static int news(dbz_prefix *x, dbz_following *f)
+static int news(dbz_prefix *x, dbz_following *f, int64_t at)
 {
     uint32_t ticket = LOAD_SC(x->wakeup);
     uint64_t durable = LOAD_SC(x->durable), shown = f->state, made = f->made == NULL ? 0 : __atomic_load_n(f->made, __ATOMIC_ACQUIRE);
@@ -39,6 +39,7 @@ static int news(dbz_prefix *x, dbz_following *f)
             return 1;              /* somebody called */
         f->ticket = ticket;        /* only states became durable that the caller has made itself */
         f->durable = durable;
+        f->due = f->rest > 0 ? at + f->rest : f->due;
     }
     return 0;
 }
@@ -58,12 +59,12 @@ int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first)
             dbz_prefix *x = dbz_seg_prefix(seg, f->prefix);
             if (x == NULL)
                 return DBZ_E_ARG;
+            if (f->due <= at && (f->again <= at || news(x, f, at)))
+                return (int)i;
             if (f->due > at) {
                 next = f->due < next ? f->due : next;
                 continue;
             }
-            if (f->again <= at || news(x, f))
-                return (int)i;
             next = f->again < next ? f->again : next;
             set[k] = (struct futex_waitv){.val = f->ticket, .uaddr = (uint64_t)(uintptr_t)&x->wakeup, .flags = FUTEX_32};
             slept[k++] = x;

@@ -393,6 +393,7 @@ typedef struct {
     uint64_t durable;                          /* when the ticket was taken; for processes that make states */
     uint64_t *made;                            /* newest state made here, which is no news; its threads raise it (release) before they make it durable. NULL: none are */
     int64_t due, again;                        /* it is left alone until `due`, whatever happens, and is news from `again` on */
+    int64_t rest;                              /* for how long it is left alone after states that were made here; 0: not at all */
 } dbz_following;
 /* Sleep until one of them has news - a state, another incarnation, a wake-up since its ticket - and return its place, or DBZ_E_TIMEOUT: all are left alone, and the caller
  * may have something else to do. `first`: place to look at first, so that none with news all the time hides the others. No busy loop; call without the GIL.

@@ -39,6 +39,7 @@ class Watched(NamedTuple):
 
     slot: PrefixSlot
     made: Any = ffi.NULL  # a cffi `uint64_t *` to the newest state that this process made: those are nothing new to it
+    rest: float = 0.0  # seconds for which it is left alone after one of those
 
 
 class Followed:
@@ -47,13 +48,14 @@ class Followed:
     A :meth:`PrefixSlot.wake` after a prefix was noted ends the sleep at once, whether it has begun or not.
     """
 
-    __slots__ = ("_count", "_first", "_items", "_kept", "_segment")
+    __slots__ = ("_count", "_first", "_items", "_kept", "_prefixes", "_segment")
 
     def __init__(self, segment: Segment, count: int) -> None:
         """count: of prefixes, at most :func:`most`."""
         self._segment = segment
         self._count = count
         self._first = 0
+        self._prefixes: list[int] = []
         self._items = ffi.new("dbz_following[]", count)
         self._kept: list[Watched | None] = [None] * count
 
@@ -61,21 +63,22 @@ class Followed:
         """Before anything is looked at: the prefix at a place, the (state, incarnation) that is shown, the monotonic time before which it
         is left alone, and the one from which it is news by itself."""
         slot, item = watched.slot, self._items[place]
-        self._kept[place] = watched  # the words are not to go
-        item.prefix = slot.index
+        kept, self._kept[place] = self._kept[place], watched  # the words are not to go
+        if kept is None or kept.slot is not slot:
+            item.prefix = slot.index
+            self._prefixes = [one.slot.index for one in self._kept if one is not None]
         item.ticket = persistent.ticket(slot.segment.words, slot.index)
         item.durable = slot.durable
         item.made = watched.made
         item.state, item.incarnation = shown
-        item.due, item.again = int(due * 1e9), int(again * 1e9)
+        item.due, item.again, item.rest = int(due * 1e9), int(again * 1e9), int(watched.rest * 1e9)
 
     def sleep(self) -> int | None:
         """Until there is news; the place. None: there may be something else to do. ClosedError when the segment is closed.
 
         Sleeps in the kernel without the GIL.
         """
-        prefixes = [kept.slot.index for kept in self._kept if kept is not None]
-        with self._segment.sleeping(*prefixes) as handle:
+        with self._segment.sleeping(*self._prefixes) as handle:
             place = int(lib.dbz_follow(handle, self._items, self._count, self._first))
         if place >= 0:
             self._first = place + 1  # none with news all the time hides the others

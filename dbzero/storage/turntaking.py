@@ -39,6 +39,7 @@ ALLOWED: Final = 10.0  # seconds that a turn may last unless its holder says oth
 RECOVERING: Final = 120.0  # the same for one that recovers or checkpoints
 _WRITERS_PAUSE: Final = 0.001  # as for a reader, for a process that is writing itself; twice as much each time, up to
 _WRITERS_LONGEST_PAUSE: Final = 0.01
+_WRITERS_REST: Final = 0.002  # when it is the only one that writes
 _SEEN: Final = 1.0  # seconds: its holder was seen to have the turn for long enough, by who wants to replace it
 
 
@@ -395,7 +396,7 @@ class TurnTaking(Prefix):
 
     def watched(self) -> Watched:
         """For a thread that follows the prefix. What this process commits does not wake it."""
-        return Watched(self._slot, self._seen)
+        return Watched(self._slot, self._seen, _WRITERS_REST)
 
     def pause(self, moved: bool) -> float:
         """Longer and longer while this process writes: each of its transactions begins at the newest state by itself."""
