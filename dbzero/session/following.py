@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from dbzero.errors import ClosedError, Error
+from dbzero.errors import ClosedError
 from dbzero.model.base import operation
 from dbzero.model.view import View
 from dbzero.runtime import osthreads
@@ -71,7 +71,7 @@ class Follower:
                 pause = self.prefix.pause(refresh_view(self.view, self.prefix, patience))
                 if self.prefix.newest(patience) is None:
                     again = _AGAIN_SECONDS
-        except Error as error:
+        except Exception as error:
             # The next operation of the user meets the same damage and raises it; a thread has no caller.
             self.view.follow_error = error
             self.stopping = self.stopping or self.view.closed
