@@ -86,7 +86,7 @@ class Reading:
         """States below are not in the file that the reader was made for, or not in the slot yet."""
         self._floor = floor
         # One attribute, so that no thread goes from the floor of one slot to the reader of another.
-        self._quick: tuple[int, Any] = floor, self._reader.quick()
+        self._quick: tuple[int, Any] = floor, None if floor == _UNFILLED else self._reader.quick()
 
     @property
     def store(self) -> LocalFileStore:
@@ -265,9 +265,12 @@ class Reading:
         """The oldest state that is kept."""
         return max(fmt.FIRST_STATE, self._slot.status().floor)
 
-    def _kept(self, state: int) -> None:
+    def _check_filled(self) -> None:
         if self._floor == _UNFILLED:
             raise self._stale()
+
+    def _kept(self, state: int) -> None:
+        self._check_filled()
         if state < self._floor:
             raise not_kept(self._slot, state)
 
@@ -365,6 +368,7 @@ class Reading:
         """OIDs whose content the commit of `state` changed, ascending; None when that is not known."""
         with self._lock:
             try:
+                self._check_filled()
                 found = self._reader.changes(state)
             except StaleViewError:
                 return None
@@ -374,6 +378,7 @@ class Reading:
         """OIDs whose content the commits after state `after` up to `upto` changed; None when that is not known."""
         with self._lock:
             try:
+                self._check_filled()
                 return self._reader.changes_since(after, upto)
             except StaleViewError:
                 return None
@@ -382,6 +387,7 @@ class Reading:
         """When the commit of `state` was made, in seconds since 1970; None when that is not known."""
         with self._lock:
             try:
+                self._check_filled()
                 found = self._reader.changes(state)
             except StaleViewError:
                 return None

@@ -138,3 +138,30 @@ def test_what_is_stopped_is_followed_no_more(root: str, writer: Worker) -> None:
     assert counters[1].value == 0
     assert db0.refresh() and counters[1].value == 1
     assert followers.discard(stopped) is not None and stopped.stopping
+
+
+def test_a_look_that_could_not_wait_for_a_successor_is_made_again(
+    root: str, writer: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page file was compacted, and its slot is not to be had just now: nothing is lost, and the next look moves the pin, too."""
+    counters = read(root)
+    opened = active().open_prefixes["p1"]
+    prefix = opened.prefix
+    assert opened.follower is not None and counters[1].value == 0
+    opened.follower.stop()
+    bump(writer, 1)
+    writer.run("db0.compact('p1')")
+    before = prefix._pin
+
+    def busy(patience: float = 0.0) -> None:
+        raise db0.SegmentError("taken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prefix, "_ensure_filled", busy)
+        assert prefix.newest(0.0) is None
+        assert prefix.newest(0.0) is None
+        assert prefix._pin is before
+        assert prefix.changes(2) is None and prefix.changes_since(1, 2) is None and prefix.committed_at(2) is None
+    assert db0.refresh()
+    assert counters[1].value == 1
+    assert prefix._pin is not before and prefix._pin is not None and prefix._pin.slot.index == prefix._slot.index
