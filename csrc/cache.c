@@ -93,7 +93,6 @@ int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out)
         return DBZ_E_ARG;
     }
     r->fd = fd;
-    r->holds = 1;
     r->header = dbz_seg_header(seg);
     r->heads = (dbz_frame *)(void *)(seg->base + seg->at.heads_off);
     r->frames = seg->base + seg->at.frames_off;
@@ -129,20 +128,9 @@ static void spares_clear(dbz_reader *r)
     r->spare_done = 0;
 }
 
-void dbz_reader_hold(dbz_reader *r)
-{
-    __atomic_add_fetch(&r->holds, 1, __ATOMIC_RELAXED);
-}
-
-void dbz_reader_shut(dbz_reader *r)
-{
-    r->shut = 1;
-    r->fd = -1;
-}
-
 void dbz_reader_free(dbz_reader *r)
 {
-    if (!r || __atomic_sub_fetch(&r->holds, 1, __ATOMIC_ACQ_REL) > 0)
+    if (!r)
         return;
     dbz_seg_drop(r->seg);
     spares_clear(r);
@@ -155,6 +143,8 @@ void dbz_reader_free(dbz_reader *r)
     free(r);
 }
 
+void dbz_reader_quick(dbz_reader *r) { r->quick = 1; }
+void dbz_reader_shut(dbz_reader *r) { r->shut = 1; }
 uint64_t dbz_reader_missing(const dbz_reader *r) { return r->missing; }
 uint64_t dbz_reader_missing_bytes(const dbz_reader *r) { return r->missing_bytes; }
 const dbz_fault *dbz_reader_fault(const dbz_reader *r) { return &r->fault; }
@@ -162,6 +152,8 @@ int dbz_reader_errno(const dbz_reader *r) { return r->error; }
 
 int dbz_call_begin(dbz_reader *r)
 {
+    if (r->shut)
+        return DBZ_E_MISS;
     if (atomic_load_explicit(&r->slot->cache_key, memory_order_acquire) != r->cache_key)
         return DBZ_E_RETRY;
     r->data_end = atomic_load_explicit(&r->slot->data_end, memory_order_acquire);

@@ -69,7 +69,6 @@ int dbz_proc_alone(dbz_seg *seg);
 
 int dbz_pin(dbz_seg *seg, uint32_t prefix, uint64_t state);
 void dbz_unpin(dbz_seg *seg, int pin);
-int dbz_repin(dbz_seg *seg, int pin, uint32_t prefix, uint64_t state);
 uint64_t dbz_floor_raise(dbz_seg *seg, uint32_t prefix, uint64_t wanted);
 uint64_t dbz_oldest_pin(dbz_seg *seg, uint32_t prefix);
 
@@ -93,7 +92,6 @@ uint64_t dbz_state_durable(dbz_seg *seg, uint32_t prefix);
 uint32_t dbz_incarnation(dbz_seg *seg, uint32_t prefix);
 void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
-int dbz_wait_ticket(dbz_seg *seg, uint32_t prefix, uint32_t ticket, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 typedef struct {
     uint32_t prefix, incarnation, ticket, reserved;
     uint64_t state, durable;
@@ -102,7 +100,6 @@ typedef struct {
 } dbz_following;
 int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first);
 uint32_t dbz_follow_most(void);
-uint32_t dbz_ticket(dbz_seg *seg, uint32_t prefix);
 void dbz_wake(dbz_seg *seg, uint32_t prefix);
 
 typedef struct {

@@ -117,19 +117,6 @@ int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out)
     return rc;
 }
 
-int dbz_get_quick(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out)
-{
-    int done = r->spare_done;
-    if (r->shut)
-        return DBZ_E_MISS;
-    r->quick = 1;
-    int rc = dbz_get(r, oid, state, out);
-    r->quick = 0;
-    if (rc == DBZ_E_MISS)
-        r->spare_done = done;
-    return rc;
-}
-
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out)
 {
     int rc = dbz_call_begin(r), exact = 0;
@@ -239,17 +226,4 @@ int dbz_get_changes_since(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t
     }
     *n = used;
     return 0;
-}
-
-int dbz_changes_since_quick(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done)
-{
-    int spare_done = r->spare_done;
-    if (r->shut)
-        return DBZ_E_MISS;
-    r->quick = 1;
-    int rc = dbz_get_changes_since(r, after, upto, oids, n, done);
-    r->quick = 0;
-    if (rc == DBZ_E_MISS)
-        r->spare_done = spare_done;
-    return rc;
 }

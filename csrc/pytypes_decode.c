@@ -1,9 +1,8 @@
 /* Memo payloads of ordinary content, decoded without Python code: the counterpart of pytypes_encode.c. Whatever it does not know, damage included, is left to
  * dbzero/model/codec.py, which reads the payload anew and says what is wrong with it. */
 #include "pytypes.h"
+#include "reader.h"
 #include <string.h>
-
-#define FIRST_OID 16u
 
 typedef struct {
     const uint8_t *at, *end;
@@ -43,7 +42,7 @@ static PyObject *referenced(input *in)
     for (int i = 0; i < 8; i++)
         both |= (uint64_t)*in->at++ << (8 * i);
     uint64_t oid = both & ((UINT64_C(1) << 40) - 1), code = both >> 40;
-    if (oid < FIRST_OID)
+    if (oid < DBZ_OID_FIRST)
         return NULL;
     if (in->type == NULL || code != in->code) {
         PyObject *number = PyLong_FromUnsignedLongLong(code);

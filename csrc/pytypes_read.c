@@ -19,7 +19,7 @@ static PyObject *f_reader(PyObject *module, PyObject *address)
     dbz_reader *r = PyLong_AsVoidPtr(address);
     if (r == NULL)
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "no reader");
-    dbz_reader_hold(r);
+    dbz_reader_quick(r);
     PyObject *capsule = PyCapsule_New(r, CAPSULE, let_go);
     if (capsule == NULL)
         dbz_reader_free(r);
@@ -59,7 +59,7 @@ static PyObject *f_read(PyObject *module, PyObject *const *args, Py_ssize_t n)
     dbz_reader *r = arguments(args, n, &oid, &state);
     if (r == NULL)
         return NULL;
-    int rc = dbz_get_quick(r, oid, state, &found);
+    int rc = dbz_get(r, oid, state, &found);
     if (rc == DBZ_E_NOTFOUND || (rc == 0 && (found.flags & DBZ_TOMBSTONE)))
         Py_RETURN_NONE;
     if (rc != 0)
@@ -87,7 +87,7 @@ static PyObject *f_changes_since(PyObject *module, PyObject *const *args, Py_ssi
     PyObject *all = PySet_New(NULL);
     while (all != NULL && after < upto) {
         uint64_t count = ROOM;
-        int rc = dbz_changes_since_quick(r, after, upto, oids, &count, &after);
+        int rc = dbz_get_changes_since(r, after, upto, oids, &count, &after);
         if (rc != 0) {
             Py_DECREF(all);
             return PyLong_FromLong(rc);
@@ -106,7 +106,7 @@ static PyObject *f_changes_since(PyObject *module, PyObject *const *args, Py_ssi
 }
 
 PyMethodDef dbz_read_functions[] = {
-    {"reader", f_reader, METH_O, "reader(address of a dbz_reader): what the other functions take. Keeps it."},
+    {"reader", f_reader, METH_O, "reader(address of a dbz_reader): what the other functions take. Owns it from now on."},
     {"shut_reader", f_shut_reader, METH_O, "shut_reader(reader): its descriptor is about to be closed; all that is asked of it is to be asked through cffi."},
     {"read", (PyCFunction)(void (*)(void))f_read, METH_FASTCALL, "read(reader, oid, state): (payload, refcount), None, or a code: ask again through cffi."},
     {"changes_since", (PyCFunction)(void (*)(void))f_changes_since, METH_FASTCALL,

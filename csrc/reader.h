@@ -70,8 +70,10 @@ typedef struct dbz_reader dbz_reader;
 /* A process's handle for reading one prefix. Not thread-safe: one thread at a time (the caller's operation lock).
  * fd: descriptor of the prefix file, or -1: misses return DBZ_E_MISS and the caller supplies the page. The descriptor is borrowed. */
 int dbz_reader_new(dbz_seg *seg, uint32_t prefix, int fd, dbz_reader **out);
-void dbz_reader_hold(dbz_reader *r);                              /* one more that calls dbz_reader_free when it is done */
-void dbz_reader_shut(dbz_reader *r);                              /* its descriptor is about to be closed: the quick calls answer DBZ_E_MISS from now on */
+/* For a caller that must not be kept waiting, since it holds the GIL: of the file only the last page is read, which has just been written and can't be cached. From now
+ * on every call that needs another page answers DBZ_E_MISS; nothing can be supplied: ask another reader. */
+void dbz_reader_quick(dbz_reader *r);
+void dbz_reader_shut(dbz_reader *r);                              /* its descriptor is about to be closed: every call answers DBZ_E_MISS from now on */
 void dbz_reader_free(dbz_reader *r);                              /* touches private memory only: the mapping may be gone already */
 uint64_t dbz_reader_missing(const dbz_reader *r);                 /* page address wanted by the last DBZ_E_MISS */
 uint64_t dbz_reader_missing_bytes(const dbz_reader *r);           /* bytes wanted from there on; more than a page: supply the following pages too, if you can */
@@ -81,9 +83,6 @@ int dbz_reader_errno(const dbz_reader *r);
 
 /* Newest version of `oid` at or below `state`. A tombstone is returned as a record with the TOMBSTONE flag. */
 int dbz_get(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
-/* The same for a caller that must not be kept waiting, since it holds the GIL: of the file only the last page is read, which has just been written and can't be cached.
- * DBZ_E_MISS: other pages are needed; use dbz_get. */
-int dbz_get_quick(dbz_reader *r, uint64_t oid, uint64_t state, dbz_record *out);
 /* Newest table/delta entry at or below `state`. out->state is the record's or that of a later change of its count, both <= `state`; the refcount is the
  * newest known one (from the table, or when many entries are newer: a later one), DBZ_REF_TOMBSTONE when the version is a tombstone. */
 int dbz_get_entry(dbz_reader *r, uint64_t oid, uint64_t state, dbz_entry *out);
@@ -94,7 +93,6 @@ int dbz_get_bytes(dbz_reader *r, uint64_t addr, uint8_t *out, uint64_t len);
 /* OIDs changed by the commit that made `state`, ascending; *n in: capacity, out: number (DBZ_E_NOSPACE when more). *time_us: commit time. */
 int dbz_get_changes(dbz_reader *r, uint64_t state, uint64_t *oids, uint64_t *n, uint64_t *time_us);
 int dbz_get_changes_since(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done);
-int dbz_changes_since_quick(dbz_reader *r, uint64_t after, uint64_t upto, uint64_t *oids, uint64_t *n, uint64_t *done);   /* as dbz_get_quick */
 /* Table entries in OID order from `from_oid` on (checkpointed table only, no delta; state is 0). only_zero: refcount 0 and live only.
  * Returns count, *next = where to go on (0: end). */
 int dbz_table_scan(dbz_reader *r, uint64_t root_pointer, uint32_t depth, uint64_t from_oid, int only_zero, dbz_entry *out, uint32_t cap, uint64_t *next);

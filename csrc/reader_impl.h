@@ -53,9 +53,7 @@ struct dbz_reader {
     uint32_t prefix;
     int fd;
     int error;
-    int quick;                /* the call is one that leaves the file alone, see dbz_get_quick */
-    int shut;
-    uint32_t holds;
+    int quick, shut;          /* see dbz_reader_quick, dbz_reader_shut */
     uint32_t cache_key;       /* of the incarnation it was opened on */
     uint32_t sets, run;
     uint64_t uuid;

@@ -130,10 +130,7 @@ class Reader:
             _ = self.handle
             if lib.dbz_reader_new(self.seg, self.prefix, self.fd, out):
                 raise MemoryError
-            try:
-                self._quick = persistent.reader(int(ffi.cast("uintptr_t", out[0])))
-            finally:
-                lib.dbz_reader_free(out[0])
+            self._quick = persistent.reader(int(ffi.cast("uintptr_t", out[0])))
         return self._quick
 
     def room(self) -> Any:

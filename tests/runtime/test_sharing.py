@@ -203,11 +203,10 @@ def test_wait_is_interruptible(slot: PrefixSlot) -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def followed(*slots: PrefixSlot, again: float = 0.0, due: float = 0.0) -> watching.Followed:
+def followed(*slots: PrefixSlot, again: float = 60.0) -> watching.Followed:
     made = watching.Followed(slots[0].segment, len(slots))
     for place, slot in enumerate(slots):
-        end = time.monotonic() + again if again else time.monotonic() + 60
-        made.note(place, watching.Watched(slot), (slot.durable, slot.incarnation), due, end)
+        made.note(place, watching.Watched(slot), (slot.durable, slot.incarnation), 0.0, time.monotonic() + again)
     return made
 
 
