@@ -200,9 +200,7 @@ def _commit_locks() -> list[Any]:
     """In the order in which a commit of several prefixes takes them, so that the two never wait for each other."""
     active = workspaces.active()
     opened = [one for one in list(active.open_prefixes.values()) if one.writable and not one.shared]
-    if len(opened) > 1:
-        opened.sort(key=lambda one: one.prefix.uuid)
-    return [one.commit_lock for one in opened]
+    return [one.commit_lock for one in sorted(opened, key=lambda one: one.prefix.uuid)]
 
 
 async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | None, allowed: float | None) -> None:

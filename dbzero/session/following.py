@@ -101,10 +101,12 @@ class _Thread:
 
     def _run(self) -> None:
         try:
-            while entries := self._followers.entries_of(self):
-                self._follow(*entries)
-        except ClosedError:  # the segment was closed
-            self._followers.give_up(self)
+            while (found := self._followers.entries_of(self))[0]:
+                self._follow(*found)
+        except ClosedError:
+            pass  # the segment was closed
+        finally:
+            self._followers.ended(self)
 
     def _follow(self, entries: list[Follower], changes: int) -> None:
         """Until other prefixes are to be followed."""
@@ -154,21 +156,16 @@ class Followers:
         with self._guard:
             return self._remove(entry) or entry.thread
 
-    def entries_of(self, thread: _Thread) -> tuple[list[Follower], int] | None:
-        """What a thread is to follow, and the number of changes to that. None: nothing any more."""
+    def entries_of(self, thread: _Thread) -> tuple[list[Follower], int]:
+        """What a thread is to follow, and the number of changes to that. Nothing: it gets no other prefix, and ends."""
         with self._guard:
-            if thread.entries:
-                return list(thread.entries), thread.changes
-            if thread in self._threads:
-                self._threads.remove(thread)
-            return None
+            return list(thread.entries), thread.changes
 
-    def give_up(self, thread: _Thread) -> None:
-        """The thread has ended."""
+    def ended(self, thread: _Thread) -> None:
+        """The thread follows nothing any more."""
         with self._guard:
             thread.entries.clear()
-            if thread in self._threads:
-                self._threads.remove(thread)
+            self._threads.remove(thread)
 
     def _place(self, entry: Follower, alone: bool) -> None:
         for thread in self._threads:

@@ -52,9 +52,7 @@ def wanted() -> list[OpenPrefix]:
     """The shared prefixes that are open, in the order in which turns are taken."""
     active = active_or_none()
     opened = [] if active is None else [one for one in list(active.open_prefixes.values()) if one.shared]
-    if len(opened) > 1:
-        opened.sort(key=lambda one: one.prefix.uuid)
-    return opened
+    return sorted(opened, key=lambda one: one.prefix.uuid)
 
 
 def acquire(

@@ -82,9 +82,12 @@ class Reading:
             supply=store.read_page,
         )
 
-    def _set_floor(self, floor: int) -> None:
+    @property
+    def _floor(self) -> int:
         """States below are not in the file that the reader was made for, or not in the slot yet."""
-        self._floor = floor
+        return self._quick[0]
+
+    def _set_floor(self, floor: int) -> None:
         # One attribute, so that no thread goes from the floor of one slot to the reader of another.
         self._quick: tuple[int, Any] = floor, None if floor == _UNFILLED else self._reader.quick()
 
@@ -366,12 +369,7 @@ class Reading:
 
     def changes(self, state: int) -> list[int] | None:
         """OIDs whose content the commit of `state` changed, ascending; None when that is not known."""
-        with self._lock:
-            try:
-                self._check_filled()
-                found = self._reader.changes(state)
-            except StaleViewError:
-                return None
+        found = self._logged(state)
         return None if found is None else found[0]
 
     def changes_since(self, after: int, upto: int) -> set[int] | None:
@@ -385,13 +383,17 @@ class Reading:
 
     def committed_at(self, state: int) -> float | None:
         """When the commit of `state` was made, in seconds since 1970; None when that is not known."""
+        found = self._logged(state)
+        return None if found is None else found[1] / 1e6
+
+    def _logged(self, state: int) -> tuple[list[int], int] | None:
+        """What the commit log says of `state`: the OIDs, and the time in microseconds."""
         with self._lock:
             try:
                 self._check_filled()
-                found = self._reader.changes(state)
+                return self._reader.changes(state)
             except StaleViewError:
                 return None
-        return None if found is None else found[1] / 1e6
 
     def oid_limit(self) -> int:
         """Above every OID in use, reserved ones included."""
