@@ -102,6 +102,15 @@ def thread(run: Callable[[], object], name: str) -> Thread:
     return threading.Thread(target=run, name=name, daemon=True)
 
 
+def forks_unheard() -> bool:
+    """Whether this process will fork workers without telling Python, and so without the GIL: a worker that is forked while another
+    thread has that waits for it forever. True of a uwsgi master without --py-call-uwsgi-fork-hooks."""
+    uwsgi = sys.modules.get("uwsgi")  # it is there in processes of uwsgi only
+    if uwsgi is None or getattr(uwsgi, "masterpid", int)() != os.getpid():
+        return False
+    return str(uwsgi.opt.get("py-call-uwsgi-fork-hooks", False)) not in ("True", "b'true'")
+
+
 def is_current(other: Thread) -> bool:
     """Whether that thread runs this."""
     return other.ident == get_ident()

@@ -138,8 +138,10 @@ class Followers:
         self._most = 0
 
     def add(self, view: View, prefix: Prefix) -> Follower:
-        """Keep a view at the newest durable state of its prefix."""
+        """Keep a view at the newest durable state of its prefix. (Where a thread would be the end of the workers the view stays where it is.)"""
         entry = Follower(self, view, prefix)
+        if osthreads.forks_unheard():
+            return entry
         self._most = self._most or most()
         with self._guard:
             self._place(entry, self._most == 1)

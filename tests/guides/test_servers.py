@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dbzero.storage.verify import check_root
@@ -68,6 +69,9 @@ def test_a_fork_without_hooks_is_a_typed_error(tmp_path: Path) -> None:
         with pytest.raises(urllib.error.HTTPError) as failed:
             urllib.request.urlopen(request, timeout=30)
         assert failed.value.code == 500
+        assert (
+            psutil.Process(server.process.pid).num_threads() == 1
+        )  # one that has the GIL at the fork is the end of all workers
     log = server.log.read_text()
     assert "dbzero.errors.ForkedError: prefix 'site'" in log, log
     assert "--py-call-uwsgi-fork-hooks" in log
