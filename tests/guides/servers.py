@@ -47,7 +47,15 @@ class Server:
         self.__exit__()
         raise AssertionError(f"{self.process.args} does not listen:\n{self.log.read_text()}")
 
+    def _starting(self) -> bool:
+        """Whether a worker of uwsgi is importing the application just now: it would say that it was interrupted."""
+        log = self.log.read_text()
+        return "--lazy-apps" in str(self.process.args) and log.count("pawned uWSGI worker ") > log.count("ready in ")
+
     def __exit__(self, *_: object) -> None:
+        end = time.monotonic() + 20
+        while self.process.poll() is None and self._starting() and time.monotonic() < end:
+            time.sleep(0.02)
         if self.process.poll() is None:
             self.process.send_signal(self.stop_signal)
         try:

@@ -331,9 +331,17 @@ def test_fork_inherits_nothing(tmp_path: Path) -> None:
 
 
 def test_a_parents_death_is_seen_beside_its_living_child(tmp_path: Path) -> None:
-    body = (
-        "import os, time\npid = os.fork()\nif pid == 0:\n    time.sleep(60)\n    os._exit(0)\nprint(pid, flush=True)\n"
-    )
+    body = """
+import os, time
+out, into = os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.write(into, b".")  # it has run, and so has let go of what it inherited
+    time.sleep(60)
+    os._exit(0)
+os.read(out, 1)
+print(pid, flush=True)
+"""
     with Segment.open(tmp_path, CACHE) as here:
         other = child(tmp_path, body + WAIT)
         orphan = int(read_line(other))
