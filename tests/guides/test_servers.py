@@ -68,6 +68,7 @@ def test_a_fork_without_hooks_is_a_typed_error(tmp_path: Path) -> None:
         request = urllib.request.Request(f"{server.url}/hit/page/visitor", method="POST")
         with pytest.raises(urllib.error.HTTPError) as failed:
             urllib.request.urlopen(request, timeout=30)
+        failed.value.close()
         assert failed.value.code == 500
         assert (
             psutil.Process(server.process.pid).num_threads() == 1
