@@ -35,6 +35,8 @@ typedef struct {
 } dbz_seg_info;
 
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
+uint64_t dbz_frame_head(uint8_t *out, uint32_t kind, uint64_t epoch, uint64_t state, uint64_t durable, uint64_t next_oid, const uint8_t *body, uint64_t len,
+                        uint64_t seed, uint64_t salt, uint64_t offset);
 
 uint64_t dbz_seg_size(uint64_t cache_bytes, uint64_t arena_bytes);
 int dbz_seg_format(int fd, uint64_t cache_bytes, uint64_t arena_bytes, const uint8_t *root_id, uint64_t device, uint64_t inode, const uint8_t *boot_id);

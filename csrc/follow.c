@@ -9,7 +9,7 @@
 #include "shared.h"
 
 #define NS INT64_C(1000000000)
-#define NAP INT64_C(20000000)      /* ns of sleep when everything is left alone: somebody may want the caller to look up */
+#define NAP INT64_C(20000000)      /* ns after which the caller looks up, should everything be left alone then: somebody may want that */
 
 #ifndef SYS_futex_waitv            /* Linux 5.16; the number is the same everywhere */
 #define SYS_futex_waitv 449
@@ -50,6 +50,7 @@ int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first)
     dbz_prefix *slept[DBZ_FOLLOWED];
     if (n == 0 || n > DBZ_FOLLOWED)
         return DBZ_E_ARG;
+    int64_t up = dbz_deadline(NAP);
     for (;;) {
         int64_t at = dbz_deadline(0), next = INT64_MAX;
         uint32_t k = 0;
@@ -69,8 +70,8 @@ int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first)
             set[k] = (struct futex_waitv){.val = f->ticket, .uaddr = (uint64_t)(uintptr_t)&x->wakeup, .flags = FUTEX_32};
             slept[k++] = x;
         }
-        if (k == 0 && next - at > NAP)
-            next = at + NAP;
+        if (k == 0 && next > up)
+            next = up;
         /* Counted before the kernel compares the words: either that finds one moved, or who moves it finds us. */
         for (uint32_t i = 0; i < k; i++)
             atomic_fetch_add_explicit(&slept[i]->waiters, 1, memory_order_seq_cst);
@@ -86,7 +87,7 @@ int dbz_follow(dbz_seg *seg, dbz_following *items, uint32_t n, uint32_t first)
             atomic_fetch_sub_explicit(&slept[i]->waiters, 1, memory_order_seq_cst);
         if (error == ENOSYS || error == EPERM || error == EINVAL)
             return DBZ_E_IO;
-        if (k == 0)
+        if (k == 0 && next == up)
             return DBZ_E_TIMEOUT;
     }
 }

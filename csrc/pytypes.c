@@ -681,6 +681,19 @@ static int add_names(PyObject *module)
     return dbz_empty_tuple == NULL ? -1 : 0;
 }
 
+void dbz_raise(const char *kind, const char *format, ...)
+{
+    PyObject *errors = PyImport_ImportModule("dbzero.errors");
+    PyObject *type = errors == NULL ? NULL : PyObject_GetAttrString(errors, kind);
+    va_list arguments;
+    va_start(arguments, format);
+    if (type != NULL)
+        PyErr_FormatV(type, format, arguments);
+    va_end(arguments);
+    Py_XDECREF(type);
+    Py_XDECREF(errors);
+}
+
 static int execute(PyObject *module)
 {
     static int64_t home = -1;      /* the tables are process-wide: one interpreter may use them */

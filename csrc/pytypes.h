@@ -126,6 +126,7 @@ extern unsigned long dbz_block_base;/* how often the open block holds the lock b
 int dbz_lock_ready(PyObject *module);
 
 /* pytypes.c */
+void dbz_raise(const char *kind, const char *format, ...);      /* an error of dbzero.errors, by its name; the format is PyErr_Format's */
 int dbz_load(Persistent *p, int writing);           /* a usable, loaded object, or -1 with an exception */
 int dbz_refuse(Persistent *p, int writing);         /* raises; always -1 */
 int dbz_ghostify(Persistent *p);                    /* drop the state of a loaded object */

@@ -118,12 +118,7 @@ int dbz_block_admits(void)
     int other = foreign();
     if (other <= 0)
         return other;
-    PyObject *errors = PyImport_ImportModule("dbzero.errors");
-    PyObject *kind = errors == NULL ? NULL : PyObject_GetAttrString(errors, "AtomicError");
-    if (kind != NULL)
-        PyErr_SetString(kind, "an atomic block of another task of this thread is open: let it end first; `async with db0.atomic()` waits for its turn");
-    Py_XDECREF(kind);
-    Py_XDECREF(errors);
+    dbz_raise("AtomicError", "an atomic block of another task of this thread is open: let it end first; `async with db0.atomic()` waits for its turn");
     return -1;
 }
 

@@ -9,17 +9,6 @@
 
 #define OVERHEAD 160    /* bytes counted for a loaded object beside its payload */
 
-/* Another thread closed the prefix in the middle of an operation of ours. */
-static void closed_error(void)
-{
-    PyObject *errors = PyImport_ImportModule("dbzero.errors");
-    PyObject *kind = errors == NULL ? NULL : PyObject_GetAttrString(errors, "ClosedError");
-    if (kind != NULL)
-        PyErr_SetString(kind, "the prefix was closed; open it again and fetch the object anew");
-    Py_XDECREF(kind);
-    Py_XDECREF(errors);
-}
-
 void dbz_weigh(Persistent *p, uint64_t weight)
 {
     uint32_t counted = weight == 0 ? 0 : weight > UINT32_MAX - OVERHEAD ? UINT32_MAX : (uint32_t)weight + OVERHEAD;
@@ -208,7 +197,7 @@ PyObject *dbz_ghost(ViewCore *v, PyObject *type, uint64_t oid)
         return NULL;
     }
     if (v->closed) {
-        closed_error();
+        dbz_raise("ClosedError", "the prefix was closed; open it again and fetch the object anew"); /* by another thread, in the middle of an operation of ours */
         return NULL;
     }
     class_info *info = dbz_class_info((PyTypeObject *)type);

@@ -104,5 +104,11 @@ int dbz_free_page_read(const uint8_t *page, uint64_t address, uint32_t generatio
 
 /* --- checksum.c -------------------------------------------------------------------------------------------------------------------------- */
 uint64_t dbz_xxh3(const void *data, uint64_t len, uint64_t seed);
+uint64_t dbz_xxh3_joined(const void *first, uint64_t first_len, const void *second, uint64_t second_len, uint64_t seed);
+
+/* --- frame.c ----------------------------------------------------------------------------------------------------------------------------- */
+/* Write the 64 header bytes of a log frame that follows the one with chain checksum `seed`, and stands at `offset` of the file with `salt`. Returns its chain checksum. */
+uint64_t dbz_frame_head(uint8_t *out, uint32_t kind, uint64_t epoch, uint64_t state, uint64_t durable, uint64_t next_oid, const uint8_t *body, uint64_t len,
+                        uint64_t seed, uint64_t salt, uint64_t offset);
 
 #endif

@@ -429,6 +429,7 @@ int dbz_turn_extend(dbz_seg *seg, uint32_t prefix, int64_t allowed);
 int dbz_turn_drop(dbz_seg *seg, uint32_t prefix);
 /* The same in good order: the log ends there, and the next holder has nothing to recover. */
 int dbz_turn_end(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
+int dbz_turn_wanted(dbz_seg *seg, uint32_t prefix);            /* whether anybody is in line */
 void dbz_turn_torn(dbz_seg *seg, uint32_t prefix, uint32_t torn);
 void dbz_log_place(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
 uint64_t dbz_log_number(dbz_seg *seg, uint32_t prefix);

@@ -315,6 +315,12 @@ int dbz_turn_queue(dbz_seg *seg, uint32_t prefix, uint32_t *pids, uint32_t cap)
     return (int)found;
 }
 
+int dbz_turn_wanted(dbz_seg *seg, uint32_t prefix)
+{
+    dbz_prefix *x = dbz_seg_prefix(seg, prefix);
+    return x != NULL && anybody(x);
+}
+
 void dbz_turn_torn(dbz_seg *seg, uint32_t prefix, uint32_t torn)
 {
     dbz_prefix *x = dbz_seg_prefix(seg, prefix);

@@ -9,6 +9,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from msgspec import Struct
+
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
@@ -28,14 +30,11 @@ class Body(NamedTuple):
     data_offset: int  # where they start in the body when they are
 
 
-class Entries:
+class Entries(Struct, frozen=True):
     """Delta entries: a C array and their number. Iterating gives :class:`Entry` tuples."""
 
-    __slots__ = ("array", "count")
-
-    def __init__(self, array: Any, count: int) -> None:
-        self.array: Final = array
-        self.count: Final = count
+    array: Any
+    count: int
 
     def __iter__(self) -> Iterator[Entry]:
         for i in range(self.count):
@@ -66,13 +65,14 @@ class Batch:
 
     def __init__(self, reader: Reader, state: int, address: int, *, base: int | None = None, fresh: int = 0) -> None:
         out = ffi.new("dbz_batch **")
-        rc = lib.dbz_batch_new(reader.handle, state - 1 if base is None else base, state, address, out)
+        handle = reader.handle
+        rc = lib.dbz_batch_new(handle, state - 1 if base is None else base, state, address, out)
         if rc == codes.NOMEM:
             raise MemoryError
         if rc:
             raise ValueError(f"state {state} on base {base}, address {address}")
         self._handle = ffi.gc(out[0], lib.dbz_batch_free)
-        self._keep = reader.handle  # the batch points to it
+        self._keep = handle  # the batch points to it
         self.reader = reader
         self.state = state
         self.address = address

@@ -7,7 +7,6 @@ from typing import Final
 from dbzero import errors
 from dbzero._engine import lib
 from dbzero.runtime import codes
-from dbzero.runtime.native import persistent
 from dbzero.runtime.slot import PrefixSlot
 
 
@@ -27,7 +26,7 @@ class Pin:
         slot = self.slot
         if self._number < 0:
             raise errors.ClosedError(f"prefix {slot.prefix!r}: the pin of state {self.state} was released")
-        self._number = _checked(persistent.repin(slot.segment.words, slot.index, self._number, state), slot, state)
+        self._number = _checked(slot.repin(self._number, state), slot, state)
         self.state = state
 
     def close(self) -> None:
@@ -44,6 +43,8 @@ class Pin:
 
 
 def _checked(code: int, slot: PrefixSlot, state: int) -> int:
+    if code >= 0:
+        return code
     if code == codes.RETRY:
         raise not_kept(slot, state)
     return codes.check(code, f"prefix {slot.prefix!r}: pin state {state}")

@@ -82,7 +82,7 @@ class Segment:
         # The mapping goes with the last reference to the handle, not with close(): calls run without the GIL, and each holds its arguments.
         lib.dbz_seg_hold(handle)
         self._handle: Any = ffi.gc(handle, lib.dbz_seg_drop)
-        self._words: Any = persistent.segment_words(int(ffi.cast("uintptr_t", handle)))
+        self.words: Final = persistent.Words(int(ffi.cast("uintptr_t", handle)), root)  # what slots are made of
         self._sleepers: dict[Sleeper, tuple[int, ...]] = {}  # threads that sleep on prefix slots -> their numbers
         self.reclaim_at = 0.0  # monotonic time before which looking for dead processes is not worth it
         self.name: Final = name
@@ -294,13 +294,6 @@ class Segment:
             raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
         return self._handle
 
-    @property
-    def words(self) -> Any:
-        """The same, for the functions of the C module that read single words (csrc/pytypes_words.c)."""
-        if self._words is None:
-            raise errors.ClosedError(f"root {self.root}: its segment is closed; open it again")
-        return self._words
-
     def sleeping(self, *prefixes: int) -> Sleeper:
         """Around a call that sleeps on prefix slots; gives the handle. :meth:`close` wakes the sleeper and waits
         for it to leave."""
@@ -318,7 +311,8 @@ class Segment:
 
     def _end_sleep(self) -> Any:
         """Take the handle away and get everybody off the mapping."""
-        handle, self._handle, self._words = self._handle, None, None
+        handle, self._handle = self._handle, None
+        self.words.shut()
         while handle is not None and not self.inherited:  # those of a forked child are threads of the parent
             asleep = list(self._sleepers.values())
             if not asleep:

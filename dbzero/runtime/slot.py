@@ -22,13 +22,6 @@ from dbzero.runtime.segment import Segment
 STATE_MASK: Final = (1 << 40) - 1
 
 
-_Word = Callable[[Any, int], int]
-_published: _Word = persistent.published
-_durable: _Word = persistent.durable
-_incarnation: _Word = persistent.incarnation
-_now: Callable[[Any, int], Any] = persistent.now
-
-
 class SlotStatus(Struct, frozen=True):
     """Words of a prefix slot, each as of its own load."""
 
@@ -68,20 +61,38 @@ class DeltaEntry(Struct, frozen=True):
     refcount: int
 
 
-class PrefixSlot:
-    """A prefix's slot in a segment.
+class PrefixSlot(persistent.Slot):  # type: ignore[misc,name-defined]
+    """A prefix's slot in a segment. What all of its users ask again and again, the base answers in C, without letting go of the GIL
+    (csrc/pytypes_words.c); ClosedError once the segment is closed.
 
     Attributes:
         segment, prefix: as given to :meth:`find`.
         index: number of the slot; what the engine's calls take.
+        published: newest published state, what only the lease holder builds on.
+        durable: newest durable state, what views follow.
+        incarnation: changes when a successor resets or retires the slot.
+        ticket: wake-ups so far. log_number: the log file in use, as the last turn left it.
     """
 
-    __slots__ = ("index", "prefix", "segment")
+    __slots__ = ("prefix", "segment")
 
-    def __init__(self, segment: Segment, prefix: str, index: int) -> None:
-        self.segment: Final = segment
-        self.prefix: Final = prefix
-        self.index: Final = index
+    index: int
+    published: int
+    durable: int
+    incarnation: int
+    ticket: int
+    log_number: int
+    now: Callable[[], Any]
+    advance: Callable[[int, int], int]
+
+    def __new__(cls, segment: Segment, prefix: str, index: int) -> PrefixSlot:
+        slot: PrefixSlot = super().__new__(cls, segment.words, index)
+        slot.segment = segment
+        slot.prefix = prefix
+        return slot
+
+    segment: Segment
+    prefix: str
 
     @classmethod
     def find(cls, segment: Segment, prefix: str, file_id: int = 0) -> PrefixSlot:
@@ -126,13 +137,6 @@ class PrefixSlot:
         out = ffi.new("uint64_t *")
         self._check(lib.dbz_prefix_retire(self.segment.handle, self.index, epoch, out), f"retire for epoch {epoch}")
         return int(out[0])
-
-    def now(self) -> Any:
-        """What who writes has to know at each step, each word as of its own load: `state` (the newest published one), `data_end`,
-        `next_oid`, `epoch` and `owner` of the lease, `ready`, `poisoned`; and of turns `torn`, `turn` (the holder's word), `log_number`,
-        `log_end`, `log_chain`. See csrc/pytypes_words.c.
-        """
-        return _now(self.segment.words, self.index)
 
     def status(self) -> SlotStatus:
         """All words, for status output and for opening."""
@@ -184,33 +188,13 @@ class PrefixSlot:
 
     # --- states -------------------------------------------------------------------------------------------------------
 
-    @property
-    def published(self) -> int:
-        """Newest published state: what only the lease holder builds on."""
-        return _published(self.segment.words, self.index)
-
-    @property
-    def durable(self) -> int:
-        """Newest durable state: what views follow."""
-        return _durable(self.segment.words, self.index)
-
-    @property
-    def incarnation(self) -> int:
-        """Changes when a successor resets or retires the slot."""
-        return _incarnation(self.segment.words, self.index)
-
     def publish(self, epoch: int, state: int, next_state: int) -> None:
         """Move published from `state` to `next_state` iff it is still this epoch's.
 
         Raises FencedError (another epoch), PoisonedError, ValueError (another state).
         """
-        self._check(
-            lib.dbz_publish(self.segment.handle, self.index, epoch, state, next_state), f"publish state {next_state}"
-        )
-
-    def advance(self, data_end: int, next_oid: int) -> None:
-        """Raise the end of published data and the next OID. Lease holder only."""
-        lib.dbz_advance(self.segment.handle, self.index, data_end, next_oid)
+        if code := self.step(epoch, state, next_state):
+            self._check(code, f"publish state {next_state}")
 
     def set_durable(self, state: int) -> None:
         """Raise durable and wake who waits for it."""
@@ -233,12 +217,13 @@ class PrefixSlot:
     def delta_reserve(self, n: int) -> bool:
         """Make room for `n` more entries. False: shared memory or the arena is full; rotate and checkpoint."""
         code = lib.dbz_delta_reserve(self.segment.handle, self.index, n)
-        return code != codes.NOSPACE and self._check(code, f"reserve {n} delta entries") == 0
+        return code == codes.OK or (code != codes.NOSPACE and self._check(code, f"reserve {n} delta entries") == 0)
 
     def delta_apply(self, entries: Any, n: int) -> None:
         """Append `n` entries (a cffi `dbz_entry *`), for which room was reserved. Lease holder, recovery or
         follower."""
-        self._check(lib.dbz_delta_apply(self.segment.handle, self.index, entries, n), f"apply {n} delta entries")
+        if code := lib.dbz_delta_apply(self.segment.handle, self.index, entries, n):
+            self._check(code, f"apply {n} delta entries")
 
     def delta_append(self, entries: Sequence[DeltaEntry]) -> None:
         """:meth:`delta_apply` for Python values."""

@@ -88,7 +88,7 @@ class Turns:
 
     def try_take(self, allowed: float) -> bool:
         """Take the turn if it is free and nobody waits for it. allowed: seconds it may be kept."""
-        code = lib.dbz_turn_try(self.slot.segment.handle, self.slot.index, int(allowed * 1e9))
+        code = self.slot.turn_try(int(allowed * 1e9))
         return code == codes.OK or (code not in (codes.BUSY, codes.FENCED) and self._failed(code))
 
     def seize(self, word: int, allowed: float) -> bool:
@@ -106,12 +106,11 @@ class Turns:
 
     def end(self, number: int, end: int, chain: int) -> bool:
         """:meth:`drop` in good order: the log ends there, and the next holder has nothing to recover."""
-        slot = self.slot
-        return bool(lib.dbz_turn_end(slot.segment.handle, slot.index, number, end, chain) == codes.OK)
+        return bool(self.slot.turn_end(number, end, chain) == codes.OK)
 
     def set_torn(self, torn: int) -> None:
         """Note that the next holder has to recover (0: has not to)."""
-        lib.dbz_turn_torn(self.slot.segment.handle, self.slot.index, torn)
+        self.slot.turn_torn(torn)
 
     def set_place(self, number: int, end: int, chain: int) -> None:
         """Where the log ends."""
@@ -122,10 +121,6 @@ class Turns:
         """The word of a turn that this process has; 0: it has no slot."""
         handle = self.slot.segment.handle
         return handle.generation << 16 | (handle.slot + 1) if handle.slot >= 0 else 0
-
-    @property
-    def log_number(self) -> int:
-        return int(lib.dbz_log_number(self.slot.segment.handle, self.slot.index))
 
     def share_lease(self, epoch: int, on: bool) -> None:
         """Hand the lease word that we hold to all shared writers, or take it back. FencedError."""
@@ -157,9 +152,9 @@ class Turns:
         Sleeps in the kernel without the GIL, on a word that is woken for this waiter alone. A dead holder's turn is taken at once when
         that is noticed (within 0.1 s).
         """
-        if self.try_take(allowed):
-            return Outcome.MINE
         slot = self.slot
+        if slot.turn_try(int(allowed * 1e9)) == codes.OK:
+            return Outcome.MINE
         entry = self._join(deadline)
         if entry < 0:
             return Outcome.TIMEOUT

@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 from dbzero import errors
 from dbzero._engine import ffi, lib
 from dbzero.runtime import codes
-from dbzero.runtime.native import persistent
 from dbzero.runtime.segment import Segment
 from dbzero.runtime.slot import PrefixSlot
 
@@ -67,7 +66,7 @@ class Followed:
         if kept is None or kept.slot is not slot:
             item.prefix = slot.index
             self._prefixes = [one.slot.index for one in self._kept if one is not None]
-        item.ticket = persistent.ticket(slot.segment.words, slot.index)
+        item.ticket = slot.ticket
         item.durable = slot.durable
         item.made = watched.made
         item.state, item.incarnation = shown

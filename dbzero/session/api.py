@@ -194,7 +194,7 @@ def refresh() -> bool:
     >>> db0.close()
     """
     moved = False
-    for opened in list(active().open_prefixes.values()):
+    for opened in active().open_prefixes.values():
         if not opened.writable:
             moved |= refresh_view(opened.view, opened.prefix)
     return moved
@@ -279,7 +279,7 @@ def get_mutable_prefixes() -> Iterator[PrefixMetaData]:
     ['p']
     >>> db0.close()
     """
-    opened = list(active().open_prefixes.values())
+    opened = active().open_prefixes.values()
     return (PrefixMetaData(p.name, p.prefix.uuid) for p in opened if p.writable or p.shared)
 
 
@@ -330,7 +330,7 @@ def clear_cache() -> None:
     True
     >>> db0.close()
     """
-    for opened in list(active().open_prefixes.values()):
+    for opened in active().open_prefixes.values():
         opened.view.evict(0)
 
 

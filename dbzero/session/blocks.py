@@ -52,13 +52,15 @@ class Block(Ending):  # type: ignore[misc]
             return
         self._begun = True
         if not base.block_mine():
-            workspaces.active()
+            workspaces.active()  # or else there is nothing to wait for
             turn.acquire(self)
-            if prefixes := shared.wanted():
-                self._commit_before()
+            if prefixes := workspaces.active().arranged().shared:
+                if self.commit:
+                    self._commit_before()
                 shared.acquire(prefixes, *self._waits)
-            for lock in _commit_locks():
-                _hold(lock)
+            for opened in workspaces.active().arranged().exclusive:
+                if opened.writable:
+                    _hold(opened.commit_lock)
         self._open_frame()
 
     async def begin_async(self) -> None:
@@ -74,8 +76,9 @@ class Block(Ending):  # type: ignore[misc]
         self._begun = True
         try:
             await turn.acquire_async(self)
-            if prefixes := shared.wanted():
-                self._commit_before()
+            if prefixes := workspaces.active().arranged().shared:
+                if self.commit:
+                    self._commit_before()
                 await _acquire_beside(prefixes, *self._waits)
             while not _try_all():
                 await asyncio.sleep(0.001)
@@ -89,15 +92,17 @@ class Block(Ending):  # type: ignore[misc]
         self._ending, self._error, self._changed = False, None, []
         with operation:
             first = not base.block_depth()
-            if first and shared.begin():
-                operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
-            views = _views()
-            _flush(views)
             if first:
-                self._clean = {
-                    id(view) for view in views if not view.shared and not view.closed and not view.has_changes()
-                }
-            token = _token.get() if base.block_depth() else object()
+                if shared.begin():
+                    operation.acquire()  # from the end of the block to the commit nobody else gets at its objects
+                # Outside of blocks nothing of the shared ones is changed.
+                views = [opened.view for opened in workspaces.active().arranged().exclusive]
+                _flush(views)
+                self._clean = {id(view) for view in views if not view.closed and not view.has_changes()}
+                token = object()
+            else:
+                _flush(_views())
+                token = _token.get()
             _token.set(token)
             base.block_begin(token, self)
 
@@ -106,10 +111,10 @@ class Block(Ending):  # type: ignore[misc]
         if not self._begun:
             return None
         if not self._ending:
-            if self.open and not base.block_mine():
+            if self in base.open_blocks() and not base.block_mine():
                 return AtomicError("an atomic block ends in the thread and task that began it")
             self._keep, self._ending = keep, True
-        while self.open:
+        while self in base.open_blocks():
             level = base.block_depth()
             try:
                 if self._keep:
@@ -154,7 +159,7 @@ class Block(Ending):  # type: ignore[misc]
     def _leave_shared(self) -> None:
         """The outermost block has ended: publish what it changed on shared prefixes, and give their turns back."""
         if shared.entered():
-            beside = self._beside()
+            beside = self._beside() if self.commit or self.commit_wanted else []
             try:
                 if operation.held():
                     shared.finish(self._keep and self._error is None, self._pending, beside)
@@ -171,14 +176,13 @@ class Block(Ending):  # type: ignore[misc]
 
     def _commit_before(self) -> None:
         """What was pending before a block that commits is no part of it: should the block's own commit fail, that is all gone."""
-        if self.commit:
-            active = workspaces.active()
-            active.commit_together(active.writable_prefixes())
+        active = workspaces.active()
+        active.commit_together(active.writable_prefixes())
 
     def _beside(self) -> list[workspaces.OpenPrefix]:
         """The exclusive prefixes that are to be committed together with the shared ones."""
         active = workspaces.active_or_none()
-        if active is None or not (self.commit or self.commit_wanted):
+        if active is None:
             return []
         wanted = {id(view) for view in self._changed}
         return [one for one in active.writable_prefixes() if not one.shared and id(one.view) in wanted]
@@ -194,13 +198,6 @@ class Block(Ending):  # type: ignore[misc]
 def _hold(lock: Any) -> None:
     _held.append(lock)  # first: a signal handler may raise right after acquire()
     lock.acquire()
-
-
-def _commit_locks() -> list[Any]:
-    """In the order in which a commit of several prefixes takes them, so that the two never wait for each other."""
-    active = workspaces.active()
-    opened = [one for one in list(active.open_prefixes.values()) if one.writable and not one.shared]
-    return [one.commit_lock for one in sorted(opened, key=lambda one: one.prefix.uuid)]
 
 
 async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | None, allowed: float | None) -> None:
@@ -223,11 +220,12 @@ async def _acquire_beside(prefixes: list[workspaces.OpenPrefix], wait: float | N
 
 
 def _try_all() -> bool:
-    for lock in _commit_locks():
-        _held.append(lock)
-        if not lock.acquire(blocking=False):
-            _let_go()
-            return False
+    for opened in workspaces.active().arranged().exclusive:
+        if opened.writable:
+            _held.append(opened.commit_lock)
+            if not opened.commit_lock.acquire(blocking=False):
+                _let_go()
+                return False
     return True
 
 
@@ -244,7 +242,7 @@ def _release(lock: Any) -> None:
 
 def _views() -> list[View]:
     active = workspaces.active_or_none()
-    return [] if active is None else [opened.view for opened in list(active.open_prefixes.values())]
+    return [] if active is None else active.arranged().views
 
 
 def _flush(views: Iterable[View]) -> None:

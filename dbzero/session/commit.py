@@ -26,8 +26,8 @@ _MANY = 8  # objects worth the trouble of encoding them together
 def commit_view(
     view: View,
     prefix: Prefix,
-    unless: Callable[[], object] = lambda: None,
-    taken: Callable[[], None] = lambda: None,
+    unless: Callable[[], object] | None = None,
+    taken: Callable[[], None] | None = None,
     publish: Callable[[Published], object] | None = None,
 ) -> bool:
     """Commit what is pending in `view`. Returns whether a new state was made.
@@ -49,18 +49,21 @@ def commit_view(
 def _commit_once(
     view: View,
     prefix: Prefix,
-    unless: Callable[[], object],
-    all_taken: Callable[[], None],
+    unless: Callable[[], object] | None,
+    all_taken: Callable[[], None] | None,
     publish: Callable[[Published], object] | None,
 ) -> bool:
     with operation:
         view.raise_autocommit_error()
-        pending = None if unless() else take(view, prefix)
+        if unless is not None and unless():
+            return False
+        pending = take(view, prefix)
         if pending is None:
             return False
         try:
             prefix.seal(pending.batch, time.time_ns() // 1000)
-            all_taken()
+            if all_taken is not None:
+                all_taken()
         except BaseException:
             pending.put_back()
             raise
@@ -123,7 +126,8 @@ def take(view: View, prefix: Prefix) -> Pending | None:
     """Take what is pending in a view into a batch that is not sealed yet; None when there is nothing. Under the operation lock."""
     if not view.has_changes():
         return None
-    view.flush()
+    if not view.shared:  # there the block that has just ended did that
+        view.flush()
     pending = Pending(view, prefix)
     try:
         pending.orphans = view.dead_orphans()

@@ -53,7 +53,7 @@ class LockedManager:
             base.watch_changes(-1)
             workspaces.locked_blocks.remove(self)
             found = dict(self._closed)
-            for opened in [] if workspace is None else list(workspace.open_prefixes.values()):
+            for opened in [] if workspace is None else workspace.open_prefixes.values():
                 state = self._mutated(opened)
                 if state:
                     found[opened.name] = state
@@ -69,7 +69,7 @@ class LockedManager:
                 return
             self._closed.clear()
             self._log = []
-            for opened in list(workspace.open_prefixes.values()):
+            for opened in workspace.open_prefixes.values():
                 if opened.writable:
                     opened.view.flush()
                 self._before[opened] = opened.view.changes

@@ -56,7 +56,7 @@ def set_restricted(
         return
     if workspace.restricted and not restricted:
         raise Error("restricted mode cannot be weakened; it ends with db0.close()")
-    for opened in list(workspace.open_prefixes.values()):
+    for opened in workspace.open_prefixes.values():
         restrict(opened.view, restricted, restricted_context)
     workspace.restricted = bool(restricted)
     workspace.restricted_context = restricted_context

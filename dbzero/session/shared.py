@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from dbzero.errors import Error
 from dbzero.model.base import operation
 from dbzero.session.commit import commit_view
 from dbzero.session.refresh import show
 from dbzero.session.together import commit_together
-from dbzero.session.workspace import OpenPrefix, active, active_or_none
+from dbzero.session.workspace import OpenPrefix, active
 from dbzero.storage.sharing import ALLOWED, Published, SharedPrefix
 
 _LATE = 10.0  # seconds to wait for the turn of a prefix that is opened within a block, out of order
@@ -27,7 +28,7 @@ _LATE = 10.0  # seconds to wait for the turn of a prefix that is opened within a
 _entered: list[OpenPrefix] = []  # prefixes whose turn the open block has
 
 
-class Pending(NamedTuple):
+class Pending(Struct, frozen=True):
     """What a block has published, or shown, that is to become durable before it returns."""
 
     prefix: SharedPrefix
@@ -40,19 +41,6 @@ class Pending(NamedTuple):
             self.prefix.await_durable(self.commit)
         else:
             self.prefix.wait_durable(self.state)
-
-
-def _shared(opened: OpenPrefix) -> SharedPrefix:
-    prefix = opened.prefix
-    assert isinstance(prefix, SharedPrefix)
-    return prefix
-
-
-def wanted() -> list[OpenPrefix]:
-    """The shared prefixes that are open, in the order in which turns are taken."""
-    active = active_or_none()
-    opened = [] if active is None else [one for one in list(active.open_prefixes.values()) if one.shared]
-    return sorted(opened, key=lambda one: one.prefix.uuid)
 
 
 def acquire(
@@ -73,7 +61,9 @@ def acquire(
     try:
         for opened in prefixes:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            _shared(opened).acquire_turn(left, ALLOWED if allowed is None else allowed, stop)
+            prefix = opened.prefix
+            assert isinstance(prefix, SharedPrefix)
+            prefix.acquire_turn(left, ALLOWED if allowed is None else allowed, stop)
             _entered.append(opened)
     except BaseException:
         give_back()
@@ -83,7 +73,7 @@ def acquire(
 def begin() -> bool:
     """Under the operation lock: show the newest states and allow writing. False when no turn is held."""
     for opened in _entered:
-        prefix, view = _shared(opened), opened.view
+        prefix, view = opened.prefix, opened.view
         show(view, prefix, prefix.head(), prefix.incarnation)
         prefix.pin(view.state)
         view.writable = True
@@ -122,7 +112,8 @@ def finish(keep: bool, pending: list[Pending], beside: Sequence[OpenPrefix] = ()
                 failed = error
     while _entered:
         opened = _entered[0]
-        prefix, view = _shared(opened), opened.view
+        prefix, view = opened.prefix, opened.view
+        assert isinstance(prefix, SharedPrefix)
         known = len(pending)
 
         def published(made: Published, prefix: SharedPrefix = prefix) -> None:
@@ -144,8 +135,10 @@ def finish(keep: bool, pending: list[Pending], beside: Sequence[OpenPrefix] = ()
 
 
 def _leave(opened: OpenPrefix) -> None:
+    prefix = opened.prefix
+    assert isinstance(prefix, SharedPrefix)
     opened.view.writable = False
-    _shared(opened).yield_turn()
+    prefix.yield_turn()
     _entered.remove(opened)
 
 

@@ -357,7 +357,7 @@ def snapshot(
     states: dict[str, tuple[Prefix, int]] = {}
     while True:
         _complete(workspace)
-        prefixes = {name: opened.prefix for name, opened in list(workspace.open_prefixes.items())}
+        prefixes = {name: opened.prefix for name, opened in workspace.open_prefixes.items()}
         heads = consistent_states([prefix for name, prefix in prefixes.items() if name not in pinned], workspace.root)
         if not _complete(workspace):  # else something came into being that these states may depend on
             break
@@ -491,7 +491,7 @@ class _Committed:
         return opened is not None and opened.view is view and opened.prefix.committed() == view.state
 
     def settled(self) -> object:
-        opened = list(active().open_prefixes.values())
+        opened = active().open_prefixes.values()
         if len(opened) > 1 and not all(one.writable and not one.shared for one in opened):
             return None  # views that follow others' commits follow them one by one
         marks = [one.view.settled() for one in opened]

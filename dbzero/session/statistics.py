@@ -23,7 +23,7 @@ PAGE = 4096
 
 
 def _views(workspace: Workspace) -> list[Any]:
-    return [opened.view for opened in list(workspace.open_prefixes.values())]
+    return [opened.view for opened in workspace.open_prefixes.values()]
 
 
 def _prefix(name: str | None) -> OpenPrefix:

@@ -11,7 +11,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from dbzero.errors import AtomicError, ForkedError, LeaseError, NotInitializedError, PrefixError, StorageError
 from dbzero.model import scope
@@ -42,6 +42,17 @@ class BlockHooks:
 
 block_hooks = BlockHooks()
 locked_blocks: list[Any] = []  # the open ones, of all threads: while there is one, autocommit waits
+
+
+class Arrangement(NamedTuple):
+    """The open prefixes as an atomic block wants them."""
+
+    prefixes: dict[str, OpenPrefix]  # that it was made of
+    views: list[View]
+    shared: list[OpenPrefix]  # in the order in which turns are taken
+    exclusive: list[
+        OpenPrefix
+    ]  # in the order in which a commit of several takes their locks, so that the two never wait for each other
 
 
 class OpenPrefix:
@@ -103,7 +114,7 @@ class OpenPrefix:
             return int(self.view.state)
         return self.prefix.head() + (0 if finalized else 1)
 
-    def commit(self, unless: Callable[[], object] = lambda: None) -> bool:
+    def commit(self, unless: Callable[[], object] | None = None) -> bool:
         """Commit what is pending. True when a new state was made. `unless` is asked when nobody can change anything."""
         if self.shared:
             return False  # its transactions do that
@@ -146,7 +157,8 @@ class Workspace:
         _make_root(root)
         self.segment = Segment.open(root, config.cache_size)
         self.followers = Followers(self.segment)
-        self.open_prefixes: dict[str, OpenPrefix] = {}
+        self.open_prefixes: dict[str, OpenPrefix] = {}  # never changed: each change makes another dict
+        self._arranged: Arrangement | None = None
         self.recent: list[str] = []  # open prefixes that were current, latest last
         self.lock = osthreads.RLock()
         self.restricted = config.restricted  # of prefixes opened from now on
@@ -239,7 +251,7 @@ class Workspace:
         except BaseException:
             opened.close(commit=False)
             raise
-        self.open_prefixes[name] = opened
+        self.open_prefixes = {**self.open_prefixes, name: opened}
         opened.retain(self.config.retention)
         if prefix.writable and opened.autocommit:
             self._start_autocommit()
@@ -261,8 +273,21 @@ class Workspace:
                 return self.open(DEFAULT_PREFIX, writable=True)
             return self.open_prefixes[self.recent[-1]]
 
+    def arranged(self) -> Arrangement:
+        """The prefixes that are open; not to be changed."""
+        found, prefixes = self._arranged, self.open_prefixes
+        if found is None or found.prefixes is not prefixes:
+            ordered = sorted(prefixes.values(), key=lambda one: one.prefix.uuid)
+            found = self._arranged = Arrangement(
+                prefixes,
+                [one.view for one in prefixes.values()],
+                [one for one in ordered if one.shared],
+                [one for one in ordered if not one.shared],
+            )
+        return found
+
     def writable_prefixes(self) -> Iterator[OpenPrefix]:
-        return (p for p in list(self.open_prefixes.values()) if p.writable)
+        return (p for p in self.open_prefixes.values() if p.writable)
 
     def commit(self, name: str | None = None) -> None:
         """Commit one prefix, or all that are open read-write."""
@@ -285,9 +310,11 @@ class Workspace:
     def close(self, name: str, *, commit: bool = True) -> None:
         """Close one prefix; not open: nothing. The prefix used before it becomes current. commit: what is pending."""
         with turn.hold(), self.lock:
-            opened = self.open_prefixes.pop(normalize(name), None)
+            name = normalize(name)
+            opened = self.open_prefixes.get(name)
             if opened is None:
                 return
+            self.open_prefixes = {other: one for other, one in self.open_prefixes.items() if other != name}
             if opened.name in self.recent:
                 self.recent.remove(opened.name)
             scope.set_current(self.open_prefixes[self.recent[-1]].view if self.recent else None)
@@ -410,7 +437,7 @@ def _view_of(prefix_name: str | None, writable: bool) -> View:
 
 def _view_of_uuid(prefix_uuid: int) -> View | None:
     workspace = active()
-    for opened in list(workspace.open_prefixes.values()):
+    for opened in workspace.open_prefixes.values():
         if opened.prefix.uuid == prefix_uuid:
             return opened.view
     return None
@@ -439,7 +466,7 @@ def _before_fork() -> None:
     # A child is a copy of one thread. What other threads were in the middle of would stay half done there for ever.
     operation.freeze()
     if _active is not None and not _active.forked:
-        for opened in list(_active.open_prefixes.values()):
+        for opened in _active.open_prefixes.values():
             opened.prefix.before_fork()
             _fork_holds.append(opened.prefix)
 

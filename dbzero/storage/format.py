@@ -13,6 +13,7 @@ from typing import Final
 import xxhash
 from msgspec import Struct
 
+from .._engine import ffi, lib
 from ..errors import CorruptError, FormatVersionError, NotAStoreError
 from .store import Identity, Meta
 
@@ -247,21 +248,14 @@ def encode_frame(
     seed: int,
     salt: int,
     offset: int,
-) -> tuple[bytes, int]:
+) -> tuple[memoryview, int]:
     """Header bytes and chain checksum of a frame that follows the one with chain `seed` and stands at `offset` of the
     file with `salt`.
     """
-    start = _FRAME_START.pack(_FRAME_MAGIC, kind)
-    rest = _FRAME_REST.pack(epoch, state, durable, len(body), next_oid)
-    rest += _U64.pack(xxh3(start + rest, (salt + offset) & MASK64))
-    chain = _chain(rest, body, seed)
-    return start + _U64.pack(chain) + rest, chain
-
-
-def _chain(rest: bytes, body: bytes | memoryview, seed: int) -> int:
-    hasher = xxhash.xxh3_64(rest, seed)
-    hasher.update(body)
-    return hasher.intdigest()
+    head = ffi.new("uint8_t[64]")
+    held = ffi.from_buffer("uint8_t[]", body)
+    chain = lib.dbz_frame_head(head, kind, epoch, state, durable, next_oid, held, len(body), seed, salt, offset)
+    return memoryview(ffi.buffer(head)), chain
 
 
 def decode_frame_head(data: bytes | memoryview, at: int, *, salt: int, offset: int) -> FrameHead | None:
@@ -281,7 +275,9 @@ def decode_frame_head(data: bytes | memoryview, at: int, *, salt: int, offset: i
 
 def frame_chain(head: bytes | memoryview, body: bytes | memoryview, seed: int) -> int:
     """Chain checksum over a frame's 64 header bytes and body."""
-    return _chain(bytes(head[16:64]), body, seed)
+    hasher = xxhash.xxh3_64(bytes(head[16:64]), seed)
+    hasher.update(body)
+    return hasher.intdigest()
 
 
 def find_frame(data: bytes, start: int) -> int:

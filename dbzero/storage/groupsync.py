@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from dbzero.errors import (
     FencedError,
@@ -28,7 +30,7 @@ class _Followed(Exception):
     """The log file that was synced has a successor of which the slot does not say where it comes from."""
 
 
-class Published(NamedTuple):
+class Published(Struct, frozen=True):
     """A commit that the next holder of the turn builds on, and that is not known to be durable yet."""
 
     state: int
@@ -88,7 +90,7 @@ class GroupSync(TurnTaking):
                 slot = turns.slot
                 # In this order: a file is entered in the slot before anything that stands in it is published.
                 newest = slot.published
-                if turns.log_number != number:
+                if slot.log_number != number:
                     newest = commit.state if number >= commit.number > 0 else 0
                 try:
                     sync()
@@ -112,7 +114,7 @@ class GroupSync(TurnTaking):
         """
         end = time.monotonic() + _SOON
         while self._store.followed(number):
-            if self._turns.log_number != number or self._slot.incarnation != commit.incarnation:
+            if self._slot.log_number != number or self._slot.incarnation != commit.incarnation:
                 break
             if time.monotonic() > end:
                 return False

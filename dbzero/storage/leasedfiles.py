@@ -52,13 +52,16 @@ class LeasedFiles(PrefixFiles):
             )
 
     def _need_writer(self) -> log.LogWriter:
-        self.check_alive()
         writer = self._log.writer
+        if writer is None or self._log.poisoned or self._page.fd < 0:
+            self.check_alive()
         if writer is None:
             raise errors.LeaseError(f"prefix {self.prefix!r}: no log file was begun under the write lease")
         return writer
 
     def _need_lease(self, epoch: int) -> None:
+        if epoch == self._epoch != 0 and self._page.fd >= 0 and not self._log.poisoned:
+            return
         self.check_alive()
         if not self._epoch:
             raise errors.LeaseError(f"prefix {self.prefix!r}: this process does not hold the write lease")

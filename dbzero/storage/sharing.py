@@ -178,7 +178,8 @@ class SharedPrefix(GroupSync):
         Raises: as :meth:`commit`.
         """
         with self._commit_lock:
-            self._report_checkpoint()
+            if self._checkpoint_error is not None:
+                self._report_checkpoint()
             self._check_slot()
             state = self._commit(batch)
             self._seen[0] = state

@@ -115,11 +115,11 @@ class System:
 
     def followed(self, following: bytes, own: bytes) -> bool:
         """Whether there is a file `following`, or else none of the name `own`."""
-        return self._answer(lib.dbz_log_followed(following, own), os.fsdecode(following))
+        return self._answer(lib.dbz_log_followed(following, own), following)
 
-    def _answer(self, code: int, path: str) -> bool:
+    def _answer(self, code: int, path: str | bytes) -> bool:
         if code < 0:
-            raise OSError(-code, os.strerror(-code), path)
+            raise OSError(-code, os.strerror(-code), os.fsdecode(path))
         return code == 1
 
     def is_dir(self, path: str) -> bool:

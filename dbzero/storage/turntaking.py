@@ -8,7 +8,6 @@ section 3.3.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -64,13 +63,17 @@ class TurnTaking(Prefix):
         self._entered = False  # the turn is ours, if only to recover: no other thread moves us to another slot
         self._given = False  # other processes may have the turn already, which for our threads has not ended
         self._sound = True  # whether the next holder may go on from where our turn leaves the log
+        self._known_turns = Turns(slot)
         self._ended: set[int] = set()  # incarnations left with all that was published in them, for a compacted file
 
     # --- turns --------------------------------------------------------------------------------------------------------
 
     @property
     def _turns(self) -> Turns:
-        return Turns(self._slot)
+        known = self._known_turns
+        if known.slot is not self._slot:
+            known = self._known_turns = Turns(self._slot)
+        return known
 
     def turn_status(self) -> TurnStatus:
         return self._turns.status()
@@ -319,7 +322,7 @@ class TurnTaking(Prefix):
 
     def begin_writing(self) -> None:
         """Before anything of the slot or the files is changed in a turn."""
-        self._turns.set_torn(TORN)
+        self._slot.turn_torn(TORN)
 
     def hand_over(self) -> None:
         """Let the next process have the turn, everything being published. In this process it lasts until :meth:`yield_turn`."""
@@ -340,10 +343,11 @@ class TurnTaking(Prefix):
     def _give_turn(self, sound: bool = True) -> None:
         """May be repeated: a signal's handler may raise anywhere in it."""
         store = self._store
-        whole = False
-        with contextlib.suppress(Error):
+        try:
             now = self._slot.now()
             whole = sound and self._sound and not store.poisoned and store.appended == now.state and not now.poisoned
+        except Error:
+            whole = False
         turns = self._turns
         store.leave()
         if whole:
