@@ -126,8 +126,7 @@ def take(view: View, prefix: Prefix) -> Pending | None:
     """Take what is pending in a view into a batch that is not sealed yet; None when there is nothing. Under the operation lock."""
     if not view.has_changes():
         return None
-    if not view.shared:  # there the block that has just ended did that
-        view.flush()
+    view.flush()
     pending = Pending(view, prefix)
     try:
         pending.orphans = view.dead_orphans()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -328,6 +329,32 @@ def test_fork_inherits_nothing(tmp_path: Path) -> None:
         assert os.waitpid(pid, 0)[1] == 0
         assert oldest_pin(slot) == 5 and registry.count(here) == 1
         pin.close()
+
+
+def test_a_slot_of_a_closed_segment_says_so(tmp_path: Path) -> None:
+    segment = Segment.open(tmp_path, CACHE)
+    slot = PrefixSlot.find(segment, "p")
+    assert slot.published == slot.durable == 0
+    segment.close()
+    for ask in (
+        lambda: slot.published,
+        lambda: slot.durable,
+        lambda: slot.incarnation,
+        lambda: slot.ticket,
+        lambda: slot.log_number,
+        slot.now,
+        lambda: slot.advance(1, 1),
+        lambda: slot.repin(0, 1),
+        lambda: slot.turn_try(1),
+        lambda: slot.turn_end(1, 1, 1),
+        lambda: slot.turn_torn(1),
+        lambda: slot.publish(1, 1, 2),
+    ):
+        with pytest.raises(errors.ClosedError, match=re.escape(f"root {tmp_path}: its segment is closed")):
+            ask()
+    with pytest.raises(TypeError, match="numbers are needed"):
+        slot.advance(1)  # type: ignore[call-arg]
+    assert slot.index >= 0
 
 
 def test_a_parents_death_is_seen_beside_its_living_child(tmp_path: Path) -> None:
