@@ -89,9 +89,6 @@ uint64_t dbz_lease_word(dbz_seg *seg, uint32_t prefix);
 int dbz_lease_wait(dbz_seg *seg, uint32_t prefix, uint64_t word, int64_t timeout_ns);
 int dbz_publish(dbz_seg *seg, uint32_t prefix, uint64_t epoch, uint64_t state, uint64_t next);
 void dbz_durable(dbz_seg *seg, uint32_t prefix, uint64_t state);
-uint64_t dbz_state_published(dbz_seg *seg, uint32_t prefix);
-uint64_t dbz_state_durable(dbz_seg *seg, uint32_t prefix);
-uint32_t dbz_incarnation(dbz_seg *seg, uint32_t prefix);
 void dbz_poison(dbz_seg *seg, uint32_t prefix);
 int dbz_wait(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t timeout_ns);
 typedef struct {
@@ -110,7 +107,6 @@ typedef struct {
 } dbz_turn_info;
 int dbz_turn_status(dbz_seg *seg, uint32_t prefix, dbz_turn_info *out);
 int dbz_turn_queue(dbz_seg *seg, uint32_t prefix, uint32_t *pids, uint32_t cap);
-int dbz_turn_try(dbz_seg *seg, uint32_t prefix, int64_t allowed);
 int dbz_turn_join(dbz_seg *seg, uint32_t prefix);
 int dbz_turn_wait(dbz_seg *seg, uint32_t prefix, uint32_t entry, int64_t allowed, int64_t timeout);
 void dbz_turn_leave(dbz_seg *seg, uint32_t prefix, uint32_t entry);
@@ -118,10 +114,7 @@ void dbz_turn_sweep(dbz_seg *seg, uint32_t prefix);
 int dbz_turn_seize(dbz_seg *seg, uint32_t prefix, uint64_t word, int64_t allowed);
 int dbz_turn_extend(dbz_seg *seg, uint32_t prefix, int64_t allowed);
 int dbz_turn_drop(dbz_seg *seg, uint32_t prefix);
-int dbz_turn_end(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
-void dbz_turn_torn(dbz_seg *seg, uint32_t prefix, uint32_t torn);
 void dbz_log_place(dbz_seg *seg, uint32_t prefix, uint64_t number, uint64_t end, uint64_t chain);
-uint64_t dbz_log_number(dbz_seg *seg, uint32_t prefix);
 int dbz_lease_share(dbz_seg *seg, uint32_t prefix, uint64_t epoch, int on);
 int dbz_sync_begin(dbz_seg *seg, uint32_t prefix, uint64_t state, uint32_t incarnation, int64_t patience);
 void dbz_sync_end(dbz_seg *seg, uint32_t prefix, uint64_t state);

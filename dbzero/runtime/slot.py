@@ -76,6 +76,8 @@ class PrefixSlot(persistent.Slot):  # type: ignore[misc,name-defined]
 
     __slots__ = ("prefix", "segment")
 
+    segment: Segment
+    prefix: str
     index: int
     published: int
     durable: int
@@ -90,9 +92,6 @@ class PrefixSlot(persistent.Slot):  # type: ignore[misc,name-defined]
         slot.segment = segment
         slot.prefix = prefix
         return slot
-
-    segment: Segment
-    prefix: str
 
     @classmethod
     def find(cls, segment: Segment, prefix: str, file_id: int = 0) -> PrefixSlot:

@@ -152,9 +152,9 @@ class Turns:
         Sleeps in the kernel without the GIL, on a word that is woken for this waiter alone. A dead holder's turn is taken at once when
         that is noticed (within 0.1 s).
         """
-        slot = self.slot
-        if slot.turn_try(int(allowed * 1e9)) == codes.OK:
+        if self.try_take(allowed):
             return Outcome.MINE
+        slot = self.slot
         entry = self._join(deadline)
         if entry < 0:
             return Outcome.TIMEOUT
